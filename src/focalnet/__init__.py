@@ -1,0 +1,1 @@
+"""Focal Modulation Networks."""

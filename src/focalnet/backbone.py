@@ -1,0 +1,300 @@
+"""The FocalNet backbone: patch embedding, stages of focal blocks, a pyramid of feature maps.
+
+A block mixes positions with focal modulation and channels with an MLP, each in a residual branch:
+
+    pre-norm        x = x + γ1 · FM(norm1(x));   x = x + γ2 · MLP(norm2(x))
+    res-post-norm   x = x + γ1 · norm1(FM(x));   x = x + γ2 · norm2(MLP(x))
+
+with γ = 1 where LayerScale is off and stochastic depth around each branch. A stage is a row of blocks; between two
+stages a strided convolution halves the map and doubles the channels. Modules and parameters carry the official names.
+
+Two uses differ in how they treat sizes that the strides do not divide, exactly as the official code does in each
+place: dense use (`FocalNet`) pads the picture and every odd map with zeros on the right and at the bottom,
+classification (`models.classifier`) lets the convolution drop the rest.
+
+What differs from the official code: maps are (B, H, W, C) between modules, never flattened to tokens. As there, the
+convolutions keep PyTorch's initialisation (timm and transformers re-draw them).
+
+Legend: B batch, H W height and width in positions, C channels.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from focalnet.errors import UserError
+from focalnet.modulation import FocalModulation
+from focalnet.ops import linear
+from focalnet.variants import FocalNetConfig
+
+Recompute = Literal["none", "block"]
+"""What the backward pass computes again instead of keeping: nothing, or every block from its input."""
+
+
+class PatchEmbed(nn.Module):
+    """Strided convolution and LayerNorm: the stem, and the downsample between stages (official `PatchEmbed`).
+
+    Args:
+        in_channels: channels in.
+        out_channels: channels out.
+        stride: the factor by which the map shrinks.
+        kernel_size: `stride` for patches side by side, more for overlapped ones.
+        padding: zeros around the map.
+        pad_odd: pad right and bottom to a multiple of `stride`; otherwise the convolution drops the rest.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int, kernel_size: int, padding: int, pad_odd: bool
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.pad_odd = pad_odd
+        self.proj = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
+        self.norm = nn.LayerNorm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C_in) -> (B, H / stride, W / stride, C_out)."""
+        if self.pad_odd:
+            right, bottom = -x.shape[2] % self.stride, -x.shape[1] % self.stride
+            if torch.compiler.is_compiling() or right or bottom:  # while tracing, a branch would fix the size
+                x = F.pad(x, (0, 0, 0, right, 0, bottom))
+        return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, Linear over the channels, with dropout after both."""
+
+    def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, *S, C) -> (B, *S, C)."""
+        x = self.drop(F.gelu(linear(x, self.fc1.weight, self.fc1.bias)))
+        return self.drop(linear(x, self.fc2.weight, self.fc2.bias))
+
+
+def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Stochastic depth: zero a whole sample of `x` with probability `rate`, scale the others by 1 / (1 - rate)."""
+    if rate == 0.0 or not training:
+        return x
+    keep = torch.empty(x.shape[0], *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device).bernoulli_(1 - rate)
+    return x * (keep / (1 - rate))
+
+
+class Block(nn.Module):
+    """One focal block: modulation and MLP, each in a residual branch (official `FocalNetBlock`).
+
+    Args:
+        config: the architecture.
+        stage: which stage the block is in.
+        drop_path_rate: stochastic depth of this block.
+    """
+
+    def __init__(self, config: FocalNetConfig, stage: int, drop_path_rate: float = 0.0) -> None:
+        super().__init__()
+        dim = config.channels[stage]
+        self.use_postln = config.use_postln
+        self.drop_path_rate = drop_path_rate
+        self.norm1 = nn.LayerNorm(dim)
+        self.modulation = FocalModulation(
+            dim,
+            focal_level=config.focal_levels[stage],
+            focal_window=config.focal_windows[stage],
+            focal_factor=config.focal_factor,
+            proj_drop=config.drop_rate,
+            use_postln_in_modulation=config.use_postln_in_modulation,
+            normalize_modulator=config.normalize_modulator,
+        )
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.drop_rate)
+        self.gamma_1 = self.gamma_2 = None
+        if config.layerscale_value is not None:
+            self.gamma_1 = nn.Parameter(torch.full((dim,), config.layerscale_value))
+            self.gamma_2 = nn.Parameter(torch.full((dim,), config.layerscale_value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        x = x + self._branch(x, self.norm1, self.modulation, self.gamma_1)
+        return x + self._branch(x, self.norm2, self.mlp, self.gamma_2)
+
+    def _branch(self, x: Tensor, norm: nn.Module, mixer: nn.Module, gamma: Tensor | None) -> Tensor:
+        y = norm(mixer(x)) if self.use_postln else mixer(norm(x))
+        y = y if gamma is None else y * gamma
+        return drop_path(y, self.drop_path_rate, self.training)
+
+
+class Stage(nn.Module):
+    """A row of blocks, and the downsample to the next stage unless it is the last (official `BasicLayer`).
+
+    Args:
+        config: the architecture.
+        stage: which stage this is.
+        drop_path_rates: stochastic depth per block.
+        pad_odd: see `PatchEmbed`.
+    """
+
+    def __init__(self, config: FocalNetConfig, stage: int, drop_path_rates: Sequence[float], *, pad_odd: bool) -> None:
+        super().__init__()
+        self.recompute: Recompute = "none"
+        self.blocks = nn.ModuleList(Block(config, stage, rate) for rate in drop_path_rates)
+        self.downsample = None
+        if stage + 1 < len(config.depths):
+            kernel_size, padding = (3, 1) if config.use_conv_embed else (2, 0)
+            self.downsample = PatchEmbed(
+                config.channels[stage], config.channels[stage + 1],
+                stride=2, kernel_size=kernel_size, padding=padding, pad_odd=pad_odd,
+            )  # fmt: skip
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, W, C) -> the map before the downsample, and the one after it (the same one in the last stage)."""
+        for block in self.blocks:
+            recompute = self.recompute == "block" and self.training
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x, x if self.downsample is None else self.downsample(x)
+
+
+class FocalTrunk(nn.Module):
+    """Stem and stages: what classification and dense use share. It has no forward of its own.
+
+    Args:
+        config: the architecture.
+        pad_odd: pad odd sizes (dense use) or floor them (classification).
+        recompute: what the backward pass computes again instead of keeping.
+
+    Attributes:
+        config: the architecture.
+    """
+
+    def __init__(self, config: FocalNetConfig, *, pad_odd: bool, recompute: Recompute = "none") -> None:
+        super().__init__()
+        self.config = config
+        stride = config.patch_size
+        self.patch_embed = PatchEmbed(
+            config.in_channels, config.embed_dim, stride=stride, pad_odd=pad_odd,
+            kernel_size=7 if config.use_conv_embed else stride,
+            padding=config.stem_padding if config.use_conv_embed else 0,
+        )  # fmt: skip
+        self.pos_drop = nn.Dropout(config.drop_rate)
+        blocks = sum(config.depths)
+        rates = [config.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks)]
+        starts = [sum(config.depths[:stage]) for stage in range(len(config.depths) + 1)]
+        self.layers = nn.ModuleList(
+            Stage(config, stage, rates[starts[stage] : starts[stage + 1]], pad_odd=pad_odd)
+            for stage in range(len(config.depths))
+        )
+        self.set_recompute(recompute)
+
+    def set_recompute(self, recompute: Recompute) -> None:
+        """Choose what the backward pass computes again: `"none"`, or `"block"` for gradient checkpointing."""
+        if recompute not in get_args(Recompute):
+            raise UserError(f"recompute={recompute!r}; choose one of {', '.join(get_args(Recompute))}.")
+        for stage in self.layers:
+            stage.recompute = recompute
+
+    def forward_stages(self, images: Tensor) -> list[Tensor]:
+        """Maps of every stage before its downsample.
+
+        Args:
+            images: (B, in_channels, H, W), normalised.
+
+        Returns:
+            per stage (B, H / stride, W / stride, C).
+
+        Raises:
+            UserError: the pictures have another number of channels, or are smaller than one position of the last stage.
+        """
+        self._check(images)
+        x = self.pos_drop(self.patch_embed(images.permute(0, 2, 3, 1)))
+        maps = []
+        for stage in self.layers:
+            before, x = stage(x)
+            maps.append(before)
+        return maps
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != self.config.in_channels:
+            raise UserError(
+                f"the model takes pictures of shape (B, {self.config.in_channels}, H, W), got {tuple(images.shape)}."
+            )
+
+    def init_weights(self) -> None:
+        """Initialise as the official code: linear layers truncated normal 0.02, convolutions as PyTorch does."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
+class FocalNet(FocalTrunk):
+    """The dense backbone: a pyramid of feature maps for detection and segmentation.
+
+    Maps are taken before each downsample and pass a LayerNorm of their own (`norm0` … `norm3`), as in the
+    official detection and segmentation backbones. Sizes that the strides do not divide are padded.
+
+    Args:
+        config: the architecture.
+        out_indices: the stages to return.
+        frozen_stages: as in the official code: 0 or 1 freezes the stem, k ≥ 2 also the stages 0 to k - 2; -1 nothing.
+        recompute: what the backward pass computes again instead of keeping.
+
+    Attributes:
+        channels: channels of each returned map.
+        strides: pixels per position of each returned map.
+
+    Raises:
+        UserError: an index without a stage.
+    """
+
+    def __init__(
+        self,
+        config: FocalNetConfig,
+        *,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        recompute: Recompute = "none",
+    ) -> None:
+        super().__init__(config, pad_odd=True, recompute=recompute)
+        stages = len(config.depths)
+        if not out_indices or list(out_indices) != sorted({i for i in out_indices if 0 <= i < stages}):
+            raise UserError(f"out_indices={tuple(out_indices)}; give rising stage numbers out of 0 to {stages - 1}.")
+        if not -1 <= frozen_stages <= stages + 1:
+            raise UserError(f"frozen_stages={frozen_stages}; it lies between -1 and {stages + 1}.")
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.channels = tuple(config.channels[i] for i in out_indices)
+        self.strides = tuple(config.strides[i] for i in out_indices)
+        for index in out_indices:
+            self.add_module(f"norm{index}", nn.LayerNorm(config.channels[index]))
+        self.init_weights()
+        self.train()
+
+    def train(self, mode: bool = True) -> "FocalNet":
+        """Set the training mode; frozen parts stay in evaluation mode and without gradients."""
+        super().train(mode)
+        if self.frozen_stages >= 0:
+            frozen = [self.patch_embed]
+            if self.frozen_stages >= 2:
+                frozen += [self.pos_drop, *self.layers[: self.frozen_stages - 1]]
+            for module in frozen:
+                module.eval().requires_grad_(False)
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Normalised maps of the stages in `out_indices`.
+
+        Args:
+            images: (B, in_channels, H, W), normalised.
+
+        Returns:
+            per index (B, C, ceil(H / stride), ceil(W / stride)), in the strides of `channels_last`.
+        """
+        maps = self.forward_stages(images)
+        return tuple(getattr(self, f"norm{i}")(maps[i]).permute(0, 3, 1, 2) for i in self.out_indices)

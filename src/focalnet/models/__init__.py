@@ -1,0 +1,1 @@
+"""Whole networks: a FocalNet trunk and a head."""

@@ -1,0 +1,170 @@
+"""Focal modulation: the token mixer of Yang et al., "Focal Modulation Networks", NeurIPS 2022.
+
+    y_i = q(x_i) ⊙ m(i, X)                                          Eq. 3   modulate the query
+    m(i, X) = h( sum_{l=1}^{L+1} g_l^i · z_l^i )                     Eq. 6   the modulator
+    z_0 = f_z(X),  z_l = GELU(DWConv_l(z_{l-1}))                     Eq. 4   context from near to far
+    z_{L+1} = GELU(mean(z_L)),  g = f_g(X)                           Eq. 5   global context, gates
+
+Attention first weighs every pair of positions and then sums; focal modulation first sums the surroundings of a
+position, at L+1 ranges, and then lets one product per position and channel do the interaction.
+
+One linear layer `f` makes query, context and gates; `h` and `proj` are linear too. The parameters carry the
+official names, so the weight of `h` has the shape of a 1x1 convolution.
+
+What differs from the official code: tensors stay channels last; nothing is stored on the module during forward
+(the official layer keeps gates and modulator alive on `self`): ask with `return_parts=True`, or for a whole model
+with `capture`; the layer works on sequences, pictures and volumes.
+
+Legend: B batch, S one to three spatial axes, C channels, L focal levels.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Literal, NamedTuple, overload
+
+from torch import Tensor, nn
+
+from focalnet.errors import UserError
+from focalnet.ops import focal_context, linear
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class ModulationParts(NamedTuple):
+    """The intermediates of one focal modulation, channels last.
+
+    Attributes:
+        gates: g, (B, *S, L+1): one number per position and level, no activation; the last is the global level.
+        context: the gated sum over the levels, (B, *S, C), divided by L+1 where the layer normalises it.
+        modulator: h(context), (B, *S, C): what the query is multiplied by.
+    """
+
+    gates: Tensor
+    context: Tensor
+    modulator: Tensor
+
+
+class FocalModulation(nn.Module):
+    """Focal modulation on channels-last maps (Eq. 3 to 6, Algorithm 1; official `classification/focalnet.py`).
+
+    Level l = 0..L-1 convolves with kernels of `focal_window + focal_factor * l`.
+
+    Args:
+        dim: C, channels in and out.
+        focal_level: L, the number of depth-wise levels; 0 leaves only the global one.
+        focal_window: kernel size of the first level, odd.
+        focal_factor: growth of the kernel per level, even.
+        bias: bias in `f` and `h`.
+        proj_drop: dropout after `proj`, a probability.
+        use_postln_in_modulation: LayerNorm `ln` between the product and `proj`.
+        normalize_modulator: divide the gated sum by L+1.
+        spatial_dims: 1, 2 or 3 axes between batch and channels.
+
+    Raises:
+        UserError: an even or non-positive kernel, a negative level count, or `spatial_dims` outside 1..3.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        focal_level: int,
+        focal_window: int,
+        focal_factor: int = 2,
+        bias: bool = True,
+        proj_drop: float = 0.0,
+        use_postln_in_modulation: bool = False,
+        normalize_modulator: bool = False,
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__()
+        kernel_sizes = [focal_window + focal_factor * level for level in range(focal_level)]
+        if focal_level < 0 or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
+            raise UserError(
+                f"focal_level={focal_level}, focal_window={focal_window}, focal_factor={focal_factor} give the kernels "
+                f"{kernel_sizes}; they must be odd and positive: take an odd window and an even factor."
+            )
+        if spatial_dims not in (1, 2, 3):
+            raise UserError(f"spatial_dims={spatial_dims}; focal modulation works on 1, 2 or 3 spatial axes.")
+        self.dim = dim
+        self.focal_level = focal_level
+        self.normalize_modulator = normalize_modulator
+        convolution = CONVOLUTIONS[spatial_dims - 1]
+        self.f = nn.Linear(dim, 2 * dim + focal_level + 1, bias=bias)
+        self.h = convolution(dim, dim, kernel_size=1, bias=bias)
+        self.focal_layers = nn.ModuleList(
+            nn.Sequential(convolution(dim, dim, size, padding=size // 2, groups=dim, bias=False))
+            for size in kernel_sizes
+        )
+        self.ln = nn.LayerNorm(dim) if use_postln_in_modulation else None
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    @overload
+    def forward(self, x: Tensor, return_parts: Literal[False] = False) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, return_parts: Literal[True]) -> tuple[Tensor, ModulationParts]: ...
+
+    def forward(self, x: Tensor, return_parts: bool = False) -> Tensor | tuple[Tensor, ModulationParts]:
+        """Modulate every position of `x` by its surroundings.
+
+        Args:
+            x: (B, *S, C).
+            return_parts: also return the intermediates.
+
+        Returns:
+            (B, *S, C), and with `return_parts` the `ModulationParts`.
+        """
+        query, context, gates = linear(x, self.f.weight, self.f.bias).split(
+            (self.dim, self.dim, self.focal_level + 1), dim=-1
+        )
+        context = focal_context(context, gates, [layer[0].weight for layer in self.focal_layers])
+        if self.normalize_modulator:
+            context = context / (self.focal_level + 1)
+        modulator = linear(context, self.h.weight.flatten(1), self.h.bias)
+        y = query * modulator
+        if self.ln is not None:
+            y = self.ln(y)
+        y = self.proj_drop(linear(y, self.proj.weight, self.proj.bias))
+        return (y, ModulationParts(gates, context, modulator)) if return_parts else y
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, focal_level={self.focal_level}, normalize_modulator={self.normalize_modulator}"
+
+
+@contextmanager
+def capture(model: nn.Module) -> Iterator[dict[str, ModulationParts]]:
+    """Collect the intermediates of every focal modulation in `model` while the context is open.
+
+    Nothing is computed twice, and the model is as before when the context closes. Later forward passes overwrite
+    earlier ones. Detach what you keep, or run under `torch.inference_mode()`.
+
+    Args:
+        model: any module that holds `FocalModulation` layers.
+
+    Yields:
+        a dictionary, filled by the forward pass: module name -> `ModulationParts`.
+
+    Raises:
+        UserError: the model holds no focal modulation.
+
+    Example:
+        >>> with torch.inference_mode(), focalnet.capture(model) as parts:
+        ...     model(images)
+        >>> parts["layers.3.blocks.1.modulation"].gates.shape
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, FocalModulation)}
+    if not layers:
+        raise UserError(f"{type(model).__name__} holds no FocalModulation layer, so there is nothing to capture.")
+    parts: dict[str, ModulationParts] = {}
+
+    def record(name: str, forward, x: Tensor) -> Tensor:
+        y, parts[name] = forward(x, return_parts=True)
+        return y
+
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            layer.forward = partial(record, name, layer.forward)
+            stack.callback(layer.__dict__.pop, "forward", None)
+        yield parts

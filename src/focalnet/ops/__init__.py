@@ -1,0 +1,92 @@
+"""The focal operator: one function on tensors, several backends.
+
+`focal_context` tries `BACKENDS` in order and takes the first whose `can_run` says yes; the choice and the reason
+are logged at DEBUG. The environment variable `FOCALNET_BACKEND` forces one by name. `linear` is the other thing
+that FocalNet does to a feature map: a product over the channel axis.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from focalnet.errors import UserError, unknown
+from focalnet.ops import reference
+from focalnet.ops.linear import linear
+
+__all__ = ["BACKENDS", "Backend", "focal_context", "linear"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of `focal_context`.
+
+    Attributes:
+        name: what `FOCALNET_BACKEND` calls it.
+        can_run: takes the arguments of `focal_context`, returns (yes or no, why).
+        run: takes the arguments of `focal_context`.
+    """
+
+    name: str
+    can_run: Callable[[Tensor, Tensor, Sequence[Tensor]], tuple[bool, str]]
+    run: Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]
+
+
+BACKENDS = [Backend("reference", lambda *_: (True, "plain PyTorch runs everywhere"), reference.focal_context)]
+
+
+def focal_context(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Tensor:
+    """Gated sum of focal levels: `sum_l g_l c_l + g_{L+1} GELU(mean(c_L))`, `c_l = GELU(dwconv_l(c_{l-1}))`.
+
+    Yang et al. 2022, Eq. 4 and 5; channels last, S stands for 1, 2 or 3 spatial axes.
+
+    Args:
+        context: z, (B, *S, C).
+        gates: (B, *S, L+1), used as they are, without activation; the last one gates the global level.
+        kernels: L depth-wise kernels (C, 1, *k_l) with odd sizes; L may be 0.
+
+    Returns:
+        (B, *S, C).
+
+    Raises:
+        UserError: the shapes do not fit each other, or `FOCALNET_BACKEND` names a backend that is unknown or
+            cannot run on these tensors.
+    """
+    _check(context, gates, kernels)
+    forced = os.environ.get("FOCALNET_BACKEND")
+    if forced is not None and forced not in {backend.name for backend in BACKENDS}:
+        raise unknown("FOCALNET_BACKEND", forced, (backend.name for backend in BACKENDS))
+    for backend in BACKENDS:
+        if forced is not None and backend.name != forced:
+            continue
+        can_run, reason = backend.can_run(context, gates, kernels)
+        if not torch.compiler.is_compiling():
+            log.debug("focal_context backend %s: %s (%s)", backend.name, "chosen" if can_run else "passed over", reason)
+        if can_run:
+            return backend.run(context, gates, kernels)
+        if forced is not None:
+            raise UserError(f"FOCALNET_BACKEND={forced} cannot run here: {reason}. Unset it to let focalnet choose.")
+    raise AssertionError("the reference backend runs everywhere")
+
+
+def _check(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> None:
+    spatial = context.ndim - 2
+    if spatial not in (1, 2, 3):
+        raise UserError(f"context has {context.ndim} axes; focal_context takes (B, *S, C) with 1, 2 or 3 spatial axes.")
+    expected = (*context.shape[:-1], len(kernels) + 1)
+    if gates.shape != expected:
+        raise UserError(
+            f"gates has shape {tuple(gates.shape)}; {len(kernels)} kernels on this context need {expected}."
+        )
+    for index, kernel in enumerate(kernels):
+        fits = kernel.ndim == spatial + 2 and kernel.shape[:2] == (context.shape[-1], 1)
+        if not fits or any(size % 2 == 0 for size in kernel.shape[2:]):
+            raise UserError(
+                f"kernel {index} has shape {tuple(kernel.shape)}; a depth-wise kernel on this context is "
+                f"({context.shape[-1]}, 1{', k' * spatial}) with odd k."
+            )
