@@ -64,6 +64,8 @@ class FocalNetConfig:
     def __post_init__(self) -> None:
         stages = len(self.depths)
         object.__setattr__(self, "depths", tuple(self.depths))
+        if not stages or min(self.depths) < 1:
+            raise UserError(f"depths={self.depths}; every stage needs at least one block.")
         for name in ("focal_levels", "focal_windows"):
             value = getattr(self, name)
             value = (value,) if isinstance(value, int) else tuple(value)
@@ -71,8 +73,6 @@ class FocalNetConfig:
             if len(value) != stages:
                 raise UserError(f"{name}={value} has {len(value)} entries for {stages} stages; give one or {stages}.")
             object.__setattr__(self, name, value)
-        if not stages or min(self.depths) < 1:
-            raise UserError(f"depths={self.depths}; every stage needs at least one block.")
         if self.use_conv_embed and self.patch_size != 4:
             raise UserError(f"use_conv_embed=True has stride 4, but patch_size={self.patch_size}; set patch_size=4.")
         for name in ("drop_rate", "drop_path_rate"):
@@ -101,7 +101,8 @@ class FocalNetConfig:
     def from_dict(cls, fields: Mapping[str, Any]) -> "FocalNetConfig":
         """The inverse of `dataclasses.asdict`; an unknown field is refused."""
         _known(fields)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in fields.items()}
+        return cls(**values)
 
 
 def _known(fields: Mapping[str, Any]) -> None:

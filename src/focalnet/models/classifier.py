@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from focalnet.backbone import FocalTrunk, Recompute
 from focalnet.errors import UserError
 from focalnet.variants import FocalNetConfig
+from focalnet.weights.spec import ModelSpec
 
 
 class FocalNetClassifier(FocalTrunk):
@@ -19,6 +20,8 @@ class FocalNetClassifier(FocalTrunk):
         num_classes: logits; 0 returns the pooled features.
         recompute: what the backward pass computes again instead of keeping.
     """
+
+    spec: ModelSpec
 
     def __init__(self, config: FocalNetConfig, *, num_classes: int = 1000, recompute: Recompute = "none") -> None:
         super().__init__(config, pad_odd=False, recompute=recompute)

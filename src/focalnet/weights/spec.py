@@ -76,10 +76,10 @@ class ModelSpec:
                 raise unknown("field of a model's config.json", name, names)
         values = dict(fields)
         values["architecture"] = FocalNetConfig.from_dict(values["architecture"])
-        preprocessing = values.get("preprocessing", {})
-        values["preprocessing"] = Preprocessing(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in preprocessing.items()}
-        )
+        preprocessing: dict[str, Any] = dict(values.get("preprocessing", {}))
+        for name in preprocessing.keys() & {"mean", "std"}:
+            preprocessing[name] = tuple(preprocessing[name])
+        values["preprocessing"] = Preprocessing(**preprocessing)
         if values.get("classes") is not None:
             values["classes"] = tuple(values["classes"])
         return cls(**values)

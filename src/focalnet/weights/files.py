@@ -1,0 +1,200 @@
+"""Reading and writing weight files: `.pth`, `.pt`, `.bin` (torch.save) and `.safetensors`.
+
+Files are read with `weights_only=True`, always, so no code of theirs runs. Training checkpoints carry more than
+tensors: the official ones a yacs `CfgNode`, others an `argparse.Namespace` or numpy scalars. The names of such classes
+are read off the file first, and each is answered with an inert stand-in: nothing is imported, what the object held
+becomes plain dictionaries that nobody looks at.
+
+Wrappers are opened (`model`, `state_dict`, an EMA's `model_ema`), prefixes dropped (`module.`, `_orig_mod.`, and the
+`vision.` that today's official code puts before every key). Where a file holds both, the average is taken, as
+evaluation did.
+"""
+
+import logging
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from focalnet.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+WRAPPERS = ("model_ema", "ema_model", "state_dict_ema", "model", "state_dict")
+PREFIXES = ("module.", "_orig_mod.", "vision.", "visual.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a weight file holds.
+
+    Attributes:
+        state_dict: names -> tensors, in whatever layout the file has.
+        metadata: strings that travel with them (the header of a safetensors file).
+    """
+
+    state_dict: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a weight file, on the CPU, wrappers opened and prefixes dropped.
+
+    Args:
+        path: a file of `torch.save` or safetensors.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds no weights.
+    """
+    return read_checkpoint(path).state_dict
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Like `read_state_dict`, with the metadata."""
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the weight file in it.")
+    if not path.is_file():
+        raise UserError(f"there is no weight file {path}; check the path.")
+    try:
+        content, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is no checkpoint of tensors, or a damaged one; save it again as a state dict."
+        ) from error
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; ask for permission.") from error
+    except Exception as error:  # every library has its own exception for a file that is cut off
+        raise UserError(f"{path} is damaged or cut off ({first_line(error)}); copy or download it again.") from error
+    return Checkpoint(_unwrap(content, path), metadata)
+
+
+def write_state_dict(
+    path: str | Path,
+    state_dict: Mapping[str, Tensor],
+    *,
+    wrapper: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors under a temporary name, flush them to the disk and rename: `path` is never half a file.
+
+    Args:
+        path: the suffix chooses the format: `.safetensors`, or `.pth`, `.pt`, `.bin` for `torch.save`.
+        state_dict: names -> tensors.
+        wrapper: for `torch.save`, the key to put the tensors under; the official code reads `model`.
+        metadata: strings to travel along; without a wrapper, `torch.save` has no place for them.
+
+    Raises:
+        UserError: another suffix, or the disk is full or read-only.
+    """
+    path = Path(path)
+    check_suffix(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    with replacing(path) as temporary:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            save_file(tensors, temporary, metadata={**(metadata or {}), "format": "pt"})
+        elif wrapper:
+            torch.save({wrapper: tensors, **({"metadata": dict(metadata)} if metadata else {})}, temporary)
+        else:
+            torch.save(tensors, temporary)
+
+
+def check_suffix(path: Path) -> None:
+    """Raises UserError unless the suffix is one that `write_state_dict` knows."""
+    if path.suffix not in SUFFIXES:
+        raise UserError(
+            f"{path} ends with {path.suffix or 'no suffix'!r}; give a name ending with {', '.join(SUFFIXES)}."
+        )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place when the block ends well, and vanishes otherwise.
+
+    Raises:
+        UserError: the disk is full or read-only; an older file is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError":
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise UserError(f"{path} could not be written ({reason}); check free space and permissions.") from error
+        raise
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of another library says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+class _InertMapping:
+    """Stands in for a class of a checkpoint; torch's unpickler fills only exact dictionaries, so it makes one."""
+
+    def __new__(cls, *args: Any) -> Any:
+        return OrderedDict()
+
+
+class _InertObject:
+    """Stands in for numpy's scalars and dtypes, whose state is a tuple."""
+
+    def __init__(self, *args: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def _read_torch(path: Path) -> tuple[Any, dict[str, str]]:
+    try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except ValueError:  # the format of torch before 1.6, whose names cannot be listed
+        foreign = ["yacs.config.CfgNode", "argparse.Namespace"]
+    stand_ins = [(_InertObject if name.startswith("numpy.") else _InertMapping, name) for name in foreign]
+    if foreign:
+        logger.debug("%s: inert stand-ins for %s", path, ", ".join(sorted(foreign)))
+    with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    metadata = content.get("metadata") if isinstance(content, Mapping) else None
+    return content, {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else {}
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    while not (isinstance(content, Mapping) and content and all(isinstance(v, Tensor) for v in content.values())):
+        if not isinstance(content, Mapping):
+            raise UserError(f"{path} holds a {type(content).__name__}, no state dict; save `model.state_dict()`.")
+        wrappers = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+        if not wrappers:
+            keys = ", ".join(str(key) for key in list(content)[:5]) or "nothing"
+            raise UserError(
+                f"{path} holds no weights: found {keys}; expected tensors, or one of {', '.join(WRAPPERS)}."
+            )
+        if len(wrappers) > 1:
+            logger.info("%s: took %r, left %s", path.name, wrappers[0], ", ".join(map(repr, wrappers[1:])))
+        content = content[wrappers[0]]
+    weights = {str(key): tensor for key, tensor in content.items() if key != "n_averaged"}
+    while any(all(key.startswith(prefix) for key in weights) for prefix in PREFIXES):
+        weights = {key.split(".", 1)[1]: tensor for key, tensor in weights.items()}
+    return weights

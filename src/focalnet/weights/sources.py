@@ -1,0 +1,195 @@
+"""From what a user writes after `weights=` to tensors in the official layout and the facts about them.
+
+    "official" | "timm" | "transformers"      the released file of the variant           hub
+    a file                                    any layout, any wrapper                     files, layouts
+    a folder                                  config.json and weights; of a run, `best`, else `last`
+    "organisation/name", "hf-hub:…"           a folder on the hub                         hub, foreign
+
+A bare file says nothing but its shapes. It is then named after the released file of the same name, or recognised, or
+it takes the name that the user gave; and 1000 classes without names are taken for ImageNet-1K.
+"""
+
+import difflib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from focalnet.errors import UserError
+from focalnet.variants import get_variant
+from focalnet.weights.adapt import CLASSES_1K
+from focalnet.weights.files import SUFFIXES, Checkpoint, read_checkpoint
+from focalnet.weights.foreign import read_folder_config
+from focalnet.weights.hub import (
+    ENTRIES,
+    SOURCES,
+    UNSETTLED,
+    WeightsEntry,
+    default_preprocessing,
+    download,
+    download_folder,
+    find,
+    imagenet_classes,
+    released_as,
+)
+from focalnet.weights.layouts import convert_state_dict, stored_use_postln
+from focalnet.weights.recognise import recognise
+from focalnet.weights.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+SPEC_KEY = "focalnet"
+"""Where a safetensors header carries a `ModelSpec` as JSON."""
+
+_HUB_ID = re.compile(r"(?:hf[-_]hub:|https://huggingface\.co/)?(\w[\w.-]*/\w[\w.-]*)")
+_FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A weight file on this machine.
+
+    Attributes:
+        path: the file.
+        spec: its network, where something beside the file tells it.
+    """
+
+    path: Path
+    spec: ModelSpec | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights ready to be adapted.
+
+    Attributes:
+        state_dict: in the official layout.
+        spec: the network that they are of.
+        use_postln: where the block norms stand, if something tells it; None if only the shapes were seen.
+    """
+
+    state_dict: dict[str, Tensor]
+    spec: ModelSpec
+    use_postln: bool | None
+
+
+def resolve(weights: str | Path, variant: str | None = None) -> Located:
+    """Find a weight file, downloading it where needed.
+
+    Args:
+        weights: what the module's text lists.
+        variant: the model's name, for "official", "timm" and "transformers".
+
+    Raises:
+        UserError: nothing is found; the message says what was looked for.
+    """
+    text = str(weights)
+    if text.lower() in SOURCES:
+        if variant is None:
+            raise UserError(f"weights={text!r} needs the name of a model, for example 'focalnet_tiny_lrf'.")
+        return _released(find(variant, text))
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _in_folder(path, path.name)
+    if path.is_file():
+        described = path.name in _FOLDER_WEIGHTS and (path.parent / "config.json").is_file()
+        return Located(path, read_folder_config(path.parent, path.parent.name) if described else None)
+    if text.lower() in ENTRIES:
+        return _released(find(text))
+    hub_id = _HUB_ID.fullmatch(text)
+    if hub_id and path.suffix not in SUFFIXES:
+        return _in_folder(download_folder(hub_id[1]), hub_id[1])
+    near = difflib.get_close_matches(text.lower(), [*SOURCES, *ENTRIES], n=1)
+    raise UserError(
+        f"there are no weights {text!r}: no such file or folder, "
+        + (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"and it is neither {', '.join(SOURCES)} nor a hub id like 'org/name'."
+        )
+    )
+
+
+def _released(entry: WeightsEntry) -> Located:
+    path = download(entry)
+    _say_what_is_unsettled(entry.spec)
+    return Located(path, entry.spec)
+
+
+def _say_what_is_unsettled(spec: ModelSpec) -> None:
+    if spec.variant in UNSETTLED:
+        divided = spec.architecture.normalize_modulator
+        logger.info("%s: nothing in the weights tells normalize_modulator; took %s", spec.variant, divided)
+
+
+def _in_folder(folder: Path, origin: str) -> Located:
+    for name in ("best", "last"):
+        if (folder / name / "model.safetensors").is_file():
+            folder = folder / name
+            break
+    weights = next((folder / name for name in _FOLDER_WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise UserError(
+            f"{folder} holds no {' or '.join(_FOLDER_WEIGHTS)}; give a model folder, a run with a checkpoint or a file."
+        )
+    has_config = (folder / "config.json").is_file()
+    return Located(weights, read_folder_config(folder, origin) if has_config else None)
+
+
+def load(weights: str | Path, variant: str | None = None) -> Weights:
+    """Find, read and rename weights.
+
+    Args:
+        weights: what the module's text lists.
+        variant: the model's name, where it is known.
+
+    Raises:
+        UserError: they are not found, damaged, no FocalNet's, or of an unknown variant and `variant` is not given.
+    """
+    located = resolve(weights, variant)
+    checkpoint = read_checkpoint(located.path)
+    told = stored_use_postln(checkpoint.state_dict)
+    official = convert_state_dict(checkpoint.state_dict, to="official")
+    spec = located.spec or read_spec(checkpoint)
+    if spec is None:
+        return Weights(official, _guess(official, located.path, variant), told)
+    if told is not None and told != spec.architecture.use_postln:
+        raise UserError(
+            f"{located.path} has {'res-post-norm' if told else 'pre-norm'} blocks, but its description says otherwise; "
+            f"build the model with use_postln={told} and give the file itself as weights=."
+        )
+    return Weights(official, spec, spec.architecture.use_postln)
+
+
+def read_spec(checkpoint: Checkpoint) -> ModelSpec | None:
+    """The `ModelSpec` that travels in a file's metadata, or None."""
+    text = checkpoint.metadata.get(SPEC_KEY)
+    return None if text is None else ModelSpec.from_dict(json.loads(text))
+
+
+def _guess(official: Mapping[str, Tensor], path: Path, variant: str | None) -> ModelSpec:
+    name = recognise(official)
+    classes = official["head.weight"].shape[0] if "head.weight" in official else 0
+    released = released_as(path.name)
+    if released and released.head == "classifier" and (released.variant, released.num_classes) == (name, classes):
+        _say_what_is_unsettled(released.spec)
+        return released.spec
+    name = name or variant
+    if name is None:
+        raise UserError(f"{path} fits no known variant; name the model that it started from, with what was changed.")
+    if classes == CLASSES_1K:
+        logger.info("%s: 1000 classes without names are taken for ImageNet-1K; classes= says otherwise", path.name)
+    spec = ModelSpec(
+        variant=name,
+        architecture=get_variant(name),
+        num_classes=classes,
+        classes=imagenet_classes() if classes == CLASSES_1K else None,
+        preprocessing=default_preprocessing(name),
+        source=path.name,
+    )
+    _say_what_is_unsettled(spec)
+    return spec
