@@ -1,1 +1,84 @@
-"""Focal Modulation Networks."""
+"""Focal Modulation Networks (Yang et al., NeurIPS 2022), whole: network, released weights, training, explanation.
+
+`__all__` is the public surface; each name is imported when it is first used.
+
+    >>> import focalnet
+    >>> model = focalnet.create_model("focalnet_tiny_lrf", weights="official")
+    >>> focalnet.Predictor(model)("tulip.jpg").label
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from focalnet import explain
+    from focalnet.backbone import FocalNet
+    from focalnet.errors import UserError
+    from focalnet.models.classifier import FocalNetClassifier
+    from focalnet.models.factory import create_backbone, create_model, load_weights, push_to_hub, save_pretrained
+    from focalnet.modulation import FocalModulation, capture
+    from focalnet.ops import focal_context
+    from focalnet.ops.fuse import fuse, unfuse
+    from focalnet.predict import Predictor
+    from focalnet.variants import FocalNetConfig, list_models
+    from focalnet.weights.layouts import convert_state_dict
+    from focalnet.weights.spec import ModelSpec, Preprocessing
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "FocalModulation": "modulation",
+    "FocalNet": "backbone",
+    "FocalNetClassifier": "models.classifier",
+    "FocalNetConfig": "variants",
+    "ModelSpec": "weights.spec",
+    "Predictor": "predict",
+    "Preprocessing": "weights.spec",
+    "UserError": "errors",
+    "capture": "modulation",
+    "convert_state_dict": "weights.layouts",
+    "create_backbone": "models.factory",
+    "create_model": "models.factory",
+    "focal_context": "ops",
+    "fuse": "ops.fuse",
+    "list_models": "variants",
+    "load_weights": "models.factory",
+    "push_to_hub": "models.factory",
+    "save_pretrained": "models.factory",
+    "unfuse": "ops.fuse",
+}
+
+__all__ = [
+    "FocalModulation",
+    "FocalNet",
+    "FocalNetClassifier",
+    "FocalNetConfig",
+    "ModelSpec",
+    "Predictor",
+    "Preprocessing",
+    "UserError",
+    "capture",
+    "convert_state_dict",
+    "create_backbone",
+    "create_model",
+    "explain",
+    "focal_context",
+    "fuse",
+    "list_models",
+    "load_weights",
+    "push_to_hub",
+    "save_pretrained",
+    "unfuse",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "explain":
+        return importlib.import_module("focalnet.explain")
+    if name not in _HOME:
+        raise AttributeError(f"module 'focalnet' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"focalnet.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,331 @@
+"""The command line: `focalnet COMMAND`, one function per command.
+
+Options come from the same frozen dataclasses that the library uses, through tyro. `focalnet train` first looks at
+`--task`, `--recipe`, `--model` and `--data`, because they choose what the other options are and what they default to.
+
+Exit codes: 0; 2 for a mistake of the user, said in one sentence; 1 for a bug of ours, with its traceback; 130 for
+Ctrl-C.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import re
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from focalnet.errors import UserError, unknown
+
+HELP = """\
+focalnet: Focal Modulation Networks
+
+  focalnet train       learn from a folder of pictures; without --data, from handwritten digits
+  focalnet resume      go on with a run that was stopped
+  focalnet evaluate    measure a run or released weights on pictures
+  focalnet predict     say what is on pictures
+  focalnet explain     show where a model looks: kernels, gates, modulators
+  focalnet convert     change the layout of a weight file: official, timm, transformers
+  focalnet models      list the networks, their sizes and their weights
+  focalnet recipes     list the training recipes, what they cost and what they give
+  focalnet bench       time this library beside timm and transformers, in one run
+
+`focalnet COMMAND --help` explains a command. A first try, with no download:
+
+  focalnet train --out runs/digits
+  focalnet explain runs/digits
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":
+        logging.getLogger("focalnet").setLevel(logging.INFO)
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(HELP, end="")
+        elif arguments[0] == "--version":
+            import focalnet
+
+            print(focalnet.__version__)
+        elif arguments[0] not in COMMANDS:
+            raise unknown("command", arguments[0], COMMANDS)
+        else:
+            COMMANDS[arguments[0]](arguments[1:])
+    except UserError as error:
+        print(f"focalnet: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("\nfocalnet: stopped; a run goes on with `focalnet resume RUN`.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse(arguments: Sequence[str], command: str, function: Callable[..., Any]) -> Any:
+    return tyro.cli(function, prog=f"focalnet {command}", args=list(arguments))
+
+
+def _train(arguments: Sequence[str]) -> None:
+    options, training, choice = parse_train(arguments)
+    from focalnet.engine.train import train
+
+    train(options, training, choice.out or _new_run(options), recipe=choice.recipe)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What chooses the other options."""
+
+    task: str = "classify"
+    """What to learn: classify."""
+    recipe: str | None = None
+    """Where the other defaults come from (`focalnet recipes`); without it, `digits` with no --data, else `finetune`."""
+    out: Path | None = None
+    """The run folder to make; without it, runs/MODEL-DATA-N."""
+
+
+def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Choice]:
+    """The task, the `TrainConfig` and the `Choice` that the arguments of `focalnet train` mean."""
+    from focalnet.engine.config import TrainConfig
+    from focalnet.engine.recipes import get_recipe
+    from focalnet.tasks import get_task
+    from focalnet.variants import get_variant
+
+    early = ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("task", "recipe", "model", "data"):
+        early.add_argument(f"--{name}")
+    chosen = early.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])[0]
+    on_digits = chosen.data in (None, "digits")
+    model = chosen.model or ("minifocal_32" if on_digits else "focalnet_tiny_lrf")
+    get_variant(model)
+    recipe = get_recipe(chosen.recipe or ("digits" if on_digits else "finetune"), model)
+    task = get_task(chosen.task or "classify")
+
+    kind = dataclasses.make_dataclass(
+        "TrainArguments",
+        [
+            ("run", tyro.conf.OmitArgPrefixes[Choice]),
+            ("task", tyro.conf.OmitArgPrefixes[task]),
+            ("training", tyro.conf.OmitArgPrefixes[TrainConfig]),
+        ],
+        frozen=True,
+    )
+    default = kind(Choice(recipe=recipe.name), task(model=model, **recipe.task), TrainConfig(**recipe.train))
+    description = (
+        f"Train a network. These are the defaults of the recipe {recipe.name!r}: {recipe.summary} "
+        f"It costs {recipe.cost} and gives {recipe.result}."
+    )
+    parsed = tyro.cli(kind, prog="focalnet train", description=description, args=list(arguments), default=default)
+    return parsed.task, parsed.training, parsed.run
+
+
+def _new_run(task: Any) -> Path:
+    name = f"{task.model}-{Path(task.data).name if task.data else 'digits'}"
+    number = 1
+    while Path("runs", f"{name}-{number}").exists():
+        number += 1
+    return Path("runs", f"{name}-{number}")
+
+
+def _resume(arguments: Sequence[str]) -> None:
+    def resume(run: tyro.conf.Positional[Path], epochs: int | None = None, checkpoint: str = "last") -> None:
+        """Go on with a run that was stopped, as if it had not been.
+
+        Args:
+            run: The run folder.
+            epochs: A new total number of epochs.
+            checkpoint: Which checkpoint to go on from: last or best.
+        """
+        from focalnet.engine.train import resume
+
+        resume(run, epochs=epochs, checkpoint=checkpoint)
+
+    _parse(arguments, "resume", resume)
+
+
+def _evaluate(arguments: Sequence[str]) -> None:
+    def evaluate(
+        model: tyro.conf.Positional[str],
+        data: str | None = None,
+        weights: str | None = None,
+        batch_size: int = 64,
+        workers: int = 2,
+        json: Path | None = None,
+    ) -> None:
+        """Measure a run, or a network with released weights: top-1, top-5, loss, pictures per second.
+
+        Args:
+            model: A run folder, or the name of a network with --weights.
+            data: Pictures in class folders; without it, the validation pictures of the run.
+            weights: "official", "timm", "transformers", a file or a hub id.
+            batch_size: Pictures per forward pass.
+            workers: Processes that prepare pictures.
+            json: Also write the figures to this file.
+        """
+        from focalnet.engine.measure import measure
+
+        figures = measure(model, data=data, weights=weights, batch_size=batch_size, workers=workers)
+        _table(["figure", "value"], [[name, f"{value:.4f}"] for name, value in figures.items()])
+        if json:
+            from focalnet.engine.run import write_atomically
+
+            write_atomically(json, _dumps(figures).encode())
+
+    _parse(arguments, "evaluate", evaluate)
+
+
+def _predict(arguments: Sequence[str]) -> None:
+    def predict(
+        model: tyro.conf.Positional[str],
+        images: tyro.conf.Positional[tuple[str, ...]] = (),
+        weights: str | None = None,
+        json: bool = False,
+        draw: Path | None = None,
+        batch_size: int = 16,
+    ) -> None:
+        """Say what is on pictures.
+
+        Args:
+            model: A run folder, or the name of a network with --weights.
+            images: Files, folders, globs, URLs, or - for a list on standard input; without any, some of the pictures
+                that the run was not trained on.
+            weights: "official", "timm", "transformers", a file or a hub id.
+            json: Print one JSON object per picture.
+            draw: Write the pictures with their predictions into this folder.
+            batch_size: Pictures per forward pass.
+        """
+        from focalnet.predict import Predictor, find_images, held_out
+
+        predictor = Predictor(model, weights=weights)
+        pictures = [(source, source) for source in find_images(images)] if images else held_out(model)
+        names, sources = zip(*pictures, strict=True)
+        for number, (name, (image, prediction)) in enumerate(
+            zip(names, predictor.stream(sources, batch_size), strict=True)
+        ):
+            row = {"source": name, **prediction.to_dict()}
+            print(_dumps(row, None) if json else f"{name}  {prediction.summary()}")
+            if draw:
+                draw.mkdir(parents=True, exist_ok=True)
+                prediction.draw(image).save(draw / f"{number:04d}_{re.sub(r'[^A-Za-z0-9]+', '_', Path(name).stem)}.png")
+
+    _parse(arguments, "predict", predict)
+
+
+def _explain(arguments: Sequence[str]) -> None:
+    def explain(
+        model: tyro.conf.Positional[str],
+        image: tyro.conf.Positional[str | None] = None,
+        weights: str | None = None,
+        out: Path = Path("explanation.png"),
+        grad_cam: bool = False,
+        target: int | None = None,
+    ) -> None:
+        """Show where a model looks, as one PNG and its arrays as .npz: kernels, gates and modulators.
+
+        Args:
+            model: A run folder, or the name of a network with --weights.
+            image: The picture; without it, one that the run was not trained on.
+            weights: "official", "timm", "transformers", a file or a hub id.
+            out: The PNG to write; the arrays go beside it.
+            grad_cam: Add Grad-CAM.
+            target: The class that Grad-CAM explains; without it, the likeliest.
+        """
+        from focalnet.data import load_image
+        from focalnet.explain import explain
+        from focalnet.predict import Predictor, held_out
+
+        picture = load_image(image) if image else held_out(model, 1)[0][1]
+        predictor = Predictor(model, weights=weights)
+        explanation = explain(predictor.model, picture, target=target, grad_cam=grad_cam)
+        explanation.save(out)
+        explanation.save_npz(out.with_suffix(".npz"))
+        print(f"{out}\n{out.with_suffix('.npz')}")
+
+    _parse(arguments, "explain", explain)
+
+
+def _convert(arguments: Sequence[str]) -> None:
+    from focalnet.weights.layouts import Layout
+
+    def convert(source: tyro.conf.Positional[str], out: tyro.conf.Positional[Path], to: Layout) -> None:
+        """Change the layout of a weight file, losslessly.
+
+        Args:
+            source: A .pth, .bin or .safetensors file of any layout, a run folder or a hub id.
+            out: The file to write; its suffix says the format.
+            to: The layout to write.
+        """
+        from focalnet.weights.convert import convert_file
+
+        print(convert_file(source, out, to=to))
+
+    _parse(arguments, "convert", convert)
+
+
+def _models(arguments: Sequence[str]) -> None:
+    def models(pattern: tyro.conf.Positional[str] = "*", json: bool = False) -> None:
+        """List the networks: parameters, GFLOPs, weights.
+
+        Args:
+            pattern: A shell pattern, for example "*lrf*".
+            json: Print JSON.
+        """
+        from focalnet.models.catalogue import describe_models
+
+        rows = describe_models(pattern)
+        if json:
+            print(_dumps(rows))
+        else:
+            _table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+
+    _parse(arguments, "models", models)
+
+
+def _recipes(arguments: Sequence[str]) -> None:
+    def recipes(model: tyro.conf.Positional[str] = "focalnet_tiny_lrf") -> None:
+        """List the training recipes: what they are for, cost and give.
+
+        Args:
+            model: The network that the numbers are for.
+        """
+        from focalnet.engine.recipes import RECIPES, get_recipe
+
+        rows = [get_recipe(name, model) for name in RECIPES]
+        _table(["recipe", "for", "costs", "gives"], [[row.name, row.summary, row.cost, row.result] for row in rows])
+
+    _parse(arguments, "recipes", recipes)
+
+
+def _bench(arguments: Sequence[str]) -> None:
+    from focalnet.bench import BenchOptions, bench
+
+    bench(_parse(arguments, "bench", BenchOptions))
+
+
+def _dumps(value: Any, indent: int | None = 2) -> str:
+    return json.dumps(value, indent=indent)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "train": _train, "resume": _resume, "evaluate": _evaluate, "predict": _predict, "explain": _explain,
+    "convert": _convert, "models": _models, "recipes": _recipes, "bench": _bench,
+}  # fmt: skip

@@ -1,0 +1,65 @@
+"""Options of a training run that do not depend on the task."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from focalnet.errors import UserError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train. The defaults are those of the `finetune` recipe.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    epochs: int = 30
+    """Passes over the training pictures."""
+    batch_size: int = 64
+    """Pictures per optimiser step, over all processes and accumulated parts."""
+    accumulate: int = 1
+    """Parts that a step is computed in, one after the other, to save memory; the result is the same."""
+    lr: float = 1e-4
+    """Peak learning rate of AdamW."""
+    min_lr: Annotated[float, tyro.conf.Suppress] = 1e-6
+    """Learning rate at the end of the cosine."""
+    warmup_epochs: float = 3.0
+    """Epochs of linear warm-up, from a thousandth of the peak."""
+    weight_decay: float = 0.05
+    """Decay of weights with two or more dimensions."""
+    official_decay_bug: bool = False
+    """Apply no weight decay to anything, as the official code does by mistake."""
+    clip_grad: float = 5.0
+    """Largest norm of the gradient; 0 for no clipping."""
+    ema: float = 0.0
+    """Decay per step of a moving average of the weights, which is then what is evaluated and kept; 0 for none."""
+    precision: Precision = "auto"
+    """Arithmetic of the network: "auto" is bf16 where the GPU has it, fp16 on an older GPU, fp32 on a CPU."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes (torchrun) share the work: copies of the network, or shards of it."""
+    seed: int = 0
+    """Where all randomness starts."""
+    workers: int = 2
+    """Processes that prepare pictures."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Also log to these; metrics.jsonl is always written."""
+    checkpoint_minutes: Annotated[float, tyro.conf.Suppress] = 10.0
+    """Time between checkpoints inside an epoch; one is always written after an epoch."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more.")
+        for name in ("lr", "min_lr", "warmup_epochs", "weight_decay", "clip_grad", "workers"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 0 or more.")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"--ema is {self.ema}; give a decay from 0 up to, but not including, 1.")
+        object.__setattr__(self, "trackers", tuple(self.trackers))

@@ -1,0 +1,96 @@
+"""Evaluation, and the report that a run ends with."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from focalnet.engine.report import write_report
+from focalnet.engine.run import RunFolder, write_atomically
+from focalnet.models.factory import create_model
+from focalnet.pictures import curves
+from focalnet.tasks.base import MapDataset, Network, Section, Task
+from focalnet.weights.spec import ModelSpec
+
+
+def evaluate(
+    task: Task, model: Network, loader: DataLoader, spec: ModelSpec, accelerator: Any
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Measure `model` on all of `loader`.
+
+    Args:
+        task: what the model does.
+        model: the network, on the accelerator's device.
+        loader: batches of the task, from an `EvalSampler`.
+        spec: of the model.
+        accelerator: an accelerate `Accelerator`; every process takes part.
+
+    Returns:
+        the figures, with `val_images_per_second`, and the details for a report.
+    """
+    from accelerate.utils import send_to_device
+
+    metric = task.metric(spec)
+    training = model.training
+    model.eval()
+    began, images = time.monotonic(), 0
+    with torch.no_grad(), accelerator.autocast():
+        for batch in loader:
+            batch.pop("skipped")
+            images += int((batch["index"] >= 0).sum())
+            metric.update(model, send_to_device(batch, accelerator.device, non_blocking=True))
+    model.train(training)
+    count = accelerator.reduce(torch.tensor(float(images), device=accelerator.device), "sum").item()
+    figures = metric.compute()
+    figures["val_images_per_second"] = count / (time.monotonic() - began)
+    return figures, metric.details()
+
+
+def write_run_report(
+    run: RunFolder,
+    task: Task,
+    dataset: MapDataset,
+    figures: Mapping[str, float],
+    details: Mapping[str, Any],
+) -> None:
+    """Write `report.html`, `plots/*.png` and `evaluation.json` of a run.
+
+    Args:
+        run: the run folder; its `metrics.jsonl` gives the curves.
+        task: what the model does.
+        dataset: what the best checkpoint was evaluated on.
+        figures, details: from `evaluate`.
+    """
+    record, rows = run.config(), run.rows()
+    sections = [Section("Curves", "Training and validation, epoch by epoch.", png=curves(rows))] if rows else []
+    model = create_model(None, weights=run.checkpoint("best"))
+    sections += task.render(model, dataset, details)
+    summary = {
+        "training pictures": record["data"]["training pictures"],
+        "validation pictures": record["data"]["validation pictures"],
+        "model": record["task"]["model"],
+        "weights": record["task"]["weights"] or "random",
+        "recipe": record["recipe"],
+        "epochs": f"{rows[-1]['epoch']} of {record['train']['epochs']}" if rows else "none",
+        **{name: f"{value:.4g}" for name, value in figures.items()},
+    }
+    write_atomically(run.path / "evaluation.json", json.dumps({"figures": dict(figures), **details}).encode())
+    plots = run.path / "plots"
+    plots.mkdir(exist_ok=True)
+    for section in sections:
+        if section.png is not None:
+            write_atomically(plots / f"{section.title.lower().replace(' ', '_')}.png", section.png)
+    options = [
+        ["option", "value"],
+        *([name, value] for part in ("task", "train") for name, value in record[part].items()),
+    ]
+    sections.append(Section("Options", "Everything that the run was started with.", table=options))
+    write_report(
+        run.path / "report.html",
+        title=f"{record['task']['model']} on {record['task']['data'] or 'digits'}",
+        summary=summary,
+        sections=sections,
+    )

@@ -1,0 +1,127 @@
+"""Batches whose content depends on the seed, the epoch and the step, and on nothing else.
+
+Every sample is transformed, and every batch mixed, with torch's generator freshly seeded from (seed, epoch, index).
+So the number of workers does not matter, and a run that was killed continues in the middle of an epoch with the very
+pictures that it would have seen: there is no generator state to save.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from focalnet.errors import UserError
+from focalnet.tasks.base import Batch, MapDataset, Task
+from focalnet.weights.spec import ModelSpec
+
+Key = tuple[int, int]
+"""(epoch, index of the sample); index -1 - i is sample i as padding, which a metric ignores."""
+
+
+def stable_seed(*parts: int | str) -> int:
+    """A seed of 63 bits from anything that prints, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
+
+
+def _seeded(seed: int, function: Callable[[], Any]) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return function()
+
+
+class Examples(Dataset):
+    """Samples of a task, transformed, addressed by (epoch, index)."""
+
+    def __init__(self, task: Task, spec: ModelSpec, dataset: MapDataset, *, train: bool, seed: int) -> None:
+        self.task, self.spec, self.dataset, self.train, self.seed = task, spec, dataset, train, seed
+
+    def __getitem__(self, key: Key) -> tuple[Key, Any, tuple[str, ...]]:
+        epoch, index = key
+        sample = self.dataset[index if index >= 0 else -1 - index]
+        example = partial(self.task.example, self.spec, sample, train=self.train)
+        return key, _seeded(stable_seed(self.seed, epoch, index), example), getattr(sample, "skipped", ())
+
+    def collate(self, items: list[tuple[Key, Any, tuple[str, ...]]]) -> Batch:
+        keys, examples, skipped = zip(*items, strict=True)
+        collate = partial(self.task.collate, self.spec, examples, train=self.train)
+        batch = _seeded(stable_seed(self.seed, "batch", *keys[0]), collate)
+        index = [-1 if bad else max(index, -1) for (_, index), bad in zip(keys, skipped, strict=True)]
+        batch["index"] = torch.tensor(index)
+        batch["skipped"] = [path for paths in skipped for path in paths]
+        return batch
+
+
+class TrainSampler(Sampler[list[Key]]):
+    """Shuffled batches of one epoch for one process, from any step on.
+
+    Step s of an epoch is made of the same pictures whatever the number of processes and accumulated parts.
+
+    Args:
+        length: samples in the data set.
+        batch_size: samples per optimiser step, over all processes and parts.
+        parts: accumulated parts per step.
+        seed: where the order comes from.
+        rank, world: this process, and how many there are.
+
+    Raises:
+        UserError: the batch does not divide among processes and parts, or the data holds less than one batch.
+    """
+
+    def __init__(self, length: int, batch_size: int, parts: int, seed: int, rank: int, world: int) -> None:
+        if batch_size % (parts * world):
+            raise UserError(
+                f"--batch-size {batch_size} does not divide into {world} processes x {parts} accumulated parts; "
+                f"take a multiple of {world * parts}."
+            )
+        if length < batch_size:
+            raise UserError(
+                f"--batch-size {batch_size} is more than the {length} training pictures; take a smaller one."
+            )
+        self.length, self.batch_size, self.parts = length, batch_size, parts
+        self.seed, self.rank, self.world = seed, rank, world
+        self.steps = length // batch_size
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        return (self.steps - self.start) * self.parts
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        generator = torch.Generator().manual_seed(stable_seed(self.seed, "order", self.epoch))
+        order = torch.randperm(self.length, generator=generator).tolist()
+        size = self.batch_size // (self.parts * self.world)
+        for step in range(self.start, self.steps):
+            for part in range(self.parts):
+                first = step * self.batch_size + (part * self.world + self.rank) * size
+                yield [(self.epoch, index) for index in order[first : first + size]]
+
+
+class EvalSampler(Sampler[list[Key]]):
+    """All samples in order, split over processes; every process gets equally many batches, filled up with padding."""
+
+    def __init__(self, length: int, batch_size: int, rank: int, world: int) -> None:
+        self.length, self.batch_size, self.rank, self.world = length, batch_size, rank, world
+
+    def __len__(self) -> int:
+        return -(-self.length // (self.batch_size * self.world))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for batch in range(len(self)):
+            first = (batch * self.world + self.rank) * self.batch_size
+            indices = list(range(first, min(first + self.batch_size, self.length)))
+            yield [(0, index) for index in indices] or [(0, -1 - min(first, self.length - 1))]
+
+
+def build_loader(examples: Examples, sampler: Sampler[list[Key]], *, workers: int, pin_memory: bool) -> DataLoader:
+    """A loader over `examples` in the batches of `sampler`."""
+    return DataLoader(
+        examples, batch_sampler=sampler, collate_fn=examples.collate, num_workers=workers,
+        persistent_workers=workers > 0, pin_memory=pin_memory,
+        worker_init_fn=_one_thread, generator=torch.Generator(),
+    )  # fmt: skip
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,60 @@
+"""Measure a finished run, or a network with released weights, on pictures."""
+
+import dataclasses
+from pathlib import Path
+
+from torch import nn
+
+from focalnet.engine.devices import build_accelerator
+from focalnet.engine.evaluate import evaluate, write_run_report
+from focalnet.engine.loader import EvalSampler, Examples, build_loader
+from focalnet.engine.run import RunFolder
+from focalnet.engine.train import load_run
+from focalnet.models.factory import create_model, load_model
+from focalnet.tasks import task_of_head
+from focalnet.tasks.base import Network
+
+
+def measure(
+    model: str | nn.Module,
+    *,
+    data: str | None = None,
+    weights: str | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+) -> dict[str, float]:
+    """Figures of a model on data.
+
+    Args:
+        model: a run folder, a model folder, a name with `weights`, or a model of `create_model`.
+        data: what to measure on; its validation side, or all of it where it has none. Without it, the validation
+            side of what the run was trained on; the report of the run is then written anew.
+        weights: as in `create_model`, where `model` is a name.
+        batch_size: pictures per forward pass.
+        workers: processes that prepare pictures.
+
+    Raises:
+        UserError: the classes of data and model do not fit, or one of them cannot be opened.
+    """
+    run, seed = None, 0
+    network: Network
+    if isinstance(model, str) and (Path(model) / "metrics.jsonl").exists():
+        run = RunFolder.open(model)
+        task, config = load_run(run)
+        seed, network = config.seed, create_model(None, weights=str(run.checkpoint("best")))
+    else:
+        network = model if isinstance(model, nn.Module) else load_model(model, weights)
+        task = task_of_head(network.spec.head)()
+    if data is not None:
+        task = dataclasses.replace(task, data=data)
+    accelerator = build_accelerator()
+    network.to(accelerator.device)
+    own = run if data is None else None
+    dataset = task.datasets(seed).val if own else task.evaluation_data(network.spec)
+    examples = Examples(task, network.spec, dataset, train=False, seed=seed)
+    sampler = EvalSampler(len(dataset), batch_size, accelerator.process_index, accelerator.num_processes)
+    loader = build_loader(examples, sampler, workers=workers, pin_memory=accelerator.device.type == "cuda")
+    figures, details = evaluate(task, network, loader, network.spec, accelerator)
+    if own and accelerator.is_main_process:
+        write_run_report(own, task, dataset, figures, details)
+    return figures

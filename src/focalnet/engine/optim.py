@@ -1,0 +1,53 @@
+"""Parameter groups, optimiser and learning rate of the paper (Table 18; official `optimizer.py`, `lr_scheduler.py`).
+
+AdamW decays the weights that multiply (two or more dimensions) and leaves biases, norms and LayerScale alone. The
+official code means the same but decays nothing: its list of names to skip is `{''}`, and the empty string is in
+every name. Which of the two made the published weights is not known; `official_decay_bug=True` reproduces the code.
+
+The learning rate is a function of the step and of nothing else, so there is no scheduler to save. As in the official
+schedule the cosine does not wait for the warm-up: after it, the rate continues where the cosine is by then, a
+little under the peak.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from focalnet.engine.config import TrainConfig
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, official_decay_bug: bool = False
+) -> list[dict[str, Any]]:
+    """Two groups for an optimiser: decayed weights, and everything else. Frozen parameters are left out.
+
+    Args:
+        model: the network.
+        weight_decay: for parameters of two or more dimensions.
+        official_decay_bug: put everything into the second group.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [] if official_decay_bug else [parameter for parameter in parameters if parameter.ndim >= 2]
+    chosen = {id(parameter) for parameter in decayed}
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": [parameter for parameter in parameters if id(parameter) not in chosen], "weight_decay": 0.0},
+    ]
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW with betas (0.9, 0.999) and eps 1e-8 on `parameter_groups`."""
+    groups = parameter_groups(model, config.weight_decay, official_decay_bug=config.official_decay_bug)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr)
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of optimiser step `step`, counted from 0 over the whole run."""
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        start = config.lr * 1e-3
+        return start + (config.lr - start) * step / warmup
+    progress = min(step / (config.epochs * steps_per_epoch), 1.0)
+    return config.min_lr + 0.5 * (config.lr - config.min_lr) * (1 + math.cos(math.pi * progress))

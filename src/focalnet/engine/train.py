@@ -1,0 +1,225 @@
+"""The training loop.
+
+    train()  ->  data, model, run folder  ->  _fit()
+    resume() ->  the same from the run folder, and the checkpoint  ->  _fit()
+
+Where a run starts: from a checkpoint if it is resumed, else from `weights`, else from random numbers drawn from the
+seed. Everything random is a function of (seed, epoch, index) or (seed, step), see `loader`; so a checkpoint is the
+weights, their average, the optimiser and a position, and a killed run ends with the same bits as one that was not.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import focalnet
+from focalnet.engine.config import TrainConfig
+from focalnet.engine.devices import PRECISIONS, build_accelerator
+from focalnet.engine.display import Display
+from focalnet.engine.evaluate import evaluate, write_run_report
+from focalnet.engine.loader import EvalSampler, Examples, TrainSampler, build_loader, stable_seed
+from focalnet.engine.optim import learning_rate
+from focalnet.engine.run import RunFolder
+from focalnet.engine.training import Position, Training
+from focalnet.errors import UserError
+from focalnet.tasks import get_task
+from focalnet.tasks.base import Datasets, Network, Task
+
+SAVE_AT = 20
+"""Inside an epoch, checkpoints are considered at multiples of this step."""
+
+
+def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | None = None) -> RunFolder:
+    """Train `task` into a new run folder.
+
+    Args:
+        task: what to train, with its options.
+        config: how to train.
+        out: the run folder to make.
+        recipe: name of the recipe that the options came from, for the record.
+
+    Raises:
+        UserError: bad data, weights or options, a loss that is not a number, a full disk.
+    """
+    accelerator = build_accelerator(config.precision, config.trackers, Path(out))
+    config = dataclasses.replace(config, precision=PRECISIONS[accelerator.mixed_precision])
+    torch.manual_seed(config.seed)
+    data = task.datasets(config.seed)
+    model = task.build_model(data.classes)
+    _sampler(config, data, accelerator)
+    record = {
+        "focalnet": focalnet.__version__,
+        "recipe": recipe,
+        "task": {"name": task.name, **dataclasses.asdict(task)},
+        "train": dataclasses.asdict(config),
+        "data": _fingerprint(data),
+    }
+    if accelerator.is_main_process:
+        RunFolder.create(out, record)
+    accelerator.wait_for_everyone()
+    return _fit(task, config, RunFolder.open(out), data, model, accelerator, None)
+
+
+def resume(path: str | Path, *, epochs: int | None = None, checkpoint: str = "last") -> RunFolder:
+    """Continue the run in the folder `path` where it stopped.
+
+    Args:
+        path: the run folder.
+        epochs: a new total number of epochs; the cosine is stretched to it.
+        checkpoint: which checkpoint to continue from, `last` or `best`.
+
+    Raises:
+        UserError: no run, a damaged checkpoint, data that is not what it was, or nothing left to do.
+    """
+    run = RunFolder.open(path)
+    task, config = load_run(run)
+    accelerator = build_accelerator(config.precision, config.trackers, run.path)
+    if accelerator.is_main_process:
+        run.settle("last")
+        run.settle("best")
+    accelerator.wait_for_everyone()
+    if epochs is not None and epochs != config.epochs:
+        config = dataclasses.replace(config, epochs=epochs)
+        if accelerator.is_main_process:
+            run.write_config({**run.config(), "train": dataclasses.asdict(config)})
+    torch.manual_seed(config.seed)
+    data = task.datasets(config.seed)
+    recorded, present = run.config()["data"], _fingerprint(data)
+    for fact, before in recorded.items():
+        if present[fact] != before:
+            raise UserError(
+                f"The data changed since the run began: {fact} was {before} and is {present[fact]}; "
+                "put the old data back, or start a new run with --weights set to this one."
+            )
+    model = task.build_model(data.classes)
+    folder = run.checkpoint(checkpoint) if run.has_checkpoint(checkpoint) else None
+    return _fit(task, config, run, data, model, accelerator, folder)
+
+
+def load_run(run: RunFolder) -> tuple[Task, TrainConfig]:
+    """The task and the options that a run folder was made with."""
+    record = run.config()
+    options: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record["task"].items()
+    }
+    return get_task(options.pop("name"))(**options), TrainConfig(**record["train"])
+
+
+def _fit(
+    task: Task,
+    config: TrainConfig,
+    run: RunFolder,
+    data: Datasets,
+    model: Network,
+    accelerator: Any,
+    checkpoint: Path | None,
+) -> RunFolder:
+    rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    spec = model.spec
+    sampler = _sampler(config, data, accelerator)
+    pin = accelerator.device.type == "cuda"
+    examples = Examples(task, spec, data.train, train=True, seed=config.seed)
+    loader = build_loader(examples, sampler, workers=config.workers, pin_memory=pin)
+    examples = Examples(task, spec, data.val, train=False, seed=config.seed)
+    per_process = config.batch_size // (config.accumulate * world)
+    val_loader = build_loader(
+        examples, EvalSampler(len(data.val), per_process, rank, world), workers=config.workers, pin_memory=pin
+    )
+
+    training = Training(model, config, accelerator)
+    at = training.load(checkpoint) if checkpoint else Position()
+    done = at.epoch * sampler.steps + at.step
+    report = run.path / "report.html"
+    if at.epoch >= config.epochs and report.exists():
+        raise UserError(f"{run.path} is finished, {at.epoch} epochs are done; add --epochs with a larger number.")
+    if main:
+        run.forget_after(done)
+        report.unlink(missing_ok=True)
+    accelerator.init_trackers("focalnet", config={"task": json.dumps(run.config()["task"]), **_plain(config)})
+
+    saved = time.monotonic()
+    with Display(config.epochs * sampler.steps, done, enabled=main) as display:
+        size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        display.line(data.description)
+        where = f"{world} x {accelerator.device.type} in {config.precision}"
+        display.line(f"{task.model}, {size:.1f} M parameters, on {where}")
+        display.line(f"Run folder: {run.path}")
+        for epoch in range(at.epoch, config.epochs):
+            began, first = time.monotonic(), at.step
+            sampler.epoch, sampler.start = epoch, at.step
+            batches = iter(loader)
+            while at.step < sampler.steps:
+                at.step += 1
+                step = epoch * sampler.steps + at.step
+                lr = learning_rate(config, step - 1, sampler.steps)
+                torch.manual_seed(stable_seed(config.seed, "step", step, rank))
+                loss = training.step(task, batches, lr)
+                if not math.isfinite(loss):
+                    raise UserError(
+                        f"The loss is {loss} at step {step} (epoch {epoch + 1}, step {at.step} of {sampler.steps}); "
+                        f"the checkpoints in {run.path} are from before: lower --lr, or use --precision fp32."
+                    )
+                at.loss_sum += loss
+                speed = (at.step - first) * config.batch_size / (time.monotonic() - began)
+                display.step(step, f"{epoch + 1}/{config.epochs}", loss, lr, speed, task.score, at.best)
+                late = time.monotonic() - saved > 60 * config.checkpoint_minutes
+                if at.step % SAVE_AT == 0 and at.step < sampler.steps and _agreed(accelerator, late):
+                    training.save(run, "last", at)
+                    saved = time.monotonic()
+
+            figures, _ = evaluate(task, training.averaged, val_loader, spec, accelerator)
+            row = {
+                "epoch": epoch + 1, "step": (epoch + 1) * sampler.steps, "lr": lr,
+                "train_loss": at.loss_sum / sampler.steps, **figures,
+                "images_per_second": speed, "seconds": time.monotonic() - began,
+            }  # fmt: skip
+            better = figures[task.score] > at.best
+            at = Position(epoch + 1, best=max(figures[task.score], at.best))
+            if main:
+                run.append_row(row)
+            for name in ("best", "last") if better else ("last",):
+                training.save(run, name, at)
+            saved = time.monotonic()
+            if training.skipped:
+                skipped = sorted(training.skipped)
+                display.line(f"{len(skipped)} pictures could not be read and were skipped, the first is {skipped[0]}")
+            accelerator.log(row, step=row["step"])
+            display.line("  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "step"))
+        training.load(run.checkpoint("best"))
+        figures, details = evaluate(task, training.averaged, val_loader, spec, accelerator)
+        if main:
+            write_run_report(run, task, data.val, figures, details)
+            display.line(f"Best {task.score} {figures[task.score]:.4f}. Report: {report}")
+    accelerator.end_training()
+    return run
+
+
+def _sampler(config: TrainConfig, data: Datasets, accelerator: Any) -> TrainSampler:
+    rank, world = accelerator.process_index, accelerator.num_processes
+    return TrainSampler(len(data.train), config.batch_size, config.accumulate, config.seed, rank, world)
+
+
+def _agreed(accelerator: Any, wish: bool) -> bool:
+    """The main process's wish, in every process."""
+    if accelerator.num_processes == 1:
+        return wish
+    flag = torch.tensor(float(wish and accelerator.is_main_process), device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum").item())
+
+
+def _fingerprint(data: Datasets) -> dict[str, Any]:
+    return {
+        "training pictures": len(data.train),
+        "validation pictures": len(data.val),
+        "classes": stable_seed(*data.classes) if len(data.classes) > 1000 else list(data.classes),
+    }
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    values = dataclasses.asdict(config)
+    return {key: ",".join(value) if isinstance(value, tuple) else value for key, value in values.items()}

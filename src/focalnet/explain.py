@@ -1,0 +1,200 @@
+"""What a FocalNet does with a picture: the three pictures of the paper, as arrays and as one sheet, and Grad-CAM.
+
+    kernels       a depth-wise kernel, averaged over its channels: last block of each stage, every level   (Fig. 10, 11)
+    gates         g of the last block: where each level counts                                        (Fig. 5, 12 to 14)
+    modulators    the length of the modulator m at each position: last block of each stage            (Fig. 1, 6, 7, 15)
+    grad_cam      where the last map speaks for one class                                 (Selvaraju et al., ICCV 2017)
+
+As in the official notebook the picture is resized to the input size on its shorter side and not cropped to a square.
+What differs: the few pixels of the longer side that fill no whole position of the last map are cut off, so that the
+maps lie exactly over the picture; the forward pass leaves nothing behind in the model (`capture`).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from focalnet.backbone import FocalTrunk
+from focalnet.errors import MissingExtraError, UserError
+from focalnet.models.classifier import FocalNetClassifier
+from focalnet.modulation import FocalModulation, capture
+from focalnet.pictures import explanation_panel
+from focalnet.weights.spec import Preprocessing
+
+__all__ = ["Explanation", "capture", "explain"]
+
+LONGEST = 8
+"""Sides of a picture beyond this ratio are cut to it, around the centre."""
+
+
+@dataclass
+class Explanation:
+    """What `explain` finds out, as float32 arrays. H W are pixels, h w positions of a stage's map, L its levels.
+
+    Attributes:
+        image: what the network saw, before it was normalised, (H, W, 3), 0 to 1.
+        kernels: per stage and level (k, k).
+        gates: (L+1, h, w) of the last stage, the last one of the global level.
+        modulators: per stage (h, w).
+        grad_cam: (H, W), at least 0, where it was asked for.
+        target: the class of `grad_cam`.
+        logits: (K,) of a classifier.
+        classes: names of the K classes, where known.
+    """
+
+    image: np.ndarray
+    kernels: list[list[np.ndarray]]
+    gates: np.ndarray
+    modulators: list[np.ndarray]
+    grad_cam: np.ndarray | None = None
+    target: int | None = None
+    logits: np.ndarray | None = None
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def caption(self) -> str:
+        """The answer, and what Grad-CAM is for; empty without logits."""
+        if self.logits is None:
+            return ""
+        shares = np.exp(self.logits - self.logits.max())
+        best = int(shares.argmax())
+        answer = f"answer: {self._name(best)} ({shares[best] / shares.sum():.1%})"
+        return answer if self.target is None else f"{answer}, Grad-CAM for: {self._name(self.target)}"
+
+    def _name(self, index: int) -> str:
+        return self.classes[index] if self.classes else f"class {index}"
+
+    def save(self, path: str | Path) -> None:
+        """Write everything as one PNG."""
+        Path(path).write_bytes(explanation_panel(self))
+
+    def save_npz(self, path: str | Path) -> None:
+        """Write the arrays: `image`, `gates`, `modulator_1` …, `kernel_1_1` … (stage, level), `grad_cam`, `logits`."""
+        arrays = {"image": self.image, "gates": self.gates, "grad_cam": self.grad_cam, "logits": self.logits}
+        for stage, modulator in enumerate(self.modulators, 1):
+            arrays[f"modulator_{stage}"] = modulator
+        for stage, levels in enumerate(self.kernels, 1):
+            for level, kernel in enumerate(levels, 1):
+                arrays[f"kernel_{stage}_{level}"] = kernel
+        with open(path, "wb") as file:
+            np.savez_compressed(file, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def explain(
+    model: nn.Module,
+    image: Image,
+    *,
+    preprocessing: Preprocessing | None = None,
+    target: int | None = None,
+    grad_cam: bool = False,
+) -> Explanation:
+    """Run a picture through a FocalNet and collect what it did. The model is afterwards as it was before.
+
+    Args:
+        model: a `FocalNetClassifier`, a `FocalNet`, or a module that holds one of them.
+        image: the picture.
+        preprocessing: input size, mean and std; by default those of `model.spec`.
+        target: the class that Grad-CAM explains; by default the likeliest.
+        grad_cam: also compute Grad-CAM, which needs a classifier.
+
+    Raises:
+        UserError: there is no FocalNet in `model`, or Grad-CAM is asked of a model without classes or for a class that
+            it does not have.
+        MissingExtraError: Grad-CAM without captum.
+    """
+    trunk = next((module for module in model.modules() if isinstance(module, FocalTrunk)), None)
+    if trunk is None:
+        raise UserError(f"{type(model).__name__} holds no FocalNet, so there is nothing to explain.")
+    classifier = trunk if isinstance(trunk, FocalNetClassifier) and trunk.num_classes else None
+    if grad_cam and classifier is None:
+        raise UserError("Grad-CAM explains a class, and this model has none; explain a classifier, or leave it out.")
+    spec = getattr(model, "spec", None) or getattr(trunk, "spec", None)
+    how = preprocessing or (spec.preprocessing if spec else Preprocessing())
+    pixels = _pixels(image, how, trunk.config.strides[-1])
+    weight = next(trunk.parameters())
+    mean, std = (torch.tensor(values)[:, None, None] for values in (how.mean, how.std))
+    inputs = ((pixels - mean) / std)[None].to(weight.device, weight.dtype)
+
+    last = [f"layers.{stage}.blocks.{depth - 1}.modulation" for stage, depth in enumerate(trunk.config.depths)]
+    with _evaluating(model):
+        with torch.no_grad(), capture(trunk) as parts:
+            output = classifier(inputs) if classifier else trunk.forward_stages(inputs)
+        explanation = Explanation(
+            image=_array(pixels.permute(1, 2, 0)),
+            kernels=[_mean_kernels(trunk.get_submodule(name)) for name in last],
+            gates=_array(parts[last[-1]].gates[0].permute(2, 0, 1)),
+            modulators=[_array(parts[name].modulator[0].float().norm(dim=-1)) for name in last],
+            logits=_array(output[0]) if classifier else None,
+            classes=spec.classes if spec else None,
+        )
+        if grad_cam and classifier:
+            explanation.target = int(output[0].argmax()) if target is None else target
+            explanation.grad_cam = _grad_cam(classifier, inputs, explanation.target)
+    return explanation
+
+
+def _pixels(image: Image, preprocessing: Preprocessing, stride: int) -> Tensor:
+    """(3, H, W), 0 to 1, H and W multiples of `stride`."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as tf
+
+    limit = LONGEST * min(image.size)
+    picture: Any = tf.center_crop(cast(Any, image.convert("RGB")), [min(side, limit) for side in image.size[::-1]])
+    how = InterpolationMode(preprocessing.interpolation)
+    pixels = tf.pil_to_tensor(tf.resize(picture, [preprocessing.input_size], interpolation=how))
+    height, width = (max(stride, side // stride * stride) for side in pixels.shape[1:])
+    return tf.center_crop(pixels, [height, width]).float() / 255
+
+
+def _mean_kernels(modulation: nn.Module) -> list[np.ndarray]:
+    assert isinstance(modulation, FocalModulation)
+    return [_array(layer[0].weight.float().mean(dim=(0, 1))) for layer in modulation.focal_layers]
+
+
+def _grad_cam(model: FocalNetClassifier, inputs: Tensor, target: int) -> np.ndarray:
+    """Grad-CAM on the output of the last block, up-sampled to the picture: (H, W)."""
+    if not 0 <= target < model.num_classes:
+        raise UserError(f"There is no class {target}; the model has the classes 0 to {model.num_classes - 1}.")
+    try:
+        from captum.attr import LayerAttribution, LayerGradCam
+    except ImportError:
+        raise MissingExtraError("Grad-CAM", "train") from None
+    tap = nn.Identity()  # captum takes the second axis for the channels, our maps have them last
+
+    def tapped(module: nn.Module, arguments: tuple, y: Tensor) -> Tensor:
+        return tap(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    last = model.get_submodule(f"layers.{len(model.layers) - 1}.blocks.{model.config.depths[-1] - 1}")
+    handle = last.register_forward_hook(tapped)
+    inputs = inputs.clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            cam: Any = LayerGradCam(model, tap).attribute(inputs, target=target, relu_attributions=True)
+    finally:
+        handle.remove()
+    height, width = inputs.shape[2:]
+    return _array(LayerAttribution.interpolate(cam.float(), (height, width), "bilinear")[0, 0])
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().float().cpu().numpy()
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, and afterwards each in its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

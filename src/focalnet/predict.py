@@ -1,0 +1,107 @@
+"""Predictions for pictures: from Python (`Predictor`) and from the command line."""
+
+import glob
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import nn
+
+from focalnet.data import load_image
+from focalnet.data.images import EXTENSIONS
+from focalnet.engine.run import RunFolder
+from focalnet.engine.train import load_run
+from focalnet.errors import UserError
+from focalnet.models.factory import load_model
+from focalnet.tasks import task_of_head
+from focalnet.tasks.base import Network, Prediction
+
+
+class Predictor:
+    """A model that takes pictures and gives predictions.
+
+    Args:
+        model: a run folder, a model folder, a hub id, a name with `weights`, or a model of `create_model`.
+        weights: as in `create_model`, where `model` is a name.
+        device: where to compute; without it, the GPU if there is one.
+
+    Example:
+        >>> predictor = focalnet.Predictor("runs/flowers")
+        >>> predictor("tulip.jpg").label
+        'tulip'
+    """
+
+    def __init__(
+        self, model: str | Path | nn.Module, *, weights: str | None = None, device: str | torch.device | None = None
+    ) -> None:
+        network: Network = model if isinstance(model, nn.Module) else load_model(model, weights)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = network.to(device).eval()
+        self.task = task_of_head(network.spec.head)()
+
+    def __call__(self, image: str | Path | bytes | Image) -> Any:
+        """The prediction for one picture: a path, a URL, bytes or a PIL picture."""
+        return self.task.predict(self.model, [load_image(image)])[0]
+
+    def stream(self, sources: Iterable[str | Path | Image], batch_size: int = 16) -> Iterator[tuple[Image, Prediction]]:
+        """Predictions for many pictures, read as they are needed.
+
+        Args:
+            sources: as for one picture.
+            batch_size: pictures per forward pass.
+
+        Yields:
+            the picture (RGB) and its prediction, in order.
+        """
+        sources = iter(sources)
+        while batch := [load_image(source) for source in itertools.islice(sources, batch_size)]:
+            yield from zip(batch, self.task.predict(self.model, batch), strict=True)
+
+
+def held_out(model: str, most: int = 16) -> list[tuple[str, Image]]:
+    """Names and pictures that a run was not trained on, spread over its validation side.
+
+    Raises:
+        UserError: `model` is no run folder.
+    """
+    if not (Path(model) / "metrics.jsonl").exists():
+        raise UserError(f"{model} is no run folder with pictures of its own; name a picture, folder, glob or URL.")
+    task, config = load_run(RunFolder.open(model))
+    dataset = task.datasets(config.seed).val
+    step = max(1, len(dataset) // most)
+    samples = [dataset[index] for index in range(0, len(dataset), step)[:most]]
+    return [(sample.path, sample.image) for sample in samples]
+
+
+def find_images(sources: Iterable[str]) -> list[str]:
+    """Pictures meant by what a user wrote.
+
+    Args:
+        sources: files, folders (searched all the way down), globs, URLs, or `-` for a list on standard input.
+
+    Raises:
+        UserError: something names no picture.
+    """
+    found: list[str] = []
+    for source in sources:
+        path = Path(source)
+        if source == "-":
+            found += [line.strip() for line in sys.stdin if line.strip()]
+        elif source.startswith(("http://", "https://")) or path.is_file():
+            found.append(source)
+        elif path.is_dir():
+            inside = [str(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS]
+            if not inside:
+                raise UserError(f"The folder {path} holds no pictures ({', '.join(sorted(EXTENSIONS))}).")
+            found += inside
+        elif matches := sorted(glob.glob(source, recursive=True)):
+            found += find_images(matches)
+        else:
+            raise UserError(
+                f"{source} is no file, folder, URL or pattern that matches anything (seen from {Path.cwd()})."
+            )
+    return found

@@ -1,0 +1,175 @@
+"""What a task is: one model, its data, loss, metric and pictures, behind one interface.
+
+The engine trains and evaluates a `Task` without knowing which one; the faces predict and draw with it. A task is a
+frozen dataclass whose fields are its options: the command line makes its flags from them, and the run folder keeps
+them. A new task is one file in this folder that defines one subclass of `Task`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+from PIL.Image import Image
+from torch import Tensor
+
+from focalnet.weights.spec import ModelSpec
+
+Network = Any
+"""A torch module that carries its `ModelSpec` as `spec`."""
+Batch = dict[str, Any]
+"""A collated batch. The loader adds `index` (B,), each sample's place in its data set, -1 for what a metric is to
+ignore (padding, stand-ins for pictures that could not be read), and `skipped`, the paths of the latter."""
+
+
+class MapDataset(Protocol):
+    """A data set with random access; what its samples are is between it and `Task.example`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The two sides of the data.
+
+    Attributes:
+        classes: names in the order of the labels.
+        train: what is learned from.
+        val: what is measured on.
+        description: where the data came from and how it was split, one sentence.
+    """
+
+    classes: tuple[str, ...]
+    train: MapDataset
+    val: MapDataset
+    description: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a report.
+
+    Attributes:
+        title: the heading.
+        text: a sentence under it.
+        png: a picture.
+        table: rows of equal length, the first one is the head.
+    """
+
+    title: str
+    text: str = ""
+    png: bytes | None = None
+    table: Sequence[Sequence[Any]] | None = None
+
+
+class Metric(Protocol):
+    """What is measured over a data set. `compute` and `details` are called in every process."""
+
+    def update(self, model: Network, batch: Batch) -> None:
+        """Run the model on a batch and take the results in."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """The figures, over all processes."""
+        ...
+
+    def details(self) -> dict[str, Any]:
+        """What the report shows besides: tables, matrices, the worst mistakes. JSON can hold it."""
+        ...
+
+
+class Prediction(Protocol):
+    """What a model says of one picture."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content, for JSON."""
+        ...
+
+    def summary(self) -> str:
+        """The content, in one line."""
+        ...
+
+    def draw(self, image: Image) -> Image:
+        """The picture with the prediction on it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """The options and parts of a task. Subclasses add their own options.
+
+    Class attributes:
+        name: what the command line calls it.
+        heads: the values of `ModelSpec.head` that it can use.
+        score: the figure of `Metric.compute` that chooses the best checkpoint; higher is better.
+    """
+
+    name: ClassVar[str]
+    heads: ClassVar[tuple[str, ...]]
+    score: ClassVar[str]
+
+    data: str | None = None
+    """What to learn from; without it, the handwritten digits inside scikit-learn."""
+    model: str = "focalnet_tiny_lrf"
+    """The network: a name from `focalnet models`."""
+    weights: str | None = None
+    """Where to start: "official", "timm", "transformers", a file, a run folder, a hub id, or None for random."""
+    num_classes: int | None = None
+    """How many classes you expect; the run stops when the data has another number."""
+    image_size: int | None = None
+    """Side of the input in pixels; without it, what the weights were made for."""
+    val_fraction: float = 0.2
+    """Share of the pictures set aside for validation when the data has no split of its own."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """A picture that cannot be read stops the run, or is skipped and counted."""
+    drop_path: float | None = None
+    """Stochastic depth of the last block; without it, the variant's own."""
+    recompute: Literal["none", "block"] = "none"
+    """Save memory: compute blocks again in the backward pass instead of keeping them."""
+
+    @abstractmethod
+    def datasets(self, seed: int) -> Datasets:
+        """Open the data; `seed` splits it where it is not split."""
+
+    @abstractmethod
+    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
+        """The validation side of the data, or all of it where it has none, with the labels of a finished model.
+
+        Raises:
+            UserError: the classes of data and model do not fit.
+        """
+
+    @abstractmethod
+    def build_model(self, classes: tuple[str, ...]) -> Network:
+        """The network with `weights` in it; it carries its `ModelSpec` as `spec`."""
+
+    @abstractmethod
+    def example(self, spec: ModelSpec, sample: Any, *, train: bool) -> Any:
+        """Decode and transform one sample. All randomness comes from torch's global generator."""
+
+    @abstractmethod
+    def collate(self, spec: ModelSpec, examples: Sequence[Any], *, train: bool) -> Batch:
+        """Make a batch of examples. All randomness comes from torch's global generator."""
+
+    @abstractmethod
+    def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
+        """Scalars, averaged over the batch; `loss` is the one that is minimised."""
+
+    @abstractmethod
+    def metric(self, spec: ModelSpec) -> Metric:
+        """A fresh metric."""
+
+    @abstractmethod
+    def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:
+        """The task's part of the report.
+
+        Args:
+            model: the evaluated network.
+            dataset: what it was evaluated on.
+            details: of the metric.
+        """
+
+    @abstractmethod
+    def predict(self, model: Network, images: Sequence[Image]) -> list[Any]:
+        """One `Prediction` per picture (RGB)."""

@@ -1,0 +1,252 @@
+"""Image classification: one label per picture.
+
+Training follows the paper (Table 18): soft targets from mixup or cutmix and label smoothing, cross-entropy. Measured
+are top-1 and top-5 accuracy and cross-entropy, with a confusion matrix and the worst mistakes for the report.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from PIL.Image import Image
+from torch import Tensor
+
+from focalnet.data import (
+    Augmentation,
+    MixupCutmix,
+    Sample,
+    eval_transform,
+    open_classification,
+    open_evaluation,
+    train_transform,
+)
+from focalnet.errors import MissingExtraError, UserError
+from focalnet.explain import explain
+from focalnet.models.factory import create_model
+from focalnet.pictures import annotate, confusion, contact_sheet, explanation_panel
+from focalnet.tasks.base import Batch, Datasets, MapDataset, Metric, Network, Section, Task
+from focalnet.weights.spec import ModelSpec, Preprocessing
+
+WORST = 24
+"""Mistakes kept for the report."""
+
+STILL = {"hflip": 0.0, "auto_augment": None, "color_jitter": 0.0, "erase": 0.0}
+WHOLE = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
+AUGMENTATIONS = {
+    "none": Augmentation(**WHOLE, **STILL),
+    "light": Augmentation(scale=(0.35, 1.0), auto_augment=None, color_jitter=0.2, erase=0.0),
+    "imagenet": Augmentation(),
+    "digits": Augmentation(**WHOLE, **STILL, rotate=12.0, shift=0.1, zoom=0.12, shear=8.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classify(Task):
+    """Image classification."""
+
+    name: ClassVar[str] = "classify"
+    heads: ClassVar[tuple[str, ...]] = ("classifier",)
+    score: ClassVar[str] = "top1"
+
+    augment: Literal["none", "light", "imagenet", "digits"] = "light"
+    """Augmentation: "imagenet" is the paper's, "light" crops and flips, "digits" bends a little and never flips."""
+    mixing: tuple[float, float] = (0.0, 0.0)
+    """Alpha of mixup and of cutmix; the paper's code has 0.8 1.0; 0 0 mixes nothing."""
+    label_smoothing: float = 0.1
+    """Share of the target that is spread over all classes."""
+
+    def datasets(self, seed: int) -> Datasets:
+        data = open_classification(self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image)
+        if self.num_classes not in (None, len(data.classes)):
+            raise UserError(
+                f"--num-classes is {self.num_classes}, but {self.data or 'digits'} has {len(data.classes)} classes; "
+                "leave the option out, or look for a folder too many or too few."
+            )
+        return Datasets(data.classes, data.train, data.val, data.description)
+
+    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
+        return open_evaluation(self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image)
+
+    def build_model(self, classes: tuple[str, ...]) -> Network:
+        overrides: dict[str, Any] = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}
+        model = create_model(self.model, weights=self.weights, classes=classes, recompute=self.recompute, **overrides)
+        if self.image_size is not None:
+            preprocessing = dataclasses.replace(model.spec.preprocessing, input_size=self.image_size)
+            model.spec = model.spec.replace(preprocessing=preprocessing)
+        return model
+
+    def example(self, spec: ModelSpec, sample: Sample, *, train: bool) -> tuple[Tensor, int]:
+        transform = _train_transform(spec.preprocessing, self.augment) if train else _eval_transform(spec.preprocessing)
+        return transform(sample.image), sample.label
+
+    def collate(self, spec: ModelSpec, examples: Sequence[tuple[Tensor, int]], *, train: bool) -> Batch:
+        images, labels = zip(*examples, strict=True)
+        images, labels = torch.stack(images), torch.tensor(labels)
+        if not train:
+            return {"images": images, "labels": labels}
+        mixup, cutmix = self.mixing
+        mix = MixupCutmix(
+            mixup_alpha=mixup,
+            cutmix_alpha=cutmix,
+            label_smoothing=self.label_smoothing,
+            num_classes=spec.num_classes,
+        )
+        images, targets = mix(images, labels)
+        return {"images": images, "targets": targets}
+
+    def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
+        return {"loss": F.cross_entropy(model(batch["images"]).float(), batch["targets"])}
+
+    def metric(self, spec: ModelSpec) -> Metric:
+        return ClassificationMetric(spec)
+
+    def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:
+        classes = model.spec.classes
+        sections = []
+        if "confusion" in details:
+            matrix = torch.tensor(details["confusion"])
+            sections.append(
+                Section(
+                    "Confusion matrix",
+                    "Rows are the truth, columns the answers.",
+                    png=confusion(matrix.numpy(), classes),
+                )
+            )
+            sections.append(
+                Section(
+                    "Classes", "Recall, precision and pictures of every class.", table=_class_table(matrix, classes)
+                )
+            )
+        if details["worst"]:
+            pictures = [dataset[row["index"]].image for row in details["worst"]]
+            captions = [
+                f"{classes[row['label']]}, not {classes[row['predicted']]} ({row['confidence']:.0%})"
+                for row in details["worst"]
+            ]
+            sections.append(
+                Section(
+                    "Worst mistakes", "The wrong answers with the highest loss.", png=contact_sheet(pictures, captions)
+                )
+            )
+        shown = details["worst"][0]["index"] if details["worst"] else 0
+        text = "Kernels, gates and modulators of the paper's Figures 5, 6 and 10, on the first picture above."
+        panel = explanation_panel(explain(model, dataset[shown].image))
+        return [*sections, Section("Where it looks", text, png=panel)]
+
+    def predict(self, model: Network, images: Sequence[Image]) -> list["ClassPrediction"]:
+        transform = _eval_transform(model.spec.preprocessing)
+        device = next(model.parameters()).device
+        batch = torch.stack([transform(image) for image in images]).to(device)
+        with torch.inference_mode():
+            probabilities = model(batch).float().softmax(-1).cpu()
+        names = model.spec.classes or tuple(f"class {index}" for index in range(probabilities.shape[1]))
+        return [ClassPrediction.from_probabilities(row, names) for row in probabilities]
+
+
+@dataclass(frozen=True)
+class ClassPrediction:
+    """What a classifier says of one picture.
+
+    Attributes:
+        top: (class name, probability) of the five likeliest classes, likeliest first.
+    """
+
+    top: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def from_probabilities(cls, probabilities: Tensor, names: Sequence[str]) -> "ClassPrediction":
+        best = probabilities.topk(min(5, len(probabilities))).indices
+        return cls(tuple((names[int(index)], float(probabilities[index])) for index in best))
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.top[0][0]
+
+    @property
+    def score(self) -> float:
+        """Its probability."""
+        return self.top[0][1]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"label": self.label, "score": self.score, "top": [{"label": name, "score": p} for name, p in self.top]}
+
+    def summary(self) -> str:
+        return ", ".join(f"{name} {probability:.1%}" for name, probability in self.top[:3])
+
+    def draw(self, image: Image) -> Image:
+        return annotate(image, [f"{name}  {probability:.1%}" for name, probability in self.top])
+
+
+class ClassificationMetric:
+    """Top-1 and top-5 accuracy, cross-entropy, confusion matrix and worst mistakes, over all processes."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        try:
+            from torchmetrics import MeanMetric, MetricCollection
+            from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+        except ImportError:
+            raise MissingExtraError("Measuring accuracy", "train") from None
+        classes = spec.num_classes
+        self.accuracy = MetricCollection(
+            {f"top{k}": MulticlassAccuracy(classes, top_k=min(k, classes), average="micro") for k in (1, 5)}
+        )
+        self.loss = MeanMetric()
+        self.confusion = MulticlassConfusionMatrix(classes) if classes <= 1000 else None
+        self.worst: list[dict[str, Any]] = []
+
+    def update(self, model: Network, batch: Batch) -> None:
+        valid = batch["index"] >= 0
+        logits = model(batch["images"])[valid].float()
+        labels, indices = batch["labels"][valid], batch["index"][valid]
+        if not len(labels):
+            return
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        confidence, predicted = logits.softmax(-1).max(-1)
+        for metric in filter(None, (self.accuracy, self.confusion)):
+            metric.to(logits.device).update(logits, labels)
+        self.loss.to(logits.device).update(losses)
+        for row in (predicted != labels).nonzero().flatten().tolist():
+            self.worst.append({
+                "index": int(indices[row]), "label": int(labels[row]), "predicted": int(predicted[row]),
+                "confidence": float(confidence[row]), "loss": float(losses[row]),
+            })  # fmt: skip
+        self.worst = sorted(self.worst, key=lambda row: -row["loss"])[:WORST]
+
+    def compute(self) -> dict[str, float]:
+        return {
+            **{name: float(value) for name, value in self.accuracy.compute().items()},
+            "val_loss": float(self.loss.compute()),
+        }
+
+    def details(self) -> dict[str, Any]:
+        worst = self.worst
+        if torch.distributed.is_initialized():
+            gathered: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(gathered, worst)
+            worst = sorted((row for rows in gathered for row in rows), key=lambda row: -row["loss"])[:WORST]
+        confusion = {} if self.confusion is None else {"confusion": self.confusion.compute().tolist()}
+        return {**confusion, "worst": worst}
+
+
+def _class_table(matrix: Tensor, classes: Sequence[str]) -> list[list[Any]]:
+    hits, truth, answers = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    rows = [
+        [name, f"{hit / max(of, 1):.3f}", f"{hit / max(said, 1):.3f}", of]
+        for name, hit, of, said in zip(classes, hits.tolist(), truth.tolist(), answers.tolist(), strict=True)
+    ]
+    return [["class", "recall", "precision", "pictures"], *sorted(rows, key=lambda row: row[1])]
+
+
+@cache
+def _train_transform(preprocessing: Preprocessing, augment: str) -> Any:
+    return train_transform(preprocessing, AUGMENTATIONS[augment])
+
+
+@cache
+def _eval_transform(preprocessing: Preprocessing) -> Any:
+    return eval_transform(preprocessing)

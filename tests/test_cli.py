@@ -1,0 +1,121 @@
+"""The command line: what it takes, what it says, how it ends."""
+
+import json
+import re
+
+import pytest
+
+from focalnet.cli import COMMANDS, HELP, main, parse_train
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output and standard error of a command."""
+    try:
+        main([str(argument) for argument in arguments])
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_help_names_every_command(capsys):
+    code, out, _ = run(capsys)
+    assert (code, out) == (0, HELP)
+    for command in COMMANDS:
+        assert f"focalnet {command} " in HELP
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_that_teaches(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"focalnet {command}" in out
+    assert len(out.splitlines()) > 5
+
+
+def test_version(capsys):
+    import focalnet
+
+    assert run(capsys, "--version") == (0, f"{focalnet.__version__}\n", "")
+
+
+def test_unknown_command_suggests(capsys):
+    code, out, err = run(capsys, "trian")
+    assert (code, out) == (2, "")
+    assert err == "focalnet: There is no command 'trian'; did you mean 'train'?\n"
+
+
+def test_train_has_at_most_30_flags(capsys):
+    _, out, _ = run(capsys, "train", "--help")
+    flags = set(re.findall(r"^\W*(--[a-z][a-z-]*)", out, flags=re.MULTILINE))
+    assert 20 < len(flags) <= 30, sorted(flags)
+
+
+def test_unknown_option_suggests_the_nearest(capsys):
+    code, _, err = run(capsys, "train", "--bach-size", 3)
+    assert code == 2
+    assert "--batch-size" in err
+    assert "Traceback" not in err
+
+
+def test_defaults_follow_the_recipe():
+    task, config, choice = parse_train([])
+    assert (task.model, task.weights, task.augment, choice.recipe) == ("minifocal_32", None, "digits", "digits")
+    task, config, choice = parse_train(["--data", "flowers"])
+    assert (task.model, task.weights, choice.recipe) == ("focalnet_tiny_lrf", "official", "finetune")
+    task, config, choice = parse_train(["--recipe", "imagenet1k", "--model", "focalnet_base_srf", "--lr", "2e-3"])
+    assert (task.drop_path, task.mixing, config.epochs, config.lr, config.batch_size) == (
+        0.5,
+        (0.8, 1.0),
+        300,
+        2e-3,
+        1024,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "focalnet_tiny"], "There is no model 'focalnet_tiny'; did you mean 'focalnet_tiny_"),
+        (["--recipe", "imagenet"], "There is no recipe 'imagenet'; did you mean 'imagenet"),
+        (["--task", "clasify"], "There is no task 'clasify'; did you mean 'classify'?"),
+        (["--epochs", "0"], "--epochs is 0; give 1 or more."),
+        (["--data", "no/such/folder"], "no/such/folder"),
+        (["--num-classes", "11"], "--num-classes is 11, but digits has 10 classes"),
+        (["--batch-size", "4096"], "--batch-size 4096 is more than the"),
+        (["--weights", "missing.pth"], "missing.pth"),
+        (["--trackers", "wandb"], "--trackers wandb needs the package wandb: pip install wandb."),
+    ],
+)
+def test_mistakes_get_one_sentence_and_leave_nothing(capsys, tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "train", *arguments)
+    assert code == 2
+    assert sentence in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_models_as_json(capsys):
+    code, out, _ = run(capsys, "models", "*tiny_lrf*", "--json")
+    assert code == 0
+    assert json.loads(out)[0] == {
+        "model": "focalnet_tiny_lrf", "parameters": 28.6, "gflops": 4.5, "pixels": 224, "top1": 82.3, "licence": "mit",
+        "weights": ["official", "timm", "transformers"],
+    }  # fmt: skip
+
+
+def test_recipes_are_listed(capsys):
+    code, out, _ = run(capsys, "recipes", "focalnet_base_lrf")
+    assert code == 0
+    assert "imagenet1k" in out
+    assert "83.9" in out
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate", "predict", "explain"])
+def test_a_folder_that_is_no_run(capsys, tmp_path, command):
+    code, _, err = run(capsys, command, tmp_path / "nothing", *(["x.png"] if command == "predict" else []))
+    assert code == 2
+    assert "nothing" in err
+    assert "Traceback" not in err
