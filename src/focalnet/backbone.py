@@ -19,7 +19,7 @@ Legend: B batch, H W height and width in positions, C channels.
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +31,9 @@ from focalnet.modulation import FocalModulation
 from focalnet.ops import linear
 from focalnet.variants import FocalNetConfig
 
-Recompute = Literal["none", "block"]
-"""What the backward pass computes again instead of keeping: nothing, or every block from its input."""
+Recompute = Literal["none", "context", "block"]
+"""What the backward pass computes again instead of keeping, while training: nothing; the focal levels, their sum and
+the GELU of the MLP, which costs no matrix product; or every block from its input. The gradients are the same."""
 
 
 class PatchEmbed(nn.Module):
@@ -66,18 +67,30 @@ class PatchEmbed(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, Linear over the channels, with dropout after both."""
+    """Linear, GELU, Linear over the channels, with dropout after both.
+
+    Attributes:
+        recompute: while training, do not keep the output of the GELU; the backward pass computes it again.
+    """
 
     def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0) -> None:
         super().__init__()
+        self.recompute = False
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, dim)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *S, C) -> (B, *S, C)."""
-        x = self.drop(F.gelu(linear(x, self.fc1.weight, self.fc1.bias)))
-        return self.drop(linear(x, self.fc2.weight, self.fc2.bias))
+        x = linear(x, self.fc1.weight, self.fc1.bias)
+        if self.recompute and self.training:
+            x = checkpoint(self._second, x, use_reentrant=False, preserve_rng_state=self.drop.p > 0)
+        else:
+            x = self._second(x)
+        return self.drop(x)
+
+    def _second(self, x: Tensor) -> Tensor:
+        return linear(self.drop(F.gelu(x)), self.fc2.weight, self.fc2.bias)
 
 
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
@@ -170,7 +183,10 @@ class FocalTrunk(nn.Module):
 
     Attributes:
         config: the architecture.
+        spec: a `weights.spec.ModelSpec`, on networks that `models.factory` made.
     """
+
+    spec: Any
 
     def __init__(self, config: FocalNetConfig, *, pad_odd: bool, recompute: Recompute = "none") -> None:
         super().__init__()
@@ -192,11 +208,14 @@ class FocalTrunk(nn.Module):
         self.set_recompute(recompute)
 
     def set_recompute(self, recompute: Recompute) -> None:
-        """Choose what the backward pass computes again: `"none"`, or `"block"` for gradient checkpointing."""
+        """Choose what the backward pass computes again: `"none"`, `"context"` or `"block"` (see `Recompute`)."""
         if recompute not in get_args(Recompute):
             raise UserError(f"recompute={recompute!r}; choose one of {', '.join(get_args(Recompute))}.")
-        for stage in self.layers:
-            stage.recompute = recompute
+        for module in self.modules():
+            if isinstance(module, Stage):
+                module.recompute = recompute
+            elif isinstance(module, FocalModulation | Mlp):
+                module.recompute = recompute == "context"
 
     def forward_stages(self, images: Tensor) -> list[Tensor]:
         """Maps of every stage before its downsample.

@@ -21,9 +21,10 @@ Legend: B batch, S one to three spatial axes, C channels, L focal levels.
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from focalnet.errors import UserError
 from focalnet.ops import focal_context, linear
@@ -61,6 +62,9 @@ class FocalModulation(nn.Module):
         normalize_modulator: divide the gated sum by L+1.
         spatial_dims: 1, 2 or 3 axes between batch and channels.
 
+    Attributes:
+        recompute: while training, keep neither the levels nor their sum; the backward pass computes them again.
+
     Raises:
         UserError: an even or non-positive kernel, a negative level count, or `spatial_dims` outside 1..3.
     """
@@ -90,10 +94,11 @@ class FocalModulation(nn.Module):
         self.dim = dim
         self.focal_level = focal_level
         self.normalize_modulator = normalize_modulator
+        self.recompute = False
         convolution = CONVOLUTIONS[spatial_dims - 1]
         self.f = nn.Linear(dim, 2 * dim + focal_level + 1, bias=bias)
         self.h = convolution(dim, dim, kernel_size=1, bias=bias)
-        self.focal_layers = nn.ModuleList(
+        self.focal_layers: Any = nn.ModuleList(
             nn.Sequential(convolution(dim, dim, size, padding=size // 2, groups=dim, bias=False))
             for size in kernel_sizes
         )
@@ -116,18 +121,25 @@ class FocalModulation(nn.Module):
         Returns:
             (B, *S, C), and with `return_parts` the `ModulationParts`.
         """
-        query, context, gates = linear(x, self.f.weight, self.f.bias).split(
-            (self.dim, self.dim, self.focal_level + 1), dim=-1
-        )
-        context = focal_context(context, gates, [layer[0].weight for layer in self.focal_layers])
-        if self.normalize_modulator:
-            context = context / (self.focal_level + 1)
-        modulator = linear(context, self.h.weight.flatten(1), self.h.bias)
+        sizes = (self.dim, self.dim, self.focal_level + 1)
+        query, context, gates = linear(x, self.f.weight, self.f.bias).split(sizes, dim=-1)
+        if self.recompute and self.training:
+            context, modulator = checkpoint(
+                self._modulator, context, gates, use_reentrant=False, preserve_rng_state=False
+            )
+        else:
+            context, modulator = self._modulator(context, gates)
         y = query * modulator
         if self.ln is not None:
             y = self.ln(y)
         y = self.proj_drop(linear(y, self.proj.weight, self.proj.bias))
         return (y, ModulationParts(gates, context, modulator)) if return_parts else y
+
+    def _modulator(self, context: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+        context = focal_context(context, gates, [layer[0].weight for layer in self.focal_layers])
+        if self.normalize_modulator:
+            context = context / (self.focal_level + 1)
+        return context, linear(context, self.h.weight.flatten(1), self.h.bias)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, focal_level={self.focal_level}, normalize_modulator={self.normalize_modulator}"
@@ -165,6 +177,6 @@ def capture(model: nn.Module) -> Iterator[dict[str, ModulationParts]]:
 
     with ExitStack() as stack:
         for name, layer in layers.items():
-            layer.forward = partial(record, name, layer.forward)
+            layer.forward = partial(record, name, layer.forward)  # pyright: ignore[reportAttributeAccessIssue]
             stack.callback(layer.__dict__.pop, "forward", None)
         yield parts

@@ -47,3 +47,14 @@ def describe_models(pattern: str = "*") -> list[dict[str, Any]]:
             "weights": [entry.source for entry in reachable],
         })  # fmt: skip
     return rows
+
+
+def markdown_table() -> str:
+    """All variants as the table of the README."""
+    head = ["model", "parameters", "GFLOPs", "pixels", "top-1", "licence", "weights"]
+    lines = [head, ["---", "---:", "---:", "---:", "---:", "---", "---"]]
+    for row in describe_models():
+        top1 = f"{row['top1']:.1f}" if row["top1"] else ""
+        numbers = [f"{row['parameters']:.1f} M", str(row["gflops"]), str(row["pixels"]), top1]
+        lines.append([f"`{row['model']}`", *numbers, (row["licence"] or "").upper(), ", ".join(row["weights"])])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -5,6 +5,7 @@ are logged at DEBUG. The environment variable `FOCALNET_BACKEND` forces one by n
 that FocalNet does to a feature map: a product over the channel axis.
 """
 
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -37,7 +38,31 @@ class Backend:
     run: Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]
 
 
-BACKENDS = [Backend("reference", lambda *_: (True, "plain PyTorch runs everywhere"), reference.focal_context)]
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def _triton_can_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> tuple[bool, str]:
+    if not HAS_TRITON:
+        return False, "the package triton is not installed"
+    if context.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return False, f"its kernels run on CUDA devices, and the tensors are on {context.device.type}"
+    from focalnet.ops import triton
+
+    return triton.can_run(context, gates, kernels)
+
+
+def _triton_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Tensor:
+    from focalnet.ops import triton
+
+    return triton.focal_context(context, gates, kernels)
+
+
+# The Triton kernels have run on the interpreter and through the compiler, but on no GPU yet: until they have been
+# measured on one, they run where FOCALNET_BACKEND=triton asks for them.
+BACKENDS = [
+    Backend("reference", lambda *_: (True, "plain PyTorch runs everywhere"), reference.focal_context),
+    Backend("triton", _triton_can_run, _triton_run),
+]
 
 
 def focal_context(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Tensor:

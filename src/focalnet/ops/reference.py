@@ -17,22 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+from focalnet.ops.depthwise import depthwise
 
 
 def focal_context(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Tensor:
     """Gated sum of the focal levels of `context`; shapes as in `focalnet.ops.focal_context`."""
-    channels, spatial = context.shape[-1], context.ndim - 2
-    convolve = CONVOLUTIONS[spatial - 1]
-    level = context.movedim(-1, 1)  # (B, C, *S), the strides of channels_last
-    gates = gates.movedim(-1, 1)  # (B, L+1, *S)
-    total = None
+    level, total = context, None
     for index, kernel in enumerate(kernels):
-        padding = [size // 2 for size in kernel.shape[2:]]
-        level = F.gelu(convolve(level, kernel, padding=padding, groups=channels))
-        gate = gates[:, index : index + 1]
+        level = F.gelu(depthwise(level.movedim(-1, 1), kernel)).movedim(1, -1)  # in the strides of channels_last
+        gate = gates[..., index : index + 1]
         total = level * gate if total is None else torch.addcmul(total, level, gate)
-    pooled = F.gelu(level.mean(dim=tuple(range(2, 2 + spatial)), keepdim=True))
-    gate = gates[:, len(kernels) :]
-    total = pooled * gate if total is None else torch.addcmul(total, pooled, gate)
-    return total.movedim(1, -1)
+    pooled = F.gelu(level.mean(dim=tuple(range(1, level.ndim - 1)), keepdim=True))
+    gate = gates[..., len(kernels) :]
+    return pooled * gate if total is None else torch.addcmul(total, pooled, gate)

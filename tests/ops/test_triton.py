@@ -1,0 +1,293 @@
+"""The Triton backend against the reference in float64: values and every gradient.
+
+With a CUDA device the tests run on it. Without one, `test_on_the_interpreter` runs them in a process of its own,
+where Triton interprets its kernels on tiny CPU tensors (the variable must be set before triton is imported).
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from focalnet import ops
+from focalnet.errors import UserError
+from focalnet.modulation import FocalModulation
+from focalnet.ops import reference
+
+CUDA = torch.cuda.is_available()
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cuda" if CUDA else "cpu"
+
+runs = pytest.mark.skipif(not CUDA and not INTERPRETED, reason="needs CUDA or Triton's interpreter")
+on_gpu = pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
+pytest.importorskip("triton")
+
+
+@pytest.mark.skipif(CUDA or INTERPRETED, reason="the tests below run in this process")
+@pytest.mark.parametrize("marks", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_on_the_interpreter(marks):
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", __file__, "-q", "-x", "-p", "no:cacheprovider", "-m", marks]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert "passed" in done.stdout
+
+
+def problem(batch, sizes, channels, windows, dtype, seed=0) -> tuple[Tensor, list[Tensor], Tensor]:
+    """The output of `f`, whose slices are read in place, the kernels, and a cotangent."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape, scale=1.0):
+        return (torch.randn(shape, generator=generator) * scale).to(DEVICE, dtype)
+
+    whole = draw(batch, *sizes, 2 * channels + len(windows) + 1)
+    kernels = [draw(channels, 1, *[k] * len(sizes), scale=1 / k) for k in windows]
+    return whole, kernels, draw(batch, *sizes, channels)
+
+
+def everything(function, whole, kernels, cotangent) -> list[Tensor]:
+    """Output, gradient of the sliced tensor, gradient of every kernel."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (whole, *kernels)]
+    channels = kernels[0].shape[0]
+    _, context, gates = leaves[0].split((channels, channels, len(kernels) + 1), dim=-1)
+    out = function(context, gates, leaves[1:])
+    return [out.detach(), *torch.autograd.grad(out, leaves, cotangent)]
+
+
+def error(got: Tensor, expected: Tensor) -> float:
+    assert got.shape == expected.shape
+    return ((got.double() - expected).norm() / expected.norm().clamp(min=1e-6)).item()
+
+
+CUT = 2 if INTERPRETED else 1  # where hardware rounds to bfloat16, the interpreter cuts
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2 * CUT}
+
+
+def check(batch, sizes, channels, windows, dtype, seed=0):
+    from focalnet.ops import triton
+
+    whole, kernels, cotangent = problem(batch, sizes, channels, windows, dtype, seed)
+    ours = everything(triton.focal_context, whole, kernels, cotangent)
+    doubles = [tensor.double() for tensor in (whole, *kernels, cotangent)]
+    exact = everything(reference.focal_context, doubles[0], doubles[1:-1], doubles[-1])
+    for got, expected in zip(ours, exact, strict=True):
+        assert got.dtype == dtype
+        assert error(got, expected) <= TOLERANCE[dtype]
+
+
+@runs
+@pytest.mark.parametrize(
+    ("batch", "sizes", "channels", "windows", "dtype"),
+    [
+        (1, (1, 1), 8, (3,), torch.float32),
+        (2, (3, 10), 7, (3, 5), torch.float32),
+        (1, (5, 6), 16, (3,), torch.bfloat16),
+        (1, (5, 6), 16, (3,), torch.float16),
+        (1, (19,), 8, (3, 5), torch.float32),
+        pytest.param(1, (4, 5), 8, (3, 5, 7), torch.bfloat16, marks=pytest.mark.slow),
+        pytest.param(1, (13, 17), 12, (3, 5, 7), torch.float32, marks=pytest.mark.slow),
+        pytest.param(2, (3, 5), 40, (3, 5, 7, 9), torch.float32, marks=pytest.mark.slow),
+        pytest.param(1, (2, 3), 8, (15,), torch.float32, marks=pytest.mark.slow),
+    ],
+)
+def test_equals_the_reference(batch, sizes, channels, windows, dtype):
+    check(batch, sizes, channels, windows, dtype)
+
+
+@runs
+@pytest.mark.slow
+@settings(max_examples=12 if INTERPRETED else 60, deadline=None, derandomize=True)
+@given(
+    batch=st.integers(1, 3),
+    height=st.integers(1, 9),
+    width=st.integers(1, 20),
+    channels=st.integers(1, 40),
+    first=st.sampled_from([1, 3, 5]),
+    levels=st.integers(1, 3),
+    seed=st.integers(0, 9),
+)
+def test_any_shape(batch, height, width, channels, first, levels, seed):
+    check(batch, (height, width), channels, tuple(first + 2 * level for level in range(levels)), torch.float32, seed)
+
+
+@on_gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("batch", "sizes", "channels", "windows"),
+    [
+        (2, (63, 84), 96, (9, 11, 13)),
+        (1, (200, 304), 96, (9, 11, 13)),
+        (4, (56, 56), 128, (3, 5, 7)),
+        (4, (7, 7), 352, (3, 5, 7, 9)),
+        (1, (1, 1), 8, (3, 5, 7, 15)),
+        (3, (13, 17), 100, (3, 5)),
+        (3, (501,), 64, (3, 5, 7)),
+    ],
+)
+def test_sizes_of_real_networks(batch, sizes, channels, windows, dtype):
+    check(batch, sizes, channels, windows, dtype)
+
+
+@runs
+def test_dense_and_permuted_inputs():
+    """Not only slices of one tensor: channels that do not lie side by side are copied, the rest is read in place."""
+    from focalnet.ops import triton
+
+    whole, kernels, _ = problem(1, (5, 6), 8, (3,), torch.float32)
+    _, context, gates = whole.split((8, 8, 2), dim=-1)
+    expected = reference.focal_context(context, gates, kernels)
+    planes = context.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    turned = context.transpose(1, 2).contiguous().transpose(1, 2)
+    for variant in (context.contiguous(), planes, turned):
+        torch.testing.assert_close(triton.focal_context(variant, gates.contiguous(), kernels), expected)
+
+
+@runs
+def test_two_runs_give_the_same_bits():
+    from focalnet.ops import triton
+
+    arguments = problem(2, (5, 6), 8, (3,), torch.float32)
+    first, second = (everything(triton.focal_context, *arguments) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@runs
+def test_frozen_kernels_cost_no_gradient():
+    from focalnet.ops import triton
+
+    whole, kernels, cotangent = problem(1, (5, 6), 8, (3, 5), torch.float32)
+    whole.requires_grad_()
+    _, context, gates = whole.split((8, 8, 3), dim=-1)
+    (ours,) = torch.autograd.grad(triton.focal_context(context, gates, kernels), whole, cotangent)
+    (expected,) = torch.autograd.grad(reference.focal_context(context, gates, kernels), whole, cotangent)
+    torch.testing.assert_close(ours, expected)
+
+
+@runs
+def test_there_is_no_second_derivative():
+    from focalnet.ops import triton
+
+    whole, kernels, cotangent = problem(1, (3, 3), 8, (3,), torch.float32)
+    whole.requires_grad_()
+    _, context, gates = whole.split((8, 8, 2), dim=-1)
+    out = triton.focal_context(context, gates, kernels)
+    (gradient,) = torch.autograd.grad(out, whole, cotangent, create_graph=True)
+    with pytest.raises(NotImplementedError, match="FOCALNET_BACKEND=reference"):
+        gradient.sum().backward()
+
+
+@runs
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck's own
+def test_the_operator_is_well_registered():
+    from focalnet.ops import triton
+
+    whole, kernels, _ = problem(1, (3, 4), 8, (3,), torch.float32)
+    _, context, gates = whole.split((8, 8, 2), dim=-1)
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (context, gates, *kernels)]
+    torch.library.opcheck(triton._forward, (leaves[0], leaves[1], leaves[2:]))
+
+
+@runs
+@pytest.mark.parametrize("spatial_dims", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_compiles_as_one_graph_and_trains(spatial_dims, monkeypatch):
+    monkeypatch.setenv("FOCALNET_BACKEND", "triton")
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    layer = FocalModulation(8, focal_level=1, focal_window=3, spatial_dims=spatial_dims).to(DEVICE)
+    x = torch.randn(1, *[3, 5][:spatial_dims], 8, device=DEVICE)
+    compiled = torch.compile(layer, backend="inductor" if CUDA else "aot_eager", fullgraph=True)
+
+    def gradients(module):
+        layer.zero_grad()
+        module(x).square().sum().backward()
+        return [parameter.grad.clone() for parameter in layer.parameters()]
+
+    ours = gradients(compiled)
+    monkeypatch.setenv("FOCALNET_BACKEND", "reference")
+    torch.testing.assert_close(ours, gradients(layer), rtol=1e-3, atol=1e-4)
+
+
+@runs
+def test_autocast(monkeypatch):
+    monkeypatch.setenv("FOCALNET_BACKEND", "triton")
+    layer = FocalModulation(8, focal_level=1, focal_window=3).to(DEVICE)
+    x = torch.randn(1, 5, 6, 8, device=DEVICE)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        y = layer(x)
+    y.float().sum().backward()
+    assert layer.focal_layers[0][0].weight.grad.dtype == torch.float32
+    monkeypatch.setenv("FOCALNET_BACKEND", "reference")
+    assert error(y, layer(x).double()) <= 3e-2
+
+
+@runs
+def test_export_keeps_the_reference(monkeypatch):
+    monkeypatch.delenv("FOCALNET_BACKEND", raising=False)
+    layer = FocalModulation(8, focal_level=1, focal_window=3).to(DEVICE).eval()
+    program = torch.export.export(layer, (torch.randn(1, 5, 6, 8, device=DEVICE),))
+    assert "focalnet" not in str(program.graph)
+
+
+@on_gpu
+@pytest.mark.gpu
+def test_cuda_graph():
+    from focalnet.ops import triton
+
+    whole, kernels, _ = problem(1, (14, 14), 64, (3, 5, 7), torch.bfloat16)
+    _, context, gates = whole.split((64, 64, 4), dim=-1)
+    expected = triton.focal_context(context, gates, kernels)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = triton.focal_context(context, gates, kernels)
+    graph.replay()
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_no_kernel_spills_on_hopper(dtype):
+    """Compiled for sm_90, which needs no GPU; words of 16 bytes wherever the maps allow it."""
+    path = Path(__file__).parents[2] / "benchmarks" / "focal_context.py"
+    specification = importlib.util.spec_from_file_location("benchmark_focal_context", path)
+    assert specification is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    for name, facts in module.compiled(128, 56, dtype):
+        assert facts["stack"] <= 64, (name, facts)
+        if name.startswith("level"):
+            assert facts["loads of 16 bytes"] >= facts["loads"] - 8, (name, facts)  # the gates are single numbers
+
+
+@pytest.mark.parametrize(
+    ("context", "gates", "kernels", "dtype", "reason"),
+    [
+        ((1, 3, 3, 3, 4), (1, 3, 3, 3, 2), [(4, 1, 3, 3, 3)], torch.float32, "volumes"),
+        ((1, 3, 3, 4), (1, 3, 3, 1), [], torch.float32, "no level"),
+        ((1, 3, 3, 4), (1, 3, 3, 2), [(4, 1, 3, 3)], torch.float64, "both must be one of"),
+        ((1, 3, 3, 4), (1, 3, 3, 2), [(4, 1, 17, 17)], torch.float32, "wider than 15"),
+    ],
+)
+def test_what_it_leaves_to_the_reference(context, gates, kernels, dtype, reason):
+    from focalnet.ops import triton
+
+    tensors = (torch.zeros(context, dtype=dtype), torch.zeros(gates, dtype=dtype))
+    can_run, why = triton.can_run(*tensors, [torch.zeros(kernel, dtype=dtype) for kernel in kernels])
+    assert not can_run
+    assert reason in why
+
+
+@pytest.mark.skipif(INTERPRETED, reason="there it can")
+def test_the_cpu_is_refused(monkeypatch):
+    monkeypatch.setenv("FOCALNET_BACKEND", "triton")
+    with pytest.raises(UserError, match=r"FOCALNET_BACKEND=triton cannot run here: .* on cpu"):
+        ops.focal_context(torch.zeros(1, 2, 2, 4), torch.zeros(1, 2, 2, 2), [torch.zeros(4, 1, 3, 3)])
