@@ -64,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        print(f"focalnet: {error.filename}: {error.strerror.lower()}; check the path and its rights.", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("\nfocalnet: stopped; a run goes on with `focalnet resume RUN`.", file=sys.stderr)
         sys.exit(130)

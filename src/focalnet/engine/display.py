@@ -51,6 +51,10 @@ class Display:
             left = (self.printed - self.began) / max(step - self.start, 1) * (self.total - step)
             self.line(f"epoch {epoch}  step {step}/{self.total}  {facts}  {_clock(left)} left")
 
+    def validated(self, done: int, total: int) -> None:
+        """Show that a validation is under way."""
+        self.progress.update(self.bar, facts=f"validating {done}/{total}")
+
     def line(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)

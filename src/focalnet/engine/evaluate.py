@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,12 @@ from focalnet.weights.spec import ModelSpec
 
 
 def evaluate(
-    task: Task, model: Network, loader: DataLoader, spec: ModelSpec, accelerator: Any
+    task: Task,
+    model: Network,
+    loader: DataLoader,
+    spec: ModelSpec,
+    accelerator: Any,
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Measure `model` on all of `loader`.
 
@@ -27,6 +32,7 @@ def evaluate(
         loader: batches of the task, from an `EvalSampler`.
         spec: of the model.
         accelerator: an accelerate `Accelerator`; every process takes part.
+        on_batch: is told how many of how many batches are done.
 
     Returns:
         the figures, with `val_images_per_second`, and the details for a report.
@@ -38,10 +44,11 @@ def evaluate(
     model.eval()
     began, images = time.monotonic(), 0
     with torch.no_grad(), accelerator.autocast():
-        for batch in loader:
+        for done, batch in enumerate(loader, 1):
             batch.pop("skipped")
             images += int((batch["index"] >= 0).sum())
             metric.update(model, send_to_device(batch, accelerator.device, non_blocking=True))
+            on_batch(done, len(loader))
     model.train(training)
     count = accelerator.reduce(torch.tensor(float(images), device=accelerator.device), "sum").item()
     figures = metric.compute()

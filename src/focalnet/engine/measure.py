@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import Progress
 from torch import nn
 
 from focalnet.engine.devices import build_accelerator
@@ -54,7 +56,11 @@ def measure(
     examples = Examples(task, network.spec, dataset, train=False, seed=seed)
     sampler = EvalSampler(len(dataset), batch_size, accelerator.process_index, accelerator.num_processes)
     loader = build_loader(examples, sampler, workers=workers, pin_memory=accelerator.device.type == "cuda")
-    figures, details = evaluate(task, network, loader, network.spec, accelerator)
+    with Progress(console=Console(stderr=True), disable=not accelerator.is_main_process) as progress:
+        bar = progress.add_task("evaluating", total=len(loader))
+        figures, details = evaluate(
+            task, network, loader, network.spec, accelerator, lambda done, _: progress.update(bar, completed=done)
+        )
     if own and accelerator.is_main_process:
         write_run_report(own, task, dataset, figures, details)
     return figures

@@ -172,7 +172,7 @@ def _fit(
                     training.save(run, "last", at)
                     saved = time.monotonic()
 
-            figures, _ = evaluate(task, training.averaged, val_loader, spec, accelerator)
+            figures, _ = evaluate(task, training.averaged, val_loader, spec, accelerator, display.validated)
             row = {
                 "epoch": epoch + 1, "step": (epoch + 1) * sampler.steps, "lr": lr,
                 "train_loss": at.loss_sum / sampler.steps, **figures,
@@ -191,7 +191,7 @@ def _fit(
             accelerator.log(row, step=row["step"])
             display.line("  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "step"))
         training.load(run.checkpoint("best"))
-        figures, details = evaluate(task, training.averaged, val_loader, spec, accelerator)
+        figures, details = evaluate(task, training.averaged, val_loader, spec, accelerator, display.validated)
         if main:
             write_run_report(run, task, data.val, figures, details)
             display.line(f"Best {task.score} {figures[task.score]:.4f}. Report: {report}")

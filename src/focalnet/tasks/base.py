@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from PIL.Image import Image
 from torch import Tensor
 
+from focalnet.backbone import Recompute
 from focalnet.weights.spec import ModelSpec
 
 Network = Any
@@ -125,8 +126,8 @@ class Task(ABC):
     """A picture that cannot be read stops the run, or is skipped and counted."""
     drop_path: float | None = None
     """Stochastic depth of the last block; without it, the variant's own."""
-    recompute: Literal["none", "block"] = "none"
-    """Save memory: compute blocks again in the backward pass instead of keeping them."""
+    recompute: Recompute = "none"
+    """Save memory by computing again in the backward pass: "context" the focal levels, "block" whole blocks."""
 
     @abstractmethod
     def datasets(self, seed: int) -> Datasets:

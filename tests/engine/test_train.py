@@ -1,0 +1,125 @@
+"""What a run says and does when something is wrong with data, numbers or disk, and what it leaves behind."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from focalnet.cli import main
+from focalnet.engine import run as run_module
+
+OPTIONS = "--model minifocal_32 --weights None --image-size 32 --epochs 1 --batch-size 4 --workers 0"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = rng.integers(0, 128, (33, 35, 3)) + 127 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "pictures" / name / f"{number}.png")
+    return tmp_path / "pictures"
+
+
+def train(capsys, pictures, *options, command="train"):
+    """Exit code, standard output and standard error."""
+    out = pictures.parent / "run"
+    arguments = (
+        ["train", "--data", str(pictures), "--out", str(out), *OPTIONS.split()]
+        if command == "train"
+        else [command, str(out)]
+    )
+    try:
+        main([*arguments, *options])
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_run_leaves_a_folder_that_is_enough(capsys, pictures):
+    assert train(capsys, pictures)[0] == 0
+    run = pictures.parent / "run"
+    for name in ("config.json", "metrics.jsonl", "report.html", "evaluation.json", "plots/curves.png",
+                 "plots/confusion_matrix.png", "plots/where_it_looks.png"):  # fmt: skip
+        assert (run / name).stat().st_size > 0, name
+    for checkpoint in ("last", "best"):
+        assert json.loads((run / checkpoint / "config.json").read_text())["classes"] == ["dark", "light"]
+    report = (run / "report.html").read_text()
+    assert "data:image/png;base64," in report
+    assert "http" not in report.replace("http-equiv", "")
+    code, out, _ = train(capsys, pictures, command="evaluate")
+    assert code == 0
+    assert "top1" in out
+    code, out, _ = train(capsys, pictures, "--json", command="predict")
+    assert code == 0
+    assert {json.loads(line)["label"] for line in out.splitlines()} <= {"dark", "light"}
+
+
+def test_a_bad_picture_stops_the_run_with_its_path(capsys, pictures):
+    (pictures / "dark" / "7.png").write_bytes(b"not a picture")
+    code, _, err = train(capsys, pictures, "--val-fraction", "0.1")
+    assert code == 2
+    assert "dark/7.png" in err
+    assert "--on-bad-image skip" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_bad_pictures_are_skipped_and_counted(capsys, pictures, workers):
+    (pictures / "dark" / "7.png").write_bytes(b"not a picture")
+    code, out, _ = train(capsys, pictures, "--on-bad-image", "skip", "--batch-size", "10", "--workers", workers)
+    assert code == 0
+    assert "1 pictures could not be read and were skipped, the first is" in out
+
+
+def test_a_loss_that_is_no_number_names_its_step(capsys, pictures):
+    code, _, err = train(capsys, pictures, "--lr", "1e30", "--epochs", "4", "--warmup-epochs", "0")
+    assert code == 2
+    assert "The loss is nan at step" in err
+    assert "lower --lr" in err
+
+
+def test_data_that_changed_under_a_run(capsys, pictures):
+    assert train(capsys, pictures)[0] == 0
+    (pictures / "grey").mkdir()
+    Image.new("RGB", (33, 33), "grey").save(pictures / "grey" / "0.png")
+    code, _, err = train(capsys, pictures, "--epochs", "2", command="resume")
+    assert code == 2
+    assert "The data changed since the run began" in err
+
+
+@pytest.mark.parametrize(("code", "sentence"), [(errno.ENOSPC, "The disk is full"), (errno.EROFS, "cannot be written")])
+def test_a_disk_that_takes_no_more_loses_nothing(capsys, pictures, monkeypatch, code, sentence):
+    assert train(capsys, pictures)[0] == 0
+    before = (pictures.parent / "run" / "last" / "state.pt").read_bytes()
+
+    def refuse(path, content):
+        if path.name == "state.pt":
+            raise OSError(code, os.strerror(code), str(path))
+        return original(path, content)
+
+    original = run_module._write
+    monkeypatch.setattr(run_module, "_write", refuse)
+    exit_code, _, err = train(capsys, pictures, "--epochs", "2", command="resume")
+    assert exit_code == 2
+    assert sentence in err
+    assert (pictures.parent / "run" / "last" / "state.pt").read_bytes() == before
+    monkeypatch.setattr(run_module, "_write", original)
+    assert train(capsys, pictures, command="resume")[0] == 0
+
+
+def test_a_corrupted_checkpoint_names_the_whole_one(capsys, pictures):
+    assert train(capsys, pictures)[0] == 0
+    file = pictures.parent / "run" / "last" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    code, _, err = train(capsys, pictures, "--epochs", "2", command="resume")
+    assert code == 2
+    assert "model.safetensors has" in err
+    assert "--checkpoint best" in err
+    assert train(capsys, pictures, "--epochs", "2", "--checkpoint", "best", command="resume")[0] == 0

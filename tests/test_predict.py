@@ -1,0 +1,99 @@
+"""Finding pictures, and predictions from run folders, model folders and models."""
+
+import io
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import focalnet
+from focalnet.cli import main
+from focalnet.errors import UserError
+from focalnet.predict import Predictor, find_images, held_out
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name in ("b.png", "a.JPG", "deep/c.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 36), "red").save(tmp_path / name, format="png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return focalnet.create_model("minifocal_32", classes=["cat", "dog", "emu"])
+
+
+def test_folders_are_searched_in_order_and_all_the_way_down(pictures):
+    assert find_images([str(pictures)]) == [str(pictures / name) for name in ("a.JPG", "b.png", "deep/c.webp")]
+
+
+def test_globs_files_urls_and_lists(pictures, monkeypatch):
+    assert find_images([f"{pictures}/*.png"]) == [str(pictures / "b.png")]
+    assert find_images([str(pictures / "b.png"), "https://host/x"]) == [str(pictures / "b.png"), "https://host/x"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("one.png\n\ntwo.png\n"))
+    assert find_images(["-"]) == ["one.png", "two.png"]
+
+
+def test_nothing_found(tmp_path):
+    with pytest.raises(UserError, match="holds no pictures"):
+        find_images([str(tmp_path)])
+    with pytest.raises(UserError, match=r"gone\.png is no file, folder, URL or pattern"):
+        find_images([str(tmp_path / "gone.png")])
+
+
+def test_one_picture_in_any_form_gives_the_same(model, pictures):
+    predictor = Predictor(model)
+    path = pictures / "b.png"
+    with Image.open(path) as opened:
+        forms = [path, str(path), path.read_bytes(), opened.copy()]
+    assert len({predictor(form).score for form in forms}) == 1
+    assert predictor(path).label in ("cat", "dog", "emu")
+    assert sum(probability for _, probability in predictor(path).top) == pytest.approx(1)
+
+
+def test_batches_do_not_change_predictions(model, pictures):
+    predictor = Predictor(model)
+    sources = find_images([str(pictures)])
+    singly = [predictor(source).top for source in sources]
+    together = [prediction.top for _, prediction in predictor.stream(sources, batch_size=2)]
+    for one, other in zip(singly, together, strict=True):
+        assert [name for name, _ in one] == [name for name, _ in other]
+        assert [p for _, p in one] == pytest.approx([p for _, p in other], rel=1e-5)
+
+
+def test_a_saved_model_predicts_the_same(model, pictures, tmp_path):
+    focalnet.save_pretrained(model, tmp_path / "saved")
+    path = pictures / "b.png"
+    assert Predictor(tmp_path / "saved")(path).top == Predictor(model)(path).top
+
+
+def test_a_bad_picture_is_named(model, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(UserError, match=r"broken\.jpg"):
+        Predictor(model)(tmp_path / "broken.jpg")
+
+
+def test_a_name_without_weights_is_refused():
+    with pytest.raises(UserError, match="has no weights; say where they are"):
+        Predictor("focalnet_tiny_srf")
+
+
+def test_command_line_prints_json_and_draws(model, pictures, tmp_path, capsys):
+    focalnet.save_pretrained(model, tmp_path / "saved")
+    main(["predict", str(tmp_path / "saved"), str(pictures / "b.png"), "--json", "--draw", str(tmp_path / "drawn")])
+    row = json.loads(capsys.readouterr().out)
+    assert row["source"] == str(pictures / "b.png")
+    assert row["label"] == row["top"][0]["label"]
+    with Image.open(tmp_path / "drawn" / "0000_b.png") as drawn:
+        assert drawn.height > 36
+
+
+def test_no_pictures_and_no_run(model, tmp_path):
+    focalnet.save_pretrained(model, tmp_path / "saved")
+    with pytest.raises(UserError, match="is no run folder with pictures of its own"):
+        held_out(str(tmp_path / "saved"))
