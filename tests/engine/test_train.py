@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -123,3 +124,13 @@ def test_a_corrupted_checkpoint_names_the_whole_one(capsys, pictures):
     assert "model.safetensors has" in err
     assert "--checkpoint best" in err
     assert train(capsys, pictures, "--epochs", "2", "--checkpoint", "best", command="resume")[0] == 0
+
+
+def test_a_run_needs_the_weights_that_it_started_from_no_more(capsys, pictures):
+    import focalnet
+
+    focalnet.save_pretrained(focalnet.create_model("minifocal_32", num_classes=7), pictures.parent / "start")
+    assert train(capsys, pictures, "--weights", str(pictures.parent / "start"))[0] == 0
+    shutil.rmtree(pictures.parent / "start")
+    assert train(capsys, pictures, "--epochs", "2", command="resume")[0] == 0
+    assert train(capsys, pictures, command="evaluate")[0] == 0

@@ -80,7 +80,7 @@ def write_run_report(
         "validation pictures": record["data"]["validation pictures"],
         "model": record["task"]["model"],
         "weights": record["task"]["weights"] or "random",
-        "recipe": record["recipe"],
+        "recipe": record["recipe"] or "none",
         "epochs": f"{rows[-1]['epoch']} of {record['train']['epochs']}" if rows else "none",
         **{name: f"{value:.4g}" for name, value in figures.items()},
     }

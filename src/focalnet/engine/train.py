@@ -83,10 +83,6 @@ def resume(path: str | Path, *, epochs: int | None = None, checkpoint: str = "la
         run.settle("last")
         run.settle("best")
     accelerator.wait_for_everyone()
-    if epochs is not None and epochs != config.epochs:
-        config = dataclasses.replace(config, epochs=epochs)
-        if accelerator.is_main_process:
-            run.write_config({**run.config(), "train": dataclasses.asdict(config)})
     torch.manual_seed(config.seed)
     data = task.datasets(config.seed)
     recorded, present = run.config()["data"], _fingerprint(data)
@@ -96,8 +92,14 @@ def resume(path: str | Path, *, epochs: int | None = None, checkpoint: str = "la
                 f"The data changed since the run began: {fact} was {before} and is {present[fact]}; "
                 "put the old data back, or start a new run with --weights set to this one."
             )
-    model = task.build_model(data.classes)
     folder = run.checkpoint(checkpoint) if run.has_checkpoint(checkpoint) else None
+    # The checkpoint tells what the network is, so the weights that the run started from are not needed again.
+    start = task if folder is None else dataclasses.replace(task, weights=str(folder))
+    model = start.build_model(data.classes)
+    if epochs is not None and epochs != config.epochs:
+        config = dataclasses.replace(config, epochs=epochs)
+        if accelerator.is_main_process:
+            run.write_config({**run.config(), "train": dataclasses.asdict(config)})
     return _fit(task, config, run, data, model, accelerator, folder)
 
 
