@@ -41,7 +41,8 @@ def digits(model: str) -> Recipe:
         summary="1,797 real handwritten digits of 8x8 pixels, from random weights, with no download.",
         command="focalnet train",
         cost="about 2 minutes on 2 CPU cores",
-        result="top-1 0.995 on the quarter that is never trained on (mean of three seeds, docs/log.md); a support vector machine gets 0.989",
+        result="top-1 0.995 on the quarter that is never trained on (mean of three seeds, docs/log.md), "
+        "where a support vector machine gets 0.989",
         task={"augment": "digits", "label_smoothing": 0.1},
         train={
             "epochs": 25,
