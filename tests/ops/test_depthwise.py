@@ -1,4 +1,4 @@
-"""The two rules for CPUs, halves of a wide kernel and the weight gradient in float32, against the plain convolution."""
+"""The two rules for CPUs, halves of a wide kernel and a weight gradient in strips, against the plain convolution."""
 
 import sys
 
@@ -36,7 +36,7 @@ def test_halves_only_where_they_pay(monkeypatch):
     depthwise(large, narrow)
     depthwise(small, wide)
     depthwise(large, wide.clone().requires_grad_())
-    assert calls == [7, 6, 11, 13, 13]
+    assert calls == [7, 6, 11, 13]  # with a gradient to come, it stays whole: the strips are another matter
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -58,19 +58,73 @@ def test_gradients(shape, size, dtype):
         torch.testing.assert_close(ours, theirs, **tolerance)
 
 
-def test_weight_gradient_is_computed_in_float32(monkeypatch):
-    """It takes the slow path of oneDNN otherwise; 3 x 3 kernels and float32 maps do not."""
-    dtypes = []
+def test_strips_only_where_they_pay(monkeypatch):
+    """Not for kernels of 3 columns, maps lower than the kernel, float64, or frozen kernels."""
+    seen = []
 
-    def conv2d_weight(x, *arguments, **options):
-        dtypes.append(x.dtype)
-        return torch.nn.grad.conv2d_weight(x, *arguments, **options)
+    def conv2d_weight(x, size, grad, **options):
+        seen.append((x.dtype, tuple(size[2:])))
+        return torch.nn.grad.conv2d_weight(x, size, grad, **options)
+
+    def run(height, rows, columns, dtype, learn=True):
+        x = torch.randn(1, 4, height, 6, dtype=dtype, requires_grad=True)
+        depthwise(x, torch.randn(4, 1, rows, columns, dtype=dtype, requires_grad=learn)).sum().backward()
 
     monkeypatch.setattr(module, "conv2d_weight", conv2d_weight)
-    for size, dtype in ((3, torch.bfloat16), (5, torch.float32), (5, torch.bfloat16), (7, torch.float16)):
-        kernel = torch.randn(4, 1, size, size, dtype=dtype, requires_grad=True)
-        depthwise(torch.randn(1, 4, 6, 6, dtype=dtype), kernel).sum().backward()
-    assert dtypes == [torch.float32, torch.float32]
+    monkeypatch.setattr(module, "_is_x86", lambda: True)
+    run(6, 3, 3, torch.bfloat16)
+    run(6, 7, 7, torch.float32)
+    run(6, 5, 5, torch.float64)
+    run(6, 5, 5, torch.float32, learn=False)
+    assert not seen
+    run(6, 5, 5, torch.float32)
+    run(9, 7, 7, torch.bfloat16)
+    run(3, 3, 9, torch.float16)
+    assert seen == [(torch.float32, size) for size in [(5, 3), (5, 2), (7, 3), (7, 3), (7, 1), *[(3, 3)] * 3]]
+    monkeypatch.setattr(module, "_is_x86", lambda: False)
+    run(6, 5, 5, torch.float32)
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize("size", [5, 7, 9, 11, 13])
+@pytest.mark.parametrize("sizes", [(13, 13), (14, 3), (20, 31)])
+def test_gradient_in_strips(size, sizes):
+    """In float32, to its last digits; the map and the gradient need not be dense."""
+    torch.manual_seed(0)
+    x = torch.randn(2, *sizes, 9)[..., 2:8].movedim(-1, 1).requires_grad_()
+    kernel = torch.randn(6, 1, size, size, requires_grad=True)
+    grad = torch.randn(2, 6, *sizes)
+    expected = torch.autograd.grad(
+        F.conv2d(x.double(), kernel.double(), padding=size // 2, groups=6), (x, kernel), grad.double()
+    )
+    for ours, theirs in zip(torch.autograd.grad(depthwise(x, kernel), (x, kernel), grad), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+def plain(x, kernel):
+    return F.conv2d(x, kernel, padding=2, groups=4)
+
+
+def test_gradients_per_sample():
+    x, kernel = torch.randn(3, 4, 6, 6), torch.randn(4, 1, 5, 5)
+    ours, theirs = (
+        torch.func.vmap(
+            torch.func.grad(lambda k, x, convolve=convolve: convolve(x[None], k).square().sum()), in_dims=(None, 0)
+        )(kernel, x)
+        for convolve in (depthwise, plain)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")  # torch's own forward mode
+def test_forward_mode():
+    x, kernel = torch.randn(3, 4, 6, 6), torch.randn(4, 1, 5, 5, requires_grad=True)
+    tangents = (torch.randn_like(x), torch.randn_like(kernel))
+    with torch.autograd.forward_ad.dual_level():
+        duals = [torch.autograd.forward_ad.make_dual(*pair) for pair in zip((x, kernel), tangents, strict=True)]
+        ours, theirs = (torch.autograd.forward_ad.unpack_dual(f(*duals)).tangent for f in (depthwise, plain))
+    assert ours.abs().max() > 0
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_kernel_in_float32_under_autocast():
