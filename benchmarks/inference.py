@@ -1,6 +1,7 @@
 """Claim: eager FocalNet here is no slower than timm's, in inference and in a training step.
 
     python benchmarks/inference.py --models focalnet_tiny_srf focalnet_tiny_lrf focalnet_base_lrf --batch 4
+    python benchmarks/inference.py --models focalnet_tiny_lrf --modes inference --batch 1 --size 800 1216 --windows 9
 
 Every rival gets the same weights, and its output is compared with ours before any clock starts. Then all candidates
 take turns in one process, one call each per round, in an order that rotates: a neighbour that steals the processor
@@ -55,8 +56,8 @@ def build_rival(library: str, name: str, config: FocalNetConfig, weights: dict[s
     if library == "timm":
         import timm
 
-        model = timm.create_model(name, drop_path_rate=0.0)
-        model.load_state_dict(convert_state_dict(weights, to="timm"))
+        model = timm.create_model(name, drop_path_rate=0.0, focal_windows=config.focal_windows)
+        model.load_state_dict(convert_state_dict(weights, to="timm", use_postln=config.use_postln))
         return model
     from transformers import FocalNetConfig as TheirConfig
     from transformers import FocalNetForImageClassification
@@ -144,11 +145,13 @@ def measure(name: str, mode: str, precision: str, options: argparse.Namespace) -
     """One row per rival."""
     torch.manual_seed(0)
     config = get_variant(name).replace(drop_path_rate=0.0)
+    if options.windows is not None:
+        config = config.replace(focal_windows=(options.windows,))
     ours = FocalNetClassifier(config)
     models: dict[str, nn.Module] = {"focalnet": ours}
     for library in options.against:
         models[library] = build_rival(library, name, config, ours.state_dict())
-    images = torch.randn(options.batch, 3, options.size, options.size, device=options.device)
+    images = torch.randn(options.batch, 3, *options.size, device=options.device)
     labels = torch.randint(1000, (options.batch,), device=options.device)
     calls = {
         library: make_call(model.to(options.device), mode, precision, images, labels)
@@ -185,7 +188,8 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=["inference", "training"], choices=["inference", "training"])
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--size", type=int, nargs=2, default=(224, 224), help="height and width")
+    parser.add_argument("--windows", type=int, help="another kernel size for the first level, such as 9 for detection")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -195,7 +199,7 @@ def main() -> None:
     facts = {
         "commit": commit(), "time": datetime.now(UTC).isoformat(timespec="seconds"), "torch": torch.__version__,
         "device": device_name(options.device), "threads": options.threads, "batch": options.batch,
-        "size": options.size, "repeats": options.repeats,
+        "size": options.size, "windows": options.windows, "repeats": options.repeats,
     }  # fmt: skip
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     header = ("model", "mode", "precision", "against", "ms", "ms_against", "ratio", "paired", "error")

@@ -19,6 +19,8 @@ FLOORS = {
     "models": 3,
     "data": 3,
     "pictures": 2,
+    "drawing": 2,
+    "metrics": 3,
     "explain": 3,
     "tasks": 4,
     "engine": 5,
@@ -28,7 +30,7 @@ FLOORS = {
 """Rooms and their floors; every other module is a face. The command line stands on the other faces."""
 FACES = 6
 
-NEIGHBOURS = {("backbone", "variants"), ("weights", "variants"), ("weights", "backbone"), ("explain", "models")}
+NEIGHBOURS = {("backbone", "variants"), ("weights", "variants"), ("weights", "backbone"), ("explain", "models"), ("drawing", "pictures")}
 """(importer, imported) pairs that share a floor and may know each other."""
 
 HEAVY = [

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from focalnet.errors import UserError
     from focalnet.models.classifier import FocalNetClassifier
     from focalnet.models.factory import create_backbone, create_model, load_weights, push_to_hub, save_pretrained
+    from focalnet.models.heads import list_models
     from focalnet.modulation import FocalModulation, capture
     from focalnet.ops import focal_context
     from focalnet.ops.fuse import fuse, unfuse
     from focalnet.predict import Predictor
-    from focalnet.variants import FocalNetConfig, list_models
+    from focalnet.variants import FocalNetConfig
     from focalnet.weights.layouts import convert_state_dict
     from focalnet.weights.spec import ModelSpec, Preprocessing
 
@@ -41,7 +42,7 @@ _HOME = {
     "create_model": "models.factory",
     "focal_context": "ops",
     "fuse": "ops.fuse",
-    "list_models": "variants",
+    "list_models": "models.heads",
     "load_weights": "models.factory",
     "push_to_hub": "models.factory",
     "save_pretrained": "models.factory",

@@ -8,6 +8,7 @@ Ctrl-C.
 """
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -90,9 +91,9 @@ class Choice:
     """What chooses the other options."""
 
     task: str = "classify"
-    """What to learn: classify."""
+    """What to learn: classify, detect, segment or panoptic; without it, what --model is for."""
     recipe: str | None = None
-    """Where the other defaults come from (`focalnet recipes`); without it, `digits` with no --data, else `finetune`."""
+    """Where the other defaults come from (`focalnet recipes`); without it, one for the task and the data."""
     out: Path | None = None
     """The run folder to make; without it, runs/MODEL-DATA-N."""
 
@@ -101,18 +102,20 @@ def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Choice]:
     """The task, the `TrainConfig` and the `Choice` that the arguments of `focalnet train` mean."""
     from focalnet.engine.config import TrainConfig
     from focalnet.engine.recipes import get_recipe
-    from focalnet.tasks import get_task
-    from focalnet.variants import get_variant
+    from focalnet.models.heads import parse_name
+    from focalnet.tasks import get_task, task_of_model
 
     early = ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("task", "recipe", "model", "data"):
         early.add_argument(f"--{name}")
     chosen = early.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])[0]
-    on_digits = chosen.data in (None, "digits")
-    model = chosen.model or ("minifocal_32" if on_digits else "focalnet_tiny_lrf")
-    get_variant(model)
-    recipe = get_recipe(chosen.recipe or ("digits" if on_digits else "finetune"), model)
-    task = get_task(chosen.task or "classify")
+    task = task_of_model(chosen.model) if chosen.task is None else get_task(chosen.task)
+    embedded = chosen.data in (None, task.embedded.data)
+    model = chosen.model or (task.embedded.model if embedded else task().model)
+    parse_name(model)
+    recipe = get_recipe(chosen.recipe or (task.embedded.recipe if embedded else task.recipe), model)
+    if task.name not in recipe.tasks:
+        raise UserError(f"The recipe {recipe.name} is for --task {' or '.join(recipe.tasks)}, not for {task.name}.")
 
     kind = dataclasses.make_dataclass(
         "TrainArguments",
@@ -123,7 +126,9 @@ def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Choice]:
         ],
         frozen=True,
     )
-    default = kind(Choice(recipe=recipe.name), task(model=model, **recipe.task), TrainConfig(**recipe.train))
+    default = kind(
+        Choice(task=task.name, recipe=recipe.name), task(model=model, **recipe.task), TrainConfig(**recipe.train)
+    )
     description = (
         f"Train a network. These are the defaults of the recipe {recipe.name!r}: {recipe.summary} "
         f"It costs {recipe.cost} and gives {recipe.result}."
@@ -133,7 +138,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Choice]:
 
 
 def _new_run(task: Any) -> Path:
-    name = f"{task.model}-{Path(task.data).name if task.data else 'digits'}"
+    name = f"{task.model}-{Path(task.data).name if task.data else task.embedded.data}"
     number = 1
     while Path("runs", f"{name}-{number}").exists():
         number += 1
@@ -163,21 +168,27 @@ def _evaluate(arguments: Sequence[str]) -> None:
         weights: str | None = None,
         batch_size: int = 64,
         workers: int = 2,
+        augment: bool = False,
         json: Path | None = None,
+        results: Path | None = None,
     ) -> None:
-        """Measure a run, or a network with released weights: top-1, top-5, loss, pictures per second.
+        """Measure a run, or a network with released weights: accuracy, AP, mIoU or PQ, pictures per second.
 
         Args:
             model: A run folder, or the name of a network with --weights.
-            data: Pictures in class folders; without it, the validation pictures of the run.
+            data: What to measure on; without it, the validation side of the run's own data.
             weights: "official", "timm", "transformers", a file or a hub id.
-            batch_size: Pictures per forward pass.
+            batch_size: Pictures per forward pass; detectors and segmenters take pictures of unequal size one by one.
             workers: Processes that prepare pictures.
+            augment: Average over mirrored and resized pictures (detectors and segmenters).
             json: Also write the figures to this file.
+            results: Write every detection into this folder, in COCO's results format.
         """
         from focalnet.engine.measure import measure
 
-        figures = measure(model, data=data, weights=weights, batch_size=batch_size, workers=workers)
+        figures = measure(
+            model, data=data, weights=weights, batch_size=batch_size, workers=workers, augment=augment, results=results
+        )
         _table(["figure", "value"], [[name, f"{value:.4f}"] for name, value in figures.items()])
         if json:
             from focalnet.engine.run import write_atomically
@@ -194,32 +205,44 @@ def _predict(arguments: Sequence[str]) -> None:
         weights: str | None = None,
         json: bool = False,
         draw: Path | None = None,
+        threshold: float | None = None,
         batch_size: int = 16,
     ) -> None:
-        """Say what is on pictures.
+        """Say what is on pictures and videos.
 
         Args:
             model: A run folder, or the name of a network with --weights.
             images: Files, folders, globs, URLs, or - for a list on standard input; without any, some of the pictures
-                that the run was not trained on.
+                that the run was not trained on. Videos are taken frame by frame.
             weights: "official", "timm", "transformers", a file or a hub id.
             json: Print one JSON object per picture.
             draw: Write the pictures with their predictions into this folder.
+            threshold: Least score of an object; 0.5 without it.
             batch_size: Pictures per forward pass.
         """
-        from focalnet.predict import Predictor, find_images, held_out
+        from focalnet.predict import Predictor, find_images, held_out, is_video
 
-        predictor = Predictor(model, weights=weights)
+        predictor = Predictor(model, weights=weights, threshold=threshold)
         pictures = [(source, source) for source in find_images(images)] if images else held_out(model)
-        names, sources = zip(*pictures, strict=True)
-        for number, (name, (image, prediction)) in enumerate(
-            zip(names, predictor.stream(sources, batch_size), strict=True)
-        ):
-            row = {"source": name, **prediction.to_dict()}
-            print(_dumps(row, None) if json else f"{name}  {prediction.summary()}")
-            if draw:
-                draw.mkdir(parents=True, exist_ok=True)
-                prediction.draw(image).save(draw / f"{number:04d}_{re.sub(r'[^A-Za-z0-9]+', '_', Path(name).stem)}.png")
+        number = 0
+        for video, group in itertools.groupby(pictures, key=lambda picture: is_video(picture[1])):
+            names, sources = zip(*group, strict=True)
+            if video:
+                for name in names:
+                    target = draw / f"{number:04d}_{_plain(name)}.mp4" if draw else None
+                    for place, prediction in predictor.video(name, target, batch_size):
+                        row = {"source": name, **place, **prediction.to_dict()}
+                        print(_dumps(row, None) if json else f"{name}:{place['frame']}  {prediction.summary()}")
+                    number += 1
+                continue
+            for name, (image, prediction) in zip(names, predictor.stream(sources, batch_size), strict=True):
+                row = {"source": name, **prediction.to_dict()}
+                print(_dumps(row, None) if json else f"{name}  {prediction.summary()}")
+                if draw:
+                    draw.mkdir(parents=True, exist_ok=True)
+                    for suffix, picture in {"": prediction.draw(image), **prediction.maps()}.items():
+                        picture.save(draw / f"{number:04d}_{_plain(name)}{suffix and f'_{suffix}'}.png")
+                number += 1
 
     _parse(arguments, "predict", predict)
 
@@ -313,6 +336,10 @@ def _bench(arguments: Sequence[str]) -> None:
     from focalnet.bench import BenchOptions, bench
 
     bench(_parse(arguments, "bench", BenchOptions))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", Path(name).stem)
 
 
 def _dumps(value: Any, indent: int | None = 2) -> str:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = 120
 MOST_COUNTED = 20
 """Classes up to which a confusion matrix shows counts."""
+MOST_LINES = 6
+"""Metrics in one panel of curves: the first ones."""
 MOST_CLASSES = 50
 """Classes up to which a confusion matrix shows all of them."""
 KERNEL = 1.55
@@ -68,7 +70,8 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
     losses = [name for name in names if name.endswith("loss")]
     others = [name for name in names if name not in losses and name != "lr"]
     shares = [name for name in others if all(0 <= value <= 1 for _, value in lines[name])]
-    panels = [losses, shares, *([name] for name in others if name not in shares), ["lr"] if "lr" in names else []]
+    single = [[name] for name in others if name not in shares]
+    panels = [losses, shares[:MOST_LINES], *single, ["lr"] if "lr" in names else []]
     panels = [panel for panel in panels if panel]
     figure = _figure(4.2 * len(panels), 3.1)
     from matplotlib.ticker import MaxNLocator

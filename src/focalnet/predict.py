@@ -1,9 +1,11 @@
 """Predictions for pictures: from Python (`Predictor`) and from the command line."""
 
+import dataclasses
 import glob
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ from torch import nn
 
 from focalnet.data import load_image
 from focalnet.data.images import EXTENSIONS
+from focalnet.data.video import VIDEO_EXTENSIONS, VideoWriter, frame_rate, read_frames
 from focalnet.engine.run import RunFolder
 from focalnet.engine.train import load_run
 from focalnet.errors import UserError
 from focalnet.models.factory import load_model
-from focalnet.tasks import task_of_head
+from focalnet.tasks import task_of
 from focalnet.tasks.base import Network, Prediction
 
 
@@ -28,6 +31,10 @@ class Predictor:
         model: a run folder, a model folder, a hub id, a name with `weights`, or a model of `create_model`.
         weights: as in `create_model`, where `model` is a name.
         device: where to compute; without it, the GPU if there is one.
+        threshold: least score of an object that a detector or segmenter tells; 0.5 without it.
+
+    Raises:
+        UserError: a threshold for a classifier.
 
     Example:
         >>> predictor = focalnet.Predictor("runs/flowers")
@@ -36,12 +43,21 @@ class Predictor:
     """
 
     def __init__(
-        self, model: str | Path | nn.Module, *, weights: str | None = None, device: str | torch.device | None = None
+        self,
+        model: str | Path | nn.Module,
+        *,
+        weights: str | None = None,
+        device: str | torch.device | None = None,
+        threshold: float | None = None,
     ) -> None:
         network: Network = model if isinstance(model, nn.Module) else load_model(model, weights)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = network.to(device).eval()
-        self.task = task_of_head(network.spec.head)()
+        self.task = task_of(network.spec)()
+        if threshold is not None:
+            if not hasattr(self.task, "threshold"):
+                raise UserError(f"{self.task.name} has no threshold; leave it out.")
+            self.task = dataclasses.replace(self.task, threshold=threshold)
 
     def __call__(self, image: str | Path | bytes | Image) -> Any:
         """The prediction for one picture: a path, a URL, bytes or a PIL picture."""
@@ -60,6 +76,37 @@ class Predictor:
         sources = iter(sources)
         while batch := [load_image(source) for source in itertools.islice(sources, batch_size)]:
             yield from zip(batch, self.task.predict(self.model, batch), strict=True)
+
+    def video(
+        self, source: str | Path, target: Path | None = None, batch_size: int = 16
+    ) -> Iterator[tuple[dict[str, Any], Prediction]]:
+        """Predictions for the frames of a video.
+
+        Args:
+            source: a video file.
+            target: an .mp4 to write, with the predictions drawn on every frame.
+            batch_size: frames per forward pass.
+
+        Yields:
+            `frame` (from 0) and `seconds` of each frame, and its prediction.
+
+        Raises:
+            UserError: the file is no video, or the target cannot be written.
+            MissingExtraError: PyAV is not installed.
+        """
+        frames = read_frames(source)
+        with VideoWriter(target, frame_rate(source)) if target else nullcontext() as writer:
+            while batch := list(itertools.islice(frames, batch_size)):
+                answers = self.task.predict(self.model, [image for _, image in batch])
+                for (place, image), answer in zip(batch, answers, strict=True):
+                    if writer:
+                        writer.write(answer.draw(image))
+                    yield place, answer
+
+
+def is_video(source: Any) -> bool:
+    """Whether what a user wrote is a video file, by its suffix."""
+    return isinstance(source, str | Path) and Path(source).suffix.lower() in VIDEO_EXTENSIONS
 
 
 def held_out(model: str, most: int = 16) -> list[tuple[str, Image]]:
@@ -94,7 +141,8 @@ def find_images(sources: Iterable[str]) -> list[str]:
         elif source.startswith(("http://", "https://")) or path.is_file():
             found.append(source)
         elif path.is_dir():
-            inside = [str(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS]
+            known = EXTENSIONS | VIDEO_EXTENSIONS
+            inside = [str(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in known]
             if not inside:
                 raise UserError(f"The folder {path} holds no pictures ({', '.join(sorted(EXTENSIONS))}).")
             found += inside

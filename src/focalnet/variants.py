@@ -1,7 +1,7 @@
 """Every architecture fact of FocalNet, in one frozen table.
 
 `VARIANTS` maps a name to a `FocalNetConfig`. The rows follow Tables 1 to 4 and 17 of the paper, the released
-checkpoints, and, at the end, two small nets of our own for pictures of 32 and 64 pixels. The suffixes: `srf` and
+checkpoints, and, at the end, three small nets of our own for pictures of 32, 64 and 128 pixels. The suffixes: `srf` and
 `lrf` have two and three focal levels (small and large receptive field), `fl3` and `fl4` three and four, `iso` is
 the isotropic net with patches of 16 as in a ViT, `overlap` has the overlapped patch embedding of Table 2, `deeper`
 the depth and width of Table 3.
@@ -151,6 +151,9 @@ def _table() -> dict[str, FocalNetConfig]:
     )
     rows["minifocal_64"] = FocalNetConfig(
         embed_dim=48, depths=(2, 2, 4, 2), focal_levels=(2,), patch_size=2, drop_path_rate=0.1
+    )
+    rows["minifocal_128"] = FocalNetConfig(
+        embed_dim=48, depths=(2, 2, 4, 2), focal_levels=(2,), use_conv_embed=True, drop_path_rate=0.05
     )
     return rows
 

@@ -8,16 +8,16 @@ from torch import nn
 
 from focalnet.backbone import FocalNet
 from focalnet.errors import UserError
-from focalnet.models import factory
+from focalnet.models import classifier, heads
 from focalnet.models.classifier import FocalNetClassifier
 from focalnet.models.factory import (
-    build,
     create_backbone,
     create_model,
     load_weights,
     push_to_hub,
     save_pretrained,
 )  # fmt: skip
+from focalnet.models.heads import build
 from focalnet.variants import get_variant
 from focalnet.weights.convert import convert_file
 from focalnet.weights.files import write_state_dict
@@ -352,14 +352,16 @@ def test_publishing(tmp_path, monkeypatch):
 
 def test_a_new_kind_of_head_is_one_entry(monkeypatch):
     class Pooled(nn.Module):
-        def __init__(self, spec, scale=1):
+        def __init__(self, architecture, *, num_classes, scale=1):
             super().__init__()
             self.scale = scale
 
-    monkeypatch.setitem(factory.HEADS, "pooled", Pooled)
-    spec = ModelSpec(variant=MINI, architecture=get_variant(MINI), head="pooled")
-    model = build(spec, scale=2)
-    assert (model.spec, model.scale) == (spec, 2)
+    monkeypatch.setattr(classifier, "Pooled", Pooled, raising=False)
+    row = heads.Head(home="classifier.Pooled", num_classes=3, preprocessing=Preprocessing())
+    monkeypatch.setitem(heads.HEADS, "pooled", row)
+    spec = ModelSpec(variant=MINI, architecture=get_variant(MINI), head="pooled", head_options={"scale": 2})
+    model = build(spec)
+    assert (model.spec, model.scale, row.options()) == (spec, 2, ["scale"])
     with pytest.raises(UserError, match="no kind of head 'pool'; did you mean 'pooled'"):
         build(spec.replace(head="pool"))
 

@@ -28,6 +28,12 @@ class TrainConfig:
     """Peak learning rate of AdamW."""
     min_lr: Annotated[float, tyro.conf.Suppress] = 1e-6
     """Learning rate at the end of the cosine."""
+    schedule: Annotated[Literal["cosine", "linear", "step"], tyro.conf.Suppress] = "cosine"
+    """How the learning rate falls; "step" divides it by ten at every epoch of `drop_at`."""
+    drop_at: Annotated[tuple[float, ...], tyro.conf.Suppress] = ()
+    """Epochs at which the schedule "step" falls."""
+    backbone_lr: Annotated[float, tyro.conf.Suppress] = 1.0
+    """Learning rate of a detector's or segmenter's backbone, as a share of `lr`."""
     warmup_epochs: float = 3.0
     """Epochs of linear warm-up, from a thousandth of the peak."""
     weight_decay: float = 0.05
@@ -57,9 +63,10 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more.")
-        for name in ("lr", "min_lr", "warmup_epochs", "weight_decay", "clip_grad", "workers"):
+        for name in ("lr", "min_lr", "warmup_epochs", "weight_decay", "clip_grad", "workers", "backbone_lr"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 0 or more.")
         if not 0 <= self.ema < 1:
             raise UserError(f"--ema is {self.ema}; give a decay from 0 up to, but not including, 1.")
-        object.__setattr__(self, "trackers", tuple(self.trackers))
+        for name in ("trackers", "drop_at"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ def write_run_report(
     figures: Mapping[str, float],
     details: Mapping[str, Any],
 ) -> None:
-    """Write `report.html`, `plots/*.png` and `evaluation.json` of a run.
+    """Write `report.html`, `plots/*.png`, `evaluation.json` and the single answers of a run, `results/*.json`.
 
     Args:
         run: the run folder; its `metrics.jsonl` gives the curves.
@@ -84,7 +85,9 @@ def write_run_report(
         "epochs": f"{rows[-1]['epoch']} of {record['train']['epochs']}" if rows else "none",
         **{name: f"{value:.4g}" for name, value in figures.items()},
     }
-    write_atomically(run.path / "evaluation.json", json.dumps({"figures": dict(figures), **details}).encode())
+    kept = dict(details)
+    write_results(run.path / "results", kept.pop("results", {}))
+    write_atomically(run.path / "evaluation.json", json.dumps({"figures": dict(figures), **kept}).encode())
     plots = run.path / "plots"
     plots.mkdir(exist_ok=True)
     for section in sections:
@@ -101,3 +104,10 @@ def write_run_report(
         summary=summary,
         sections=sections,
     )
+
+
+def write_results(folder: Path, results: Mapping[str, Any]) -> None:
+    """Write single answers, one file per kind, in the format of the field."""
+    for kind, rows in results.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / f"{kind}.json", json.dumps(rows).encode())

@@ -6,7 +6,7 @@ pictures that it would have seen: there is no generator state to save.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,12 +65,23 @@ class TrainSampler(Sampler[list[Key]]):
         parts: accumulated parts per step.
         seed: where the order comes from.
         rank, world: this process, and how many there are.
+        groups: a number per sample; a batch takes samples of one group as long as there are enough of them, so that
+            pictures of one shape are padded little.
 
     Raises:
         UserError: the batch does not divide among processes and parts, or the data holds less than one batch.
     """
 
-    def __init__(self, length: int, batch_size: int, parts: int, seed: int, rank: int, world: int) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        parts: int,
+        seed: int,
+        rank: int,
+        world: int,
+        groups: Sequence[int] | None = None,
+    ) -> None:
         if batch_size % (parts * world):
             raise UserError(
                 f"--batch-size {batch_size} does not divide into {world} processes x {parts} accumulated parts; "
@@ -82,6 +93,7 @@ class TrainSampler(Sampler[list[Key]]):
             )
         self.length, self.batch_size, self.parts = length, batch_size, parts
         self.seed, self.rank, self.world = seed, rank, world
+        self.groups = groups
         self.steps = length // batch_size
         self.epoch = self.start = 0
 
@@ -91,11 +103,27 @@ class TrainSampler(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         generator = torch.Generator().manual_seed(stable_seed(self.seed, "order", self.epoch))
         order = torch.randperm(self.length, generator=generator).tolist()
+        if self.groups is not None:
+            order = self._grouped(order, generator)
         size = self.batch_size // (self.parts * self.world)
         for step in range(self.start, self.steps):
             for part in range(self.parts):
                 first = step * self.batch_size + (part * self.world + self.rank) * size
                 yield [(self.epoch, index) for index in order[first : first + size]]
+
+    def _grouped(self, order: list[int], generator: torch.Generator) -> list[int]:
+        """`order` in whole batches of one group each, shuffled, and what is left over at the end."""
+        assert self.groups is not None
+        members: dict[int, list[int]] = {}
+        for index in order:
+            members.setdefault(self.groups[index], []).append(index)
+        batches, left = [], []
+        for indices in members.values():
+            whole = len(indices) // self.batch_size * self.batch_size
+            batches += [indices[first : first + self.batch_size] for first in range(0, whole, self.batch_size)]
+            left += indices[whole:]
+        shuffled = torch.randperm(len(batches), generator=generator).tolist()
+        return [index for batch in shuffled for index in batches[batch]] + left
 
 
 class EvalSampler(Sampler[list[Key]]):

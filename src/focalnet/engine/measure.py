@@ -8,12 +8,13 @@ from rich.progress import Progress
 from torch import nn
 
 from focalnet.engine.devices import build_accelerator
-from focalnet.engine.evaluate import evaluate, write_run_report
+from focalnet.engine.evaluate import evaluate, write_results, write_run_report
 from focalnet.engine.loader import EvalSampler, Examples, build_loader
 from focalnet.engine.run import RunFolder
 from focalnet.engine.train import load_run
+from focalnet.errors import UserError
 from focalnet.models.factory import create_model, load_model
-from focalnet.tasks import task_of_head
+from focalnet.tasks import task_of
 from focalnet.tasks.base import Network
 
 
@@ -24,6 +25,8 @@ def measure(
     weights: str | None = None,
     batch_size: int = 64,
     workers: int = 2,
+    augment: bool = False,
+    results: Path | None = None,
 ) -> dict[str, float]:
     """Figures of a model on data.
 
@@ -32,7 +35,11 @@ def measure(
         data: what to measure on; its validation side, or all of it where it has none. Without it, the validation
             side of what the run was trained on; the report of the run is then written anew.
         weights: as in `create_model`, where `model` is a name.
-        batch_size: pictures per forward pass.
+        batch_size: pictures per forward pass, at most; a detector or segmenter takes pictures of different sizes one
+            by one, since padding leaks into the global context.
+        augment: average over mirrored and resized pictures, where the task can.
+        results: a folder to write the single answers to, where the task has a format for them: of a detector box.json
+            and mask.json, COCO's results.
         workers: processes that prepare pictures.
 
     Raises:
@@ -46,13 +53,18 @@ def measure(
         seed, network = config.seed, create_model(None, weights=str(run.checkpoint("best")))
     else:
         network = model if isinstance(model, nn.Module) else load_model(model, weights)
-        task = task_of_head(network.spec.head)()
+        task = task_of(network.spec)()
     if data is not None:
         task = dataclasses.replace(task, data=data)
+    if augment:
+        if not hasattr(task, "test_augment"):
+            raise UserError(f"{task.name} has no augmentation at test time; leave --augment out.")
+        task = dataclasses.replace(task, test_augment=True)
     accelerator = build_accelerator()
     network.to(accelerator.device)
     own = run if data is None else None
     dataset = task.datasets(seed).val if own else task.evaluation_data(network.spec)
+    batch_size = task.eval_batch_size(dataset, batch_size)
     examples = Examples(task, network.spec, dataset, train=False, seed=seed)
     sampler = EvalSampler(len(dataset), batch_size, accelerator.process_index, accelerator.num_processes)
     loader = build_loader(examples, sampler, workers=workers, pin_memory=accelerator.device.type == "cuda")
@@ -61,6 +73,11 @@ def measure(
         figures, details = evaluate(
             task, network, loader, network.spec, accelerator, lambda done, _: progress.update(bar, completed=done)
         )
-    if own and accelerator.is_main_process:
+    answers = details.get("results")
+    if results is not None and accelerator.is_main_process:
+        if answers is None:
+            raise UserError(f"{task.name} has no format for single answers; leave --results out.")
+        write_results(results, answers)
+    if own and not augment and accelerator.is_main_process:
         write_run_report(own, task, dataset, figures, details)
     return figures

@@ -4,9 +4,10 @@ AdamW decays the weights that multiply (two or more dimensions) and leaves biase
 official code means the same but decays nothing: its list of names to skip is `{''}`, and the empty string is in
 every name. Which of the two made the published weights is not known; `official_decay_bug=True` reproduces the code.
 
-The learning rate is a function of the step and of nothing else, so there is no scheduler to save. As in the official
-schedule the cosine does not wait for the warm-up: after it, the rate continues where the cosine is by then, a
-little under the peak.
+The learning rate is a function of the step and of nothing else, so there is no scheduler to save. Classification has
+a cosine, UPerNet a straight line (mmseg's "poly" of power 1), detectors a constant that falls to a tenth at given
+epochs. As in the official schedule the curve does not wait for the warm-up: after it, the rate continues where the
+curve is by then, a little under the peak.
 """
 
 import math
@@ -16,30 +17,42 @@ import torch
 from torch import nn
 
 from focalnet.engine.config import TrainConfig
+from focalnet.models.dense import DenseModel
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, *, official_decay_bug: bool = False
+    model: nn.Module, weight_decay: float, *, official_decay_bug: bool = False, backbone_lr: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Two groups for an optimiser: decayed weights, and everything else. Frozen parameters are left out.
+    """Groups for an optimiser: decayed weights, and everything else. Frozen parameters are left out.
 
     Args:
         model: the network.
         weight_decay: for parameters of two or more dimensions.
         official_decay_bug: put everything into the second group.
+        backbone_lr: where it is not 1, the backbone of a detector or segmenter has two groups of its own, with this
+            number as `lr_share`.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [] if official_decay_bug else [parameter for parameter in parameters if parameter.ndim >= 2]
-    chosen = {id(parameter) for parameter in decayed}
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": [parameter for parameter in parameters if id(parameter) not in chosen], "weight_decay": 0.0},
-    ]
+    trunk = model.trunk.parameters() if backbone_lr != 1 and isinstance(model, DenseModel) else ()
+    inside = {id(parameter) for parameter in trunk}
+    groups = []
+    for backbone in (False, True) if inside else (False,):
+        parameters = [p for p in model.parameters() if p.requires_grad and (id(p) in inside) == backbone]
+        decayed = [] if official_decay_bug else [parameter for parameter in parameters if parameter.ndim >= 2]
+        chosen = {id(parameter) for parameter in decayed}
+        rest = [parameter for parameter in parameters if id(parameter) not in chosen]
+        share = {"lr_share": backbone_lr} if backbone else {}
+        groups += [
+            {"params": decayed, "weight_decay": weight_decay, **share},
+            {"params": rest, "weight_decay": 0.0, **share},
+        ]
+    return groups
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW with betas (0.9, 0.999) and eps 1e-8 on `parameter_groups`."""
-    groups = parameter_groups(model, config.weight_decay, official_decay_bug=config.official_decay_bug)
+    groups = parameter_groups(
+        model, config.weight_decay, official_decay_bug=config.official_decay_bug, backbone_lr=config.backbone_lr
+    )
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr)
 
 
@@ -49,5 +62,8 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     if step < warmup:
         start = config.lr * 1e-3
         return start + (config.lr - start) * step / warmup
+    if config.schedule == "step":
+        return config.lr * 0.1 ** sum(step >= round(epoch * steps_per_epoch) for epoch in config.drop_at)
     progress = min(step / (config.epochs * steps_per_epoch), 1.0)
-    return config.min_lr + 0.5 * (config.lr - config.min_lr) * (1 + math.cos(math.pi * progress))
+    shape = 1 - progress if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return config.min_lr + (config.lr - config.min_lr) * shape

@@ -50,8 +50,8 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
     config = dataclasses.replace(config, precision=PRECISIONS[accelerator.mixed_precision])
     torch.manual_seed(config.seed)
     data = task.datasets(config.seed)
-    model = task.build_model(data.classes)
-    _sampler(config, data, accelerator)
+    model = task.build_model(data)
+    _sampler(task, config, data, accelerator)
     record = {
         "focalnet": focalnet.__version__,
         "recipe": recipe,
@@ -95,7 +95,7 @@ def resume(path: str | Path, *, epochs: int | None = None, checkpoint: str = "la
     folder = run.checkpoint(checkpoint) if run.has_checkpoint(checkpoint) else None
     # The checkpoint tells what the network is, so the weights that the run started from are not needed again.
     start = task if folder is None else dataclasses.replace(task, weights=str(folder))
-    model = start.build_model(data.classes)
+    model = start.build_model(data)
     if epochs is not None and epochs != config.epochs:
         config = dataclasses.replace(config, epochs=epochs)
         if accelerator.is_main_process:
@@ -123,15 +123,14 @@ def _fit(
 ) -> RunFolder:
     rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     spec = model.spec
-    sampler = _sampler(config, data, accelerator)
+    sampler = _sampler(task, config, data, accelerator)
     pin = accelerator.device.type == "cuda"
     examples = Examples(task, spec, data.train, train=True, seed=config.seed)
     loader = build_loader(examples, sampler, workers=config.workers, pin_memory=pin)
     examples = Examples(task, spec, data.val, train=False, seed=config.seed)
-    per_process = config.batch_size // (config.accumulate * world)
-    val_loader = build_loader(
-        examples, EvalSampler(len(data.val), per_process, rank, world), workers=config.workers, pin_memory=pin
-    )
+    size = task.eval_batch_size(data.val, config.batch_size // (config.accumulate * world))
+    val_sampler = EvalSampler(len(data.val), size, rank, world)
+    val_loader = build_loader(examples, val_sampler, workers=config.workers, pin_memory=pin)
 
     training = Training(model, config, accelerator)
     at = training.load(checkpoint) if checkpoint else Position()
@@ -201,9 +200,10 @@ def _fit(
     return run
 
 
-def _sampler(config: TrainConfig, data: Datasets, accelerator: Any) -> TrainSampler:
+def _sampler(task: Task, config: TrainConfig, data: Datasets, accelerator: Any) -> TrainSampler:
     rank, world = accelerator.process_index, accelerator.num_processes
-    return TrainSampler(len(data.train), config.batch_size, config.accumulate, config.seed, rank, world)
+    groups = task.groups(data.train)
+    return TrainSampler(len(data.train), config.batch_size, config.accumulate, config.seed, rank, world, groups)
 
 
 def _agreed(accelerator: Any, wish: bool) -> bool:

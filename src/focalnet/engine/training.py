@@ -16,6 +16,7 @@ from focalnet.engine.config import TrainConfig
 from focalnet.engine.optim import build_optimizer
 from focalnet.engine.run import RunFolder
 from focalnet.tasks.base import Batch, Network, Task
+from focalnet.weights.files import apart
 
 
 @dataclasses.dataclass
@@ -43,14 +44,16 @@ class Training:
     def __init__(self, network: Network, config: TrainConfig, accelerator: Any) -> None:
         self.config, self.accelerator, self.spec = config, accelerator, network.spec
         self.network = network.to(accelerator.device)
+        if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.skipped: set[str] = set()
         self.ema = None
         if config.ema:
             averaging = torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema)
-            self.ema = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=averaging)
+            self.ema = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=averaging)
         self.averaged = self.ema.module if self.ema else self.network
         if config.compile:
-            self.network.compile()
+            getattr(self.network, "trunk", self.network).compile()
         sharded = config.strategy == "fsdp" and accelerator.num_processes > 1
         if sharded:
             for part in {self.network, self.averaged}:
@@ -78,7 +81,7 @@ class Training:
             accelerator.unscale_gradients(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_share", 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema:
@@ -115,7 +118,7 @@ class Training:
 
         if self.accelerator.is_main_process:
             files = {
-                "model.safetensors": lambda: save({key: value.contiguous() for key, value in weights.items()}),
+                "model.safetensors": lambda: save(apart(weights)),
                 "config.json": lambda: self.spec.to_json().encode(),
                 "state.pt": pickled,
             }
@@ -148,9 +151,12 @@ class Training:
 
 
 def _shard(network: nn.Module) -> None:
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     for module in network.modules():
         if isinstance(module, Block):
             fully_shard(module)
     fully_shard(network)
+    for method in ("detect", "segment"):
+        if hasattr(network, method):
+            register_fsdp_forward_method(network, method)

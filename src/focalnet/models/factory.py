@@ -1,24 +1,29 @@
 """Models by name, with weights in them; and the way back into a folder or onto the hub.
 
-A network is described by its `ModelSpec`; `HEADS` says which class builds each kind of head, and a new kind is one
-entry there. `create_model` and `create_backbone` put together the spec, in this order of strength: what the call says,
-what the weights say about themselves, the row of `variants`. Weights then go file -> official names -> adapted to this
-network -> `load_state_dict(strict=True)`.
+A network is described by its `ModelSpec`; `heads` says which class builds each kind of head. `create_model` and
+`create_backbone` put together the spec, in this order of strength: what the call says, what the weights say about
+themselves, the row of the name. Weights then go file -> official names -> adapted to this network ->
+`load_state_dict(strict=True)`.
+
+A detector or segmenter takes weights of its own kind whole, or the backbone out of any others: then its head is new.
 """
 
+import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from focalnet.backbone import FocalNet, FocalTrunk, Recompute
-from focalnet.errors import UserError, unknown
+from focalnet.backbone import FocalNet, Recompute
+from focalnet.errors import UserError
 from focalnet.models.classifier import FocalNetClassifier
-from focalnet.variants import get_variant
-from focalnet.weights.adapt import CLASSES_1K, CLASSES_22K, adapt_state_dict
+from focalnet.models.dense import DenseModel
+from focalnet.models.heads import Wanted, build, parse_name, split_overrides
+from focalnet.variants import FocalNetConfig, get_variant
+from focalnet.weights.adapt import CLASSES_1K, CLASSES_22K, adapt_dense, adapt_state_dict
 from focalnet.weights.card import model_card
 from focalnet.weights.files import first_line, replacing, write_state_dict
 from focalnet.weights.hub import default_preprocessing, imagenet_classes
@@ -26,37 +31,7 @@ from focalnet.weights.recognise import match_variant
 from focalnet.weights.sources import Weights, load
 from focalnet.weights.spec import ModelSpec
 
-Trunk = TypeVar("Trunk", bound=FocalTrunk)
-
-
-def _classifier(spec: ModelSpec, **options: Any) -> FocalNetClassifier:
-    return FocalNetClassifier(spec.architecture, num_classes=spec.num_classes, **options)
-
-
-def _backbone(spec: ModelSpec, **options: Any) -> FocalNet:
-    options.setdefault("out_indices", range(len(spec.architecture.depths)))
-    return FocalNet(spec.architecture, **options)
-
-
-HEADS: dict[str, Callable[..., nn.Module]] = {"classifier": _classifier, "backbone": _backbone}
-"""`ModelSpec.head` -> what builds such a network: `builder(spec, **options)`."""
-
-
-def build(spec: ModelSpec, **options: Any) -> Any:
-    """The network of `spec` with random weights; it carries `spec`.
-
-    Args:
-        spec: what to build.
-        options: of the class, for example `recompute`.
-
-    Raises:
-        UserError: the head is of no known kind.
-    """
-    if spec.head not in HEADS:
-        raise unknown("kind of head", spec.head, HEADS)
-    model = HEADS[spec.head](spec, **options)
-    model.spec = spec  # type: ignore[assignment]  # of any module
-    return model
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def create_model(
@@ -65,44 +40,52 @@ def create_model(
     weights: str | Path | None = None,
     num_classes: int | None = None,
     classes: Sequence[str] | None = None,
+    head: str | None = None,
     recompute: Recompute = "none",
     device: torch.device | str | None = None,
     **overrides: Any,
-) -> FocalNetClassifier:
-    """A classifier.
+) -> Any:
+    """A classifier, a detector or a segmenter.
 
     Args:
-        name: a variant out of `list_models()`; may be left out when the weights tell it.
+        name: out of `list_models()`, or any other HEAD_VARIANT; may be left out when the weights tell it.
         weights: "official", "timm", "transformers", a weight file in any layout, a model folder, a run folder, a hub
-            id, or None for random weights.
-        num_classes: logits; without it, one per name in `classes`, else what the weights have, else 1000. Another
-            number than the weights have gives a new head; 0 gives the pooled features.
+            id, or None for random weights. A detector or segmenter takes the backbone out of weights of another kind.
+        num_classes: logits; without it, one per name in `classes`, else what the weights have, else what the published
+            network has. Another number than the weights have gives a new head; 0 gives a classifier's pooled features.
         classes: names of the classes. Other names than the weights have give a new head.
+        head: what to put on a bare variant: "mask_rcnn", "dino", "upernet" or "mask2former".
         recompute: what the backward pass computes again to save memory: "none", "context" or "block".
         device: where to put the model.
-        overrides: fields of `FocalNetConfig`, for example `drop_path_rate=0.3`, `focal_windows=9`.
+        overrides: fields of `FocalNetConfig`, for example `drop_path_rate=0.3`, `focal_windows=9`, and arguments of the
+            head's class, for example `num_queries=300`.
 
     Returns:
         the model; `model.spec` tells its classes and how it wants its pictures. With weights it is in evaluation mode.
 
     Raises:
         UserError: an unknown name or option, or weights that are missing, damaged, or do not fit.
+        MissingExtraError: the head comes from a package that is not installed.
 
     Example:
         >>> model = focalnet.create_model("focalnet_tiny_lrf", weights="official")
         >>> model = focalnet.create_model("focalnet_base_srf", weights="b.pth", classes=["rose", "tulip"])
+        >>> model = focalnet.create_model("mask_rcnn_focalnet_tiny_lrf", weights="official", classes=["cat", "dog"])
     """
-    spec, loaded = _prepare(name, weights, overrides)
-    if loaded and loaded.spec.head != "classifier":
-        raise UserError(f"{weights} holds a {loaded.spec.head}, no classifier; use create_backbone for its features.")
+    spec, loaded = _prepare(name, head, weights, overrides)
+    if spec.head == "backbone":
+        raise UserError(f"{weights} holds a backbone, no classifier; use create_backbone for its features.")
     names = None if classes is None else tuple(classes)
     if num_classes is None:
         num_classes = len(names) if names is not None else spec.num_classes
     fresh_head = False
+    known = loaded.spec if loaded is not None and loaded.spec.head == spec.head else None
     if names is not None:
-        fresh_head = loaded is not None and _class_names(loaded.spec, num_classes) not in (None, names)
-    elif loaded is not None:
-        names = _class_names(loaded.spec, num_classes)
+        fresh_head = known is not None and _class_names(known, num_classes) not in (None, names)
+    elif known is not None:
+        names = _class_names(known, num_classes)
+    elif spec.classes is not None and len(spec.classes) == num_classes:
+        names = spec.classes
     spec = spec.replace(num_classes=num_classes, classes=names)
     model = build(spec, recompute=recompute)
     return _finish(model, loaded, device, fresh_head=fresh_head)
@@ -120,7 +103,7 @@ def load_model(model: str | Path, weights: str | Path | None = None) -> Any:
     """
     if weights is None and (Path(model).exists() or "/" in str(model)):
         return create_model(weights=model)
-    get_variant(str(model))
+    parse_name(str(model))
     if weights is None:
         raise UserError(f"{model} has no weights; say where they are, for example --weights official.")
     return create_model(str(model), weights=weights)
@@ -153,18 +136,18 @@ def create_backbone(
     Raises:
         UserError: an unknown name or option, or weights that are missing, damaged, or do not fit.
     """
-    spec, loaded = _prepare(name, weights, overrides)
-    spec = spec.replace(head="backbone", num_classes=0, classes=None)
+    spec, loaded = _prepare(name, "backbone", weights, overrides)
+    spec = spec.replace(num_classes=0, classes=None)
     options = {} if out_indices is None else {"out_indices": out_indices}
     model = build(spec, frozen_stages=frozen_stages, recompute=recompute, **options)
     return _finish(model, loaded, device)
 
 
-def load_weights(model: Trunk, weights: str | Path) -> Trunk:
+def load_weights(model: Model, weights: str | Path) -> Model:
     """Put weights into a model that exists, adapting them as `create_model` does.
 
     Args:
-        model: a classifier or backbone.
+        model: a classifier, a backbone, a detector or a segmenter.
         weights: as in `create_model`.
 
     Returns:
@@ -174,23 +157,24 @@ def load_weights(model: Trunk, weights: str | Path) -> Trunk:
         UserError: weights that are missing, damaged, or do not fit.
     """
     spec: ModelSpec | None = getattr(model, "spec", None)
-    loaded = load(weights, spec.variant if spec else match_variant(model.config))
+    head = spec.head if spec else "classifier" if isinstance(model, FocalNetClassifier) else "backbone"
+    loaded = load(weights, spec.variant if spec else match_variant(_config(model)), head=head)
     if spec is None:
-        head = "classifier" if isinstance(model, FocalNetClassifier) else "backbone"
+        architecture, num_classes = _config(model), getattr(model, "num_classes", 0)
         spec = loaded.spec.replace(
-            head=head, architecture=model.config, num_classes=getattr(model, "num_classes", 0), classes=None
+            head=head, architecture=architecture, num_classes=num_classes, classes=None, head_options={}
         )
     model.load_state_dict(_fitted(model, loaded, fresh_head=False))
-    model.spec = spec.replace(
-        classes=_class_names(loaded.spec, spec.num_classes) or spec.classes,
-        preprocessing=loaded.spec.preprocessing,
+    model.spec = spec.replace(  # type: ignore[assignment]  # of any module
+        classes=(_class_names(loaded.spec, spec.num_classes) if loaded.spec.head == head else None) or spec.classes,
+        preprocessing=spec.preprocessing if isinstance(model, DenseModel) else loaded.spec.preprocessing,
         licence=loaded.spec.licence,
         source=loaded.spec.source,
     )
     return model
 
 
-def save_pretrained(model: FocalTrunk, folder: str | Path) -> Path:
+def save_pretrained(model: nn.Module, folder: str | Path) -> Path:
     """Write a model folder: `config.json`, `model.safetensors`, a model card. `create_model(weights=folder)` reads it.
 
     Args:
@@ -207,7 +191,7 @@ def save_pretrained(model: FocalTrunk, folder: str | Path) -> Path:
 
 
 def push_to_hub(
-    model: FocalTrunk, repo: str, *, private: bool = False, message: str = "Upload FocalNet", token: str | None = None
+    model: nn.Module, repo: str, *, private: bool = False, message: str = "Upload FocalNet", token: str | None = None
 ) -> str:
     """Publish a model on the Hugging Face hub, with its model card.
 
@@ -241,26 +225,83 @@ def push_to_hub(
 
 
 def _prepare(
-    name: str | None, weights: str | Path | None, overrides: dict[str, Any]
+    name: str | None, head: str | None, weights: str | Path | None, overrides: dict[str, Any]
 ) -> tuple[ModelSpec, Weights | None]:
     """What to build, and the weights for it: the call over the weights over the table."""
     if name is None and weights is None:
         raise UserError("give the name of a model, for example 'focalnet_tiny_lrf', or weights that tell it.")
-    if name is not None:
-        get_variant(name)
-    loaded = None if weights is None else load(weights, name)
-    variant = name or (loaded.spec.variant if loaded else "")
-    same = loaded is not None and loaded.spec.variant == variant
-    architecture = loaded.spec.architecture if loaded and same else get_variant(variant)
+    wanted = None if name is None else parse_name(name, head)
+    kind = wanted.head if wanted else head or "classifier"
+    loaded = None if weights is None else load(weights, wanted.variant if wanted else None, head=kind)
+    if wanted is None:
+        assert loaded is not None
+        kind = head or loaded.spec.head
+        wanted = _as_loaded(loaded, kind)
+    architecture, options = split_overrides(kind, overrides)
+    if loaded is not None and loaded.spec.head == kind and kind not in ("classifier", "backbone"):
+        _refuse_other(wanted, loaded, {**wanted.head_options, **options} if name else options, str(weights))
+        spec = loaded.spec
+        spec = spec.replace(
+            architecture=spec.architecture.replace(**architecture),
+            head_options={**(wanted.head_options if name else {}), **spec.head_options, **options},
+        )
+        return spec, loaded
+    base = wanted.architecture
+    if loaded is not None and loaded.spec.variant == wanted.variant:
+        row = _fields(get_variant(wanted.variant))
+        grown = {name: value for name, value in _fields(base).items() if value != row[name]}
+        base = loaded.spec.architecture.replace(**grown)
+    like = default_preprocessing(wanted.variant) if loaded is None else loaded.spec.preprocessing
+    if wanted.preprocessing is not None:
+        like = dataclasses.replace(wanted.preprocessing, mean=like.mean, std=like.std)
     spec = ModelSpec(
-        variant=variant,
-        architecture=architecture.replace(**overrides),
-        num_classes=loaded.spec.num_classes if loaded else CLASSES_1K,
-        preprocessing=loaded.spec.preprocessing if loaded else default_preprocessing(variant),
+        variant=wanted.variant,
+        architecture=base.replace(**architecture),
+        head=kind,
+        head_options={**wanted.head_options, **options},
+        num_classes=wanted.num_classes or (loaded.spec.num_classes if loaded else CLASSES_1K),
+        preprocessing=like,
         licence=loaded.spec.licence if loaded else None,
         source=loaded.spec.source if loaded else None,
     )
     return spec, loaded
+
+
+def _as_loaded(loaded: Weights, head: str) -> Wanted:
+    """The call that names nothing: what the weights are, or their trunk under another head."""
+    spec = loaded.spec
+    if head in ("classifier", "backbone", spec.head):
+        if head == "classifier" and spec.head != head:
+            raise UserError(
+                f"{spec.source or 'the weights'}: a {spec.head}, no classifier; take its own kind of model."
+            )
+        return Wanted(
+            name=spec.variant, head=head, variant=spec.variant, architecture=spec.architecture,
+            head_options=spec.head_options if head == spec.head else {},
+        )  # fmt: skip
+    return parse_name(spec.variant, head)
+
+
+def _refuse_other(wanted: Wanted, loaded: Weights, options: Mapping[str, Any], weights: str) -> None:
+    """Refuse weights of this head whose shapes another name describes: half a fit gives garbage in silence."""
+    there, here = _fields(loaded.spec.architecture), _fields(wanted.architecture)
+    for name in ("embed_dim", "depths", "focal_levels", "focal_windows"):
+        if there[name] != here[name]:
+            raise UserError(
+                f"{weights} has {name}={there[name]}, {wanted.name} has {here[name]}; take the name that fits the "
+                "file, or leave it out."
+            )
+    stored = loaded.spec.head_options
+    for name, value in options.items():
+        if name in stored and stored[name] != value:
+            raise UserError(
+                f"{weights} has {name}={stored[name]}, {wanted.name} asks for {value}; leave the option out, or take "
+                "weights that fit."
+            )
+
+
+def _fields(architecture: FocalNetConfig) -> dict[str, Any]:
+    return dataclasses.asdict(architecture)
 
 
 def _class_names(spec: ModelSpec, num_classes: int) -> tuple[str, ...] | None:
@@ -277,19 +318,34 @@ def _finish(model: Any, loaded: Weights | None, device: torch.device | str | Non
     return model if device is None else model.to(device)
 
 
-def _fitted(model: FocalTrunk, loaded: Weights, *, fresh_head: bool) -> dict[str, torch.Tensor]:
-    if loaded.use_postln not in (None, model.config.use_postln):
-        there, here = (
-            ("res-post-norm" if post else "pre-norm") for post in (loaded.use_postln, model.config.use_postln)
-        )
+def _config(model: nn.Module) -> FocalNetConfig:
+    trunk: Any = model.trunk if isinstance(model, DenseModel) else model
+    return trunk.config
+
+
+def _fitted(model: nn.Module, loaded: Weights, *, fresh_head: bool) -> dict[str, torch.Tensor]:
+    config = _config(model)
+    if loaded.use_postln not in (None, config.use_postln):
+        there, here = ("res-post-norm" if post else "pre-norm" for post in (loaded.use_postln, config.use_postln))
         raise UserError(
             f"the weights are of {there} blocks, the model has {here} ones; build it with "
             f"use_postln={loaded.use_postln}."
         )
-    return adapt_state_dict(loaded.state_dict, model, fresh_head=fresh_head)
+    if not isinstance(model, DenseModel):
+        return adapt_state_dict(loaded.trunk(), model, fresh_head=fresh_head)
+    same = getattr(model, "spec", loaded.spec).head == loaded.spec.head
+    return adapt_dense(
+        loaded.state_dict if same else loaded.trunk(),
+        model,
+        trunk=model.trunk,
+        prefix=model.trunk_prefix,
+        class_parameters=set(model.class_parameters()),
+        whole=same,
+        fresh_head=fresh_head,
+    )
 
 
-def _save(model: FocalTrunk, folder: Path, address: str) -> Path:
+def _save(model: nn.Module, folder: Path, address: str) -> Path:
     spec = getattr(model, "spec", None)
     if spec is None:
         raise UserError("the model does not say what it is; make it with create_model or create_backbone.")

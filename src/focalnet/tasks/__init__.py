@@ -1,15 +1,18 @@
-"""The tasks: every module of this folder but `base` defines one `Task`, found by its file name."""
+"""The tasks: every module of this folder but `base` and `scenes` defines one `Task`, found by its file name."""
 
 import importlib
 import pkgutil
 
 from focalnet.errors import UserError, unknown
 from focalnet.tasks.base import Task
+from focalnet.weights.spec import ModelSpec
+
+SHARED = ("base", "scenes")
 
 
 def list_tasks() -> list[str]:
     """Names of the tasks."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED)
 
 
 def get_task(name: str) -> type[Task]:
@@ -30,7 +33,7 @@ def get_task(name: str) -> type[Task]:
 
 
 def task_of_head(head: str) -> type[Task]:
-    """The task that uses models with this `ModelSpec.head`.
+    """The first task that uses models with this `ModelSpec.head`.
 
     Raises:
         UserError: no task does.
@@ -39,3 +42,15 @@ def task_of_head(head: str) -> type[Task]:
         if head in get_task(name).heads:
             return get_task(name)
     raise UserError(f"No task uses a model with the head {head!r}; load it with focalnet.create_model and call it.")
+
+
+def task_of_model(name: str | None) -> type[Task]:
+    """The task for the model called `name`; classification without one."""
+    from focalnet.models.heads import parse_name
+
+    return task_of_head("classifier" if name is None else parse_name(name).head)
+
+
+def task_of(spec: ModelSpec) -> type[Task]:
+    """What a network was trained for."""
+    return get_task(spec.task) if spec.task else task_of_head(spec.head)

@@ -8,7 +8,7 @@ them. A new task is one file in this folder that defines one subclass of `Task`.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from PIL.Image import Image
 from torch import Tensor
@@ -39,12 +39,22 @@ class Datasets:
         train: what is learned from.
         val: what is measured on.
         description: where the data came from and how it was split, one sentence.
+        things: for each class of panoptic data, whether its objects are counted.
     """
 
     classes: tuple[str, ...]
     train: MapDataset
     val: MapDataset
     description: str
+    things: tuple[bool, ...] | None = None
+
+
+class Embedded(NamedTuple):
+    """What a task trains without `--data`."""
+
+    data: str
+    recipe: str
+    model: str
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,10 @@ class Prediction(Protocol):
         """The picture with the prediction on it."""
         ...
 
+    def maps(self) -> dict[str, Image]:
+        """What else can be kept as pictures, by name: a map of labels or ids."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
@@ -104,14 +118,18 @@ class Task(ABC):
         name: what the command line calls it.
         heads: the values of `ModelSpec.head` that it can use.
         score: the figure of `Metric.compute` that chooses the best checkpoint; higher is better.
+        embedded: the data set that needs no download: its name, its recipe, and the model that learns it.
+        recipe: of any other data.
     """
 
     name: ClassVar[str]
     heads: ClassVar[tuple[str, ...]]
     score: ClassVar[str]
+    embedded: ClassVar["Embedded"]
+    recipe: ClassVar[str]
 
     data: str | None = None
-    """What to learn from; without it, the handwritten digits inside scikit-learn."""
+    """What to learn from; without it, what is made of the handwritten digits inside scikit-learn."""
     model: str = "focalnet_tiny_lrf"
     """The network: a name from `focalnet models`."""
     weights: str | None = None
@@ -133,6 +151,14 @@ class Task(ABC):
     def datasets(self, seed: int) -> Datasets:
         """Open the data; `seed` splits it where it is not split."""
 
+    def groups(self, dataset: MapDataset) -> Sequence[int] | None:
+        """A number per training sample, equal for those that fit into one batch well; None where all do."""
+        return None
+
+    def eval_batch_size(self, dataset: MapDataset, wish: int) -> int:
+        """Samples per batch when measuring on `dataset`."""
+        return wish
+
     @abstractmethod
     def evaluation_data(self, spec: ModelSpec) -> MapDataset:
         """The validation side of the data, or all of it where it has none, with the labels of a finished model.
@@ -142,8 +168,8 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def build_model(self, classes: tuple[str, ...]) -> Network:
-        """The network with `weights` in it; it carries its `ModelSpec` as `spec`."""
+    def build_model(self, data: Datasets) -> Network:
+        """The network for the classes of `data`, with `weights` in it; it carries its `ModelSpec` as `spec`."""
 
     @abstractmethod
     def example(self, spec: ModelSpec, sample: Any, *, train: bool) -> Any:

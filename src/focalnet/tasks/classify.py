@@ -28,7 +28,7 @@ from focalnet.errors import MissingExtraError, UserError
 from focalnet.explain import explain
 from focalnet.models.factory import create_model
 from focalnet.pictures import annotate, confusion, contact_sheet, explanation_panel
-from focalnet.tasks.base import Batch, Datasets, MapDataset, Metric, Network, Section, Task
+from focalnet.tasks.base import Batch, Datasets, Embedded, MapDataset, Metric, Network, Section, Task
 from focalnet.weights.spec import ModelSpec, Preprocessing
 
 WORST = 24
@@ -51,6 +51,8 @@ class Classify(Task):
     name: ClassVar[str] = "classify"
     heads: ClassVar[tuple[str, ...]] = ("classifier",)
     score: ClassVar[str] = "top1"
+    embedded: ClassVar[Embedded] = Embedded("digits", "digits", "minifocal_32")
+    recipe: ClassVar[str] = "finetune"
 
     augment: Literal["none", "light", "imagenet", "digits"] = "light"
     """Augmentation: "imagenet" is the paper's, "light" crops and flips, "digits" bends a little and never flips."""
@@ -71,9 +73,11 @@ class Classify(Task):
     def evaluation_data(self, spec: ModelSpec) -> MapDataset:
         return open_evaluation(self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image)
 
-    def build_model(self, classes: tuple[str, ...]) -> Network:
+    def build_model(self, data: Datasets) -> Network:
         overrides: dict[str, Any] = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}
-        model = create_model(self.model, weights=self.weights, classes=classes, recompute=self.recompute, **overrides)
+        model = create_model(
+            self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides
+        )
         if self.image_size is not None:
             preprocessing = dataclasses.replace(model.spec.preprocessing, input_size=self.image_size)
             model.spec = model.spec.replace(preprocessing=preprocessing)
@@ -180,6 +184,9 @@ class ClassPrediction:
 
     def draw(self, image: Image) -> Image:
         return annotate(image, [f"{name}  {probability:.1%}" for name, probability in self.top])
+
+    def maps(self) -> dict[str, Image]:
+        return {}
 
 
 class ClassificationMetric:

@@ -19,7 +19,7 @@ Each change is one line in the log. Whatever still differs afterwards is an erro
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +63,46 @@ def adapt_state_dict(
     _fit_levels(weights, own)
     _fit_kernels(weights, own)
     _check(state_dict, weights, own)
+    return {name: weights[name] for name in own}
+
+
+def adapt_dense(
+    state_dict: Mapping[str, Tensor],
+    model: nn.Module,
+    *,
+    trunk: nn.Module,
+    prefix: str,
+    class_parameters: Collection[str],
+    whole: bool,
+    fresh_head: bool,
+) -> dict[str, Tensor]:
+    """The same for a detector or segmenter.
+
+    Args:
+        state_dict: of the whole network under our names, or of a trunk alone.
+        model: what is loaded.
+        trunk, prefix: its backbone, and what the names of the backbone begin with.
+        class_parameters: names whose shape depends on the number of classes.
+        whole: whether `state_dict` is a network of the same kind; otherwise the head keeps its random values.
+        fresh_head: keep the model's own `class_parameters`, because the classes are others.
+
+    Raises:
+        UserError: names or shapes differ.
+    """
+    own = model.state_dict()
+    inside = {name.removeprefix(prefix): weights for name, weights in state_dict.items() if name.startswith(prefix)}
+    fitted = {
+        prefix + name: weights for name, weights in adapt_state_dict(inside if whole else state_dict, trunk).items()
+    }
+    if not whole:
+        logger.info("head: new and random; the weights are of another kind")
+        return {**own, **fitted}
+    weights = {**state_dict, **fitted}
+    changed = [name for name in class_parameters if name not in weights or weights[name].shape != own[name].shape]
+    if changed or fresh_head:
+        logger.info("classes: %d parameters are new and random (%s)", len(class_parameters), _modules(sorted(changed)))
+        weights |= {name: own[name] for name in class_parameters}
+    _check(inside, weights, own)
     return {name: weights[name] for name in own}
 
 

@@ -97,7 +97,7 @@ def write_state_dict(
     """
     path = Path(path)
     check_suffix(path)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    tensors = apart(state_dict)
     with replacing(path) as temporary:
         if path.suffix == ".safetensors":
             from safetensors.torch import save_file
@@ -107,6 +107,18 @@ def write_state_dict(
             torch.save({wrapper: tensors, **({"metadata": dict(metadata)} if metadata else {})}, temporary)
         else:
             torch.save(tensors, temporary)
+
+
+def apart(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each in memory of its own: safetensors refuses two names for one (DINO's shared heads)."""
+    tensors: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in state_dict.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if place in taken else tensor
+        taken.add(place)
+    return tensors
 
 
 def check_suffix(path: Path) -> None:

@@ -71,6 +71,20 @@ def recognise(state_dict: Mapping[str, Tensor]) -> str | None:
     return match_variant(read_architecture(state_dict))
 
 
+def match_trunk(state_dict: Mapping[str, Tensor]) -> str | None:
+    """Name of the variant that a detector's or segmenter's trunk started from: its kernels may have been grown."""
+    seen = read_architecture(state_dict)
+    found = match_variant(seen)
+    if found is not None:
+        return found
+    alike = [name for name, row in VARIANTS.items() if _small(row) == _small(seen)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _small(config: FocalNetConfig) -> FocalNetConfig:
+    return _visible(config.replace(focal_windows=3, focal_factor=2))
+
+
 def _visible(config: FocalNetConfig) -> FocalNetConfig:
     return config.replace(
         use_postln=False,

@@ -22,6 +22,7 @@ from torch import Tensor
 from focalnet.errors import UserError
 from focalnet.variants import get_variant
 from focalnet.weights.adapt import CLASSES_1K
+from focalnet.weights.dense import DenseLayout, find_layout
 from focalnet.weights.files import SUFFIXES, Checkpoint, read_checkpoint
 from focalnet.weights.foreign import read_folder_config
 from focalnet.weights.hub import (
@@ -36,8 +37,9 @@ from focalnet.weights.hub import (
     imagenet_classes,
     released_as,
 )
+from focalnet.weights.labels import published
 from focalnet.weights.layouts import convert_state_dict, stored_use_postln
-from focalnet.weights.recognise import recognise
+from focalnet.weights.recognise import match_trunk, read_architecture, recognise
 from focalnet.weights.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -56,10 +58,12 @@ class Located:
     Attributes:
         path: the file.
         spec: its network, where something beside the file tells it.
+        entry: the released file that it is, of a detector.
     """
 
     path: Path
     spec: ModelSpec | None = None
+    entry: WeightsEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -67,22 +71,30 @@ class Weights:
     """Weights ready to be adapted.
 
     Attributes:
-        state_dict: in the official layout.
+        state_dict: in the official layout; of a detector or segmenter, under our names.
         spec: the network that they are of.
         use_postln: where the block norms stand, if something tells it; None if only the shapes were seen.
+        trunk_prefix: what the backbone's names begin with.
     """
 
     state_dict: dict[str, Tensor]
     spec: ModelSpec
     use_postln: bool | None
+    trunk_prefix: str = ""
+
+    def trunk(self) -> dict[str, Tensor]:
+        """The backbone's tensors in the official layout (of a classifier, with its head)."""
+        prefix = self.trunk_prefix
+        return {name.removeprefix(prefix): t for name, t in self.state_dict.items() if name.startswith(prefix)}
 
 
-def resolve(weights: str | Path, variant: str | None = None) -> Located:
+def resolve(weights: str | Path, variant: str | None = None, *, head: str = "classifier") -> Located:
     """Find a weight file, downloading it where needed.
 
     Args:
         weights: what the module's text lists.
         variant: the model's name, for "official", "timm" and "transformers".
+        head: what stands on the trunk; where no such file was released, the classifier's is found.
 
     Raises:
         UserError: nothing is found; the message says what was looked for.
@@ -91,7 +103,7 @@ def resolve(weights: str | Path, variant: str | None = None) -> Located:
     if text.lower() in SOURCES:
         if variant is None:
             raise UserError(f"weights={text!r} needs the name of a model, for example 'focalnet_tiny_lrf'.")
-        return _released(find(variant, text))
+        return _released(_released_for(variant, text, head))
     path = Path(text).expanduser()
     if path.is_dir():
         return _in_folder(path, path.name)
@@ -114,8 +126,19 @@ def resolve(weights: str | Path, variant: str | None = None) -> Located:
     )
 
 
+def _released_for(variant: str, source: str, head: str) -> WeightsEntry:
+    for entry in ENTRIES.values():
+        if (entry.variant, entry.source, entry.head, entry.unreachable) == (variant, source.lower(), head, None):
+            return entry
+    if head not in ("classifier", "backbone"):
+        logger.info("%s: no file of this head can be downloaded; the backbone starts from classification", head)
+    return find(variant, source)
+
+
 def _released(entry: WeightsEntry) -> Located:
     path = download(entry)
+    if entry.head != "classifier":
+        return Located(path, entry=entry)
     _say_what_is_unsettled(entry.spec)
     return Located(path, entry.spec)
 
@@ -140,18 +163,22 @@ def _in_folder(folder: Path, origin: str) -> Located:
     return Located(weights, read_folder_config(folder, origin) if has_config else None)
 
 
-def load(weights: str | Path, variant: str | None = None) -> Weights:
+def load(weights: str | Path, variant: str | None = None, *, head: str = "classifier") -> Weights:
     """Find, read and rename weights.
 
     Args:
         weights: what the module's text lists.
         variant: the model's name, where it is known.
+        head: what stands on the model's trunk.
 
     Raises:
         UserError: they are not found, damaged, no FocalNet's, or of an unknown variant and `variant` is not given.
     """
-    located = resolve(weights, variant)
+    located = resolve(weights, variant, head=head)
     checkpoint = read_checkpoint(located.path)
+    dense = find_layout(checkpoint.state_dict)
+    if dense is not None:
+        return _load_dense(dense, located, checkpoint, variant)
     told = stored_use_postln(checkpoint.state_dict)
     official = convert_state_dict(checkpoint.state_dict, to="official")
     spec = located.spec or read_spec(checkpoint)
@@ -163,6 +190,34 @@ def load(weights: str | Path, variant: str | None = None) -> Weights:
             f"build the model with use_postln={told} and give the file itself as weights=."
         )
     return Weights(official, spec, spec.architecture.use_postln)
+
+
+def _load_dense(layout: DenseLayout, located: Located, checkpoint: Checkpoint, variant: str | None) -> Weights:
+    weights = layout.read(checkpoint.state_dict)
+    spec = located.spec or read_spec(checkpoint)
+    prefix = layout.trunk_prefix
+    if spec is None or spec.head != layout.head:
+        facts = layout.facts(weights)
+        trunk = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+        name = match_trunk(trunk) or variant
+        if name is None:
+            raise UserError(f"{located.path} fits no known variant; name the model, with what was changed.")
+        seen = read_architecture(trunk)
+        spec = ModelSpec(
+            variant=name,
+            architecture=get_variant(name).replace(
+                focal_levels=seen.focal_levels, focal_windows=seen.focal_windows, **facts.overrides
+            ),
+            head=layout.head,
+            head_options=facts.head_options,
+            num_classes=facts.num_classes,
+            **published(layout.head, facts.num_classes),
+            preprocessing=facts.preprocessing,
+            licence=located.entry.licence if located.entry else None,
+            source=located.entry.url if located.entry else located.path.name,
+        )
+        _say_what_is_unsettled(spec)
+    return Weights(weights, spec, spec.architecture.use_postln, prefix)
 
 
 def read_spec(checkpoint: Checkpoint) -> ModelSpec | None:

@@ -22,20 +22,34 @@ Interpolation = Literal["bilinear", "bicubic"]
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """How a picture becomes the input of a network: resize the shorter side to `input_size / crop_pct`, crop the
-    centre to `input_size`, scale to [0, 1], subtract `mean`, divide by `std`."""
+    centre to `input_size`, scale to [0, 1], subtract `mean`, divide by `std`.
+
+    Detectors and segmenters see the whole picture: with `long_side`, nothing is cropped, and the shorter side becomes
+    `input_size` unless the longer one would then pass `long_side`.
+    """
 
     input_size: int = 224
-    """Side of the square crop, in pixels."""
+    """Side of the square crop, or the shorter side of a whole picture, in pixels."""
+    long_side: int | None = None
+    """Most pixels of the longer side of a whole picture; None crops."""
     crop_pct: float = 0.875
     """Crop over resized side; 0.875 in the official evaluation, 0.9 in timm."""
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
+    def __post_init__(self) -> None:
+        if self.long_side is not None and self.long_side < self.input_size:
+            raise UserError(f"the longer side, {self.long_side}, is below the shorter one, {self.input_size}.")
+
     @property
     def resize(self) -> int:
         """The shorter side after the resize, in pixels; 256 for an official 224 model."""
         return int(self.input_size / self.crop_pct)
+
+
+WHOLE_PICTURE = Preprocessing(input_size=800, long_side=1333, crop_pct=1.0, interpolation="bilinear")
+"""What the published detectors see."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +62,16 @@ class ModelSpec:
     """The architecture, with whatever was overridden."""
     head: str = "classifier"
     """What stands on the trunk; "backbone" for bare feature maps."""
+    head_options: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the head's class; what is not here has the class's default. JSON can hold them."""
     num_classes: int = 1000
     classes: tuple[str, ...] | None = None
     """Class names in the order of the logits, where known."""
+    things: tuple[bool, ...] | None = None
+    """For each class of a panoptic network, whether its objects are counted (things) or not (stuff)."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    task: str | None = None
+    """What it was trained for, where the head does not tell it: "segment" or "panoptic"."""
     licence: str | None = None
     """Licence of the weights, where known."""
     source: str | None = None
@@ -80,6 +100,7 @@ class ModelSpec:
         for name in preprocessing.keys() & {"mean", "std"}:
             preprocessing[name] = tuple(preprocessing[name])
         values["preprocessing"] = Preprocessing(**preprocessing)
-        if values.get("classes") is not None:
-            values["classes"] = tuple(values["classes"])
+        for name in ("classes", "things"):
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
         return cls(**values)

@@ -1,37 +1,12 @@
-"""Named recipes: what the paper trained with, and what we train with. Each says what it costs and should give.
+"""Classification: the digits, fine-tuning, and what the paper trained with.
 
-A recipe is a function from the name of a variant to a `Recipe`: the options of task and training that it sets. The
-command line shows them as the defaults of `focalnet train --recipe NAME`, so every one of them can be overridden.
 The numbers are those of the paper's Tables 18 and 19 where the paper and the code agree; where they do not (alpha of
 cutmix: 0.8 in the paper, 1.0 in the code) the code's.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from focalnet.errors import unknown
+from focalnet.engine.recipes.base import Recipe
 from focalnet.models.catalogue import PUBLISHED_TOP1
 from focalnet.variants import get_variant
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Options of a run, with their provenance."""
-
-    name: str
-    summary: str
-    """What it is for, one sentence."""
-    command: str
-    """A command that uses it."""
-    cost: str
-    """What it takes."""
-    result: str
-    """What it should give, and who says so."""
-    task: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the task that it sets."""
-    train: Mapping[str, Any] = field(default_factory=dict)
-    """Options of `TrainConfig` that it sets."""
 
 
 def digits(model: str) -> Recipe:
@@ -111,19 +86,3 @@ def imagenet1k_from_22k(model: str) -> Recipe:
         train={"epochs": 30, "batch_size": 1024, "lr": 3e-5, "min_lr": 5e-6, "warmup_epochs": 0, "weight_decay": 1e-8,
                "workers": 8},
     )  # fmt: skip
-
-
-RECIPES: Mapping[str, Callable[[str], Recipe]] = {
-    function.__name__: function for function in (digits, finetune, imagenet1k, imagenet22k, imagenet1k_from_22k)
-}
-
-
-def get_recipe(name: str, model: str) -> Recipe:
-    """The recipe called `name`, for the variant `model`.
-
-    Raises:
-        UserError: there is none; the message suggests the nearest names.
-    """
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    return RECIPES[name](model)

@@ -1,0 +1,255 @@
+"""Scenes to input tensors, for evaluation and for training, and their batches.
+
+    evaluation   resize the whole picture (`Preprocessing`), normalise
+    training     flip; resize, crop or pad, of one of four kinds; colours; normalise
+
+    whole        the shorter side becomes one of several scales
+    detr         that, or, in half of the draws, first another resize and a random crop (DETR; D3, D4)
+    square       large-scale jitter: resize by a random factor, cut or pad to a fixed square (LSJ; D5)
+    window       resize by a random factor, cut a square in which no class has more than 3/4 of the pixels (F4.1)
+
+Lengths are given in proportion to `Preprocessing.input_size`, so that a recipe for 800 pixels serves a small demo too.
+Boxes and masks stay in step (`scene_views.py`). Objects of which a cut leaves less than a pixel, or none of the mask,
+are removed.
+
+What differs from the originals: one rule of rounding sizes (mmdetection's, to the nearest pixel) and one antialiased
+bilinear resize of 8-bit pixels (Pillow's) for all; mmdetection's is not antialiased, the same when enlarging.
+
+All randomness comes from torch's global generator: a seed before the call fixes the result.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as V
+
+from focalnet.data.scene_views import View, crop, draw, flip, photometric, resize, resize_image, sane, start
+from focalnet.data.scenes import IGNORE, Scene
+from focalnet.errors import UserError
+from focalnet.weights.spec import Preprocessing
+
+Example = tuple[Tensor, dict[str, Any]]
+"""An image (3, H, W), float32, normalised, and its target."""
+SceneTransform = Callable[[Scene], Example]
+
+LONGEST = 16
+"""Most that a side may be longer than the shorter one should be, where `long_side` says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneAugmentation:
+    """How training scenes are varied. Lengths are in proportion to `Preprocessing.input_size`.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    kind: Literal["whole", "detr", "square", "window"] = "whole"
+    """What is cut; see the table on top of this module."""
+    hflip: float = 0.5
+    """Probability of a flip from left to right."""
+    scales: tuple[float, ...] = (1.0,)
+    """"whole", "detr": the shorter side is one of these, unless the longer one would pass `long_side`."""
+    first_scales: tuple[float, ...] = (0.5, 0.625, 0.75)
+    """"detr": the shorter side before the crop is one of these."""
+    crop: tuple[float, float] = (0.48, 0.75)
+    """"detr": least and most of each side of the crop."""
+    jitter: tuple[float, float] = (0.1, 2.0)
+    """"square", "window": least and most factor of the resize."""
+    side: float = 1.0
+    """"square", "window": side of the square."""
+    most_of_one: float = 0.75
+    """"window": most of the labelled pixels that one class may have; given up after 10 draws."""
+    light: float = 0.0
+    """Strength of the change of brightness and contrast; 1 is the usual one (SSD)."""
+    colour: float = 0.0
+    """Strength of the change of saturation and hue, likewise."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("hflip", 1), ("most_of_one", 1), ("light", 1), ("colour", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise UserError(f"SceneAugmentation has {name}={getattr(self, name)}; give a number from 0 to {most}.")
+        for name in ("scales", "first_scales", "crop", "jitter"):
+            values = getattr(self, name)
+            if not values or min(values) <= 0 or (name in ("crop", "jitter") and values[0] > values[1]):
+                raise UserError(f"SceneAugmentation has {name}={values}; give numbers above 0, the least one first.")
+        if self.side <= 0:
+            raise UserError(f"SceneAugmentation has side={self.side}; give a number above 0.")
+
+
+def _steps(least: int, most: int, unit: int) -> tuple[float, ...]:
+    return tuple(side / unit for side in range(least, most + 1, 32))
+
+
+AUGMENTATIONS = {
+    "none": SceneAugmentation(hflip=0.0),
+    "light": SceneAugmentation(scales=(0.8, 0.9, 1.0)),
+    "detr": SceneAugmentation(kind="detr", scales=_steps(480, 800, 800)),
+    "hres": SceneAugmentation(
+        kind="detr", scales=_steps(480, 1200, 1200), first_scales=(1 / 3, 5 / 12, 1 / 2), crop=(0.32, 0.5)
+    ),
+    "lsj": SceneAugmentation(kind="square", side=1.28),
+    "semantic": SceneAugmentation(kind="window", jitter=(0.5, 2.0), light=1.0, colour=1.0),
+    "digit_scenes": SceneAugmentation(kind="square", hflip=0.0, jitter=(1.0, 1.25), light=0.5),
+}
+"""By name: "hres" is "detr" for an input of 1200 pixels (480 to 1200, 2000 the longer side), "lsj" cuts 1024 for 800;
+"digit_scenes" enlarges and shifts, and never flips, as digits are not symmetric."""
+
+
+def eval_scene_transform(preprocessing: Preprocessing) -> SceneTransform:
+    """The evaluation: a scene to its image (3, H, W), float32, and {"size": (H, W)}.
+
+    What is measured against is the scene itself, in pixels of the original picture.
+    """
+
+    def transform(scene: Scene) -> Example:
+        image = V.pil_to_tensor(scene.image)
+        size = whole_size((image.shape[1], image.shape[2]), preprocessing, 1.0)
+        return _normalise(resize_image(image, size, preprocessing), preprocessing), {"size": size}
+
+    return transform
+
+
+def train_scene_transform(preprocessing: Preprocessing, augmentation: SceneAugmentation) -> SceneTransform:
+    """Augmentation for training: a scene to its image (3, H, W), float32, and its target.
+
+    The target has `boxes` (N, 4) in pixels of the image, `labels` (N,), `size`: the (height, width) of what is picture
+    (the image may be padded on the right and at the bottom), and where the scene has them `masks` (N, H, W), bool, and
+    `semantic` (H, W), uint8, 255 in the padding. Crowds are left out.
+    """
+
+    def transform(scene: Scene) -> Example:
+        view = start(scene)
+        if augmentation.hflip and draw() < augmentation.hflip:
+            view = flip(view)
+        view = _GEOMETRY[augmentation.kind](view, preprocessing, augmentation)
+        view = sane(view)
+        if augmentation.light or augmentation.colour:
+            view = replace(view, image=photometric(view.image, augmentation.light, augmentation.colour))
+        target: dict[str, Any] = {"boxes": view.boxes, "labels": view.labels, "size": view.size}
+        if view.masks is not None:
+            target["masks"] = view.masks
+        if view.semantic is not None:
+            target["semantic"] = view.semantic
+        image = _normalise(view.image, preprocessing)
+        if augmentation.kind in ("square", "window"):
+            side = _length(augmentation.side, preprocessing)
+            return _padded(image, target, (side, side))
+        return image, target
+
+    return transform
+
+
+def collate_scenes(examples: Sequence[Example], divisor: int = 32) -> dict[str, Any]:
+    """A batch: pictures are padded with zeros, masks with False and labels per pixel with 255, right and bottom.
+
+    Args:
+        examples: images (3, H, W) with their targets.
+        divisor: the padded height and width are multiples of it.
+
+    Returns:
+        images (B, 3, H, W), sizes (B, 2), the height and width of what is picture, and targets, one dict per picture.
+    """
+    height, width = (
+        -(-max(image.shape[axis] for image, _ in examples) // divisor) * divisor for axis in (1, 2)
+    )  # fmt: skip
+    padded = [_padded(image, target, (height, width)) for image, target in examples]
+    return {
+        "images": torch.stack([image for image, _ in padded]),
+        "sizes": torch.tensor([target["size"] for _, target in padded]),
+        "targets": [target for _, target in padded],
+    }
+
+
+def whole_size(size: tuple[int, int], preprocessing: Preprocessing, scale: float) -> tuple[int, int]:
+    """(height, width) of a whole picture of `size`, its shorter side `scale` times `input_size`."""
+    short = scale * preprocessing.input_size
+    long = preprocessing.long_side or LONGEST * short
+    return _scaled(size, min(round(short) / min(size), long / max(size)))
+
+
+def _scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    height, width = (max(1, int(side * factor + 0.5)) for side in size)
+    return height, width
+
+
+def _length(share: float, preprocessing: Preprocessing) -> int:
+    return max(1, round(share * preprocessing.input_size))
+
+
+def _draw_int(low: int, high: int) -> int:
+    """A whole number from `low` to `high`, both included."""
+    return int(torch.randint(low, high + 1, ()))
+
+
+def _pick(values: Sequence[float]) -> float:
+    return values[_draw_int(0, len(values) - 1)]
+
+
+# --- kinds of geometry
+
+
+def _whole(view: View, preprocessing: Preprocessing, how: SceneAugmentation) -> View:
+    return resize(view, whole_size(view.size, preprocessing, _pick(how.scales)), preprocessing)
+
+
+def _detr(view: View, preprocessing: Preprocessing, how: SceneAugmentation) -> View:
+    if draw() < 0.5:
+        first = _length(_pick(how.first_scales), preprocessing)
+        size = _scaled(view.size, min(first / min(view.size), LONGEST * first / max(view.size)))
+        view = resize(view, size, preprocessing)
+        least, most = (_length(share, preprocessing) for share in how.crop)
+        height, width = (_draw_int(min(least, side), min(most, side)) for side in view.size)
+        view = crop(view, *_place(view.size, (height, width)), (height, width))
+    return _whole(view, preprocessing, how)
+
+
+def _square(view: View, preprocessing: Preprocessing, how: SceneAugmentation) -> View:
+    side = _length(how.side, preprocessing)
+    factor = draw(*how.jitter) * side / max(view.size)  # of the resize that makes the longer side fit
+    view = resize(view, _scaled(view.size, factor), preprocessing)
+    return crop(view, *_place(view.size, (side, side)), (side, side))
+
+
+def _window(view: View, preprocessing: Preprocessing, how: SceneAugmentation) -> View:
+    factor = draw(*how.jitter)
+    short, long = preprocessing.input_size, preprocessing.long_side or LONGEST * preprocessing.input_size
+    size = _scaled(view.size, factor * min(short / min(view.size), long / max(view.size)))
+    view, side = resize(view, size, preprocessing), _length(how.side, preprocessing)
+    top, left = _place(view.size, (side, side))
+    for _ in range(10):
+        if view.semantic is None:
+            break
+        labels = view.semantic[top : top + side, left : left + side]
+        counts = labels[labels != IGNORE].unique(return_counts=True)[1]
+        if len(counts) > 1 and counts.max() < how.most_of_one * counts.sum():
+            break
+        top, left = _place(view.size, (side, side))
+    return crop(view, top, left, (side, side))
+
+
+_GEOMETRY = {"whole": _whole, "detr": _detr, "square": _square, "window": _window}
+
+
+def _place(size: tuple[int, int], cut: tuple[int, int]) -> tuple[int, int]:
+    return _draw_int(0, max(size[0] - cut[0], 0)), _draw_int(0, max(size[1] - cut[1], 0))
+
+
+def _normalise(image: Tensor, preprocessing: Preprocessing) -> Tensor:
+    return V.normalize_image(image.float() / 255, list(preprocessing.mean), list(preprocessing.std))
+
+
+def _padded(image: Tensor, target: dict[str, Any], size: tuple[int, int]) -> Example:
+    pad = (0, size[1] - image.shape[2], 0, size[0] - image.shape[1])
+    if not any(pad):
+        return image, target
+    target = dict(target)
+    if "masks" in target:
+        target["masks"] = F.pad(target["masks"], pad)
+    if "semantic" in target:
+        target["semantic"] = F.pad(target["semantic"], pad, value=IGNORE)
+    return F.pad(image, pad), target

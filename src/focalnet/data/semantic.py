@@ -1,0 +1,281 @@
+"""Pictures with a PNG mask each: a class per pixel.
+
+    ADE20K       images/training + annotations/training, images/validation + annotations/validation; 150 classes;
+                 0 is none (255 here), id i is class i - 1
+    Cityscapes   leftImg8bit/train + gtFine/train and val; the ids of *_labelTrainIds.png, or those of *_labelIds.png
+                 mapped to the 19 classes that are scored, everything else 255
+    folders      images/train + masks/train, or train/images + train/masks, and val likewise; or images/ + masks/,
+                 split here. "annotations" and "labels" are other names for masks. classes.txt lists the class names,
+                 one per line: line 1 is id 0
+
+A mask holds ids: grey, palette (its index is the id, whatever the colours), 16-bit or 1-bit. 255 is not learned and
+not scored. Refused: colours instead of ids, and masks of 0 and 255 alone where there are two classes, which are black
+and white and not ids. Ids without a class become 255. All masks are compared with their pictures in size; what they
+hold is looked at in some masks of each side when the data is opened, and in every mask when it is read.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from focalnet.data.images import EXTENSIONS, BadImageError, load_image
+from focalnet.data.labelled import choose_splits, preview
+from focalnet.data.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
+from focalnet.data.scenes import IGNORE, Complaints, Scene, Side
+from focalnet.errors import UserError
+
+log = logging.getLogger(__name__)
+
+LOOKED_AT = 50
+"""Masks of each side whose ids are looked at when the data is opened."""
+MASK_FOLDERS = ("masks", "annotations", "labels")
+ROTATED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+
+
+class Pair(NamedTuple):
+    """A picture and its mask."""
+
+    path: str
+    mask: str
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Reads pictures with masks; `where` is a `Pair`.
+
+    Attributes:
+        table: (T,), uint8, the class of each id; an id from T on has none.
+        known: (T,), bool, whether an id means something, be it "ignore".
+    """
+
+    table: np.ndarray
+    known: np.ndarray
+
+    def name(self, where: Pair) -> str:
+        return where.path
+
+    def read(self, where: Pair) -> Scene:
+        image = load_image(where.path)
+        ids = read_mask(where.mask)
+        if ids.shape != (image.height, image.width):
+            height, width = ids.shape
+            raise BadImageError(
+                f"{where.path} is {image.width} x {image.height} pixels, its mask {where.mask} {width} x {height}."
+            )
+        labels = np.where(ids < len(self.table), self.table[np.minimum(ids, len(self.table) - 1)], IGNORE)
+        none = torch.zeros(0)
+        return Scene(
+            image=image,
+            path=where.path,
+            boxes=none.reshape(0, 4),
+            labels=none.long(),
+            masks=None,
+            crowd=none.bool(),
+            area=none,
+            semantic=torch.from_numpy(labels.astype(np.uint8)),
+            image_id=Path(where.path).stem,
+        )
+
+    def strange(self, ids: np.ndarray) -> list[int]:
+        """The ids that mean nothing."""
+        return [i for i in np.unique(ids).tolist() if i >= len(self.known) or not self.known[i]]
+
+
+def read_mask(path: str) -> np.ndarray:
+    """The ids of a mask: (H, W), int64.
+
+    Raises:
+        BadImageError: it is missing, broken, or has colours instead of ids.
+    """
+    try:
+        with Image.open(path) as mask:
+            if mask.mode in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
+                return np.asarray(mask).astype(np.int64)
+            pixels = np.asarray(mask.convert("RGB")).astype(np.int64)
+    except Exception as error:  # a decoder fed with garbage may raise anything
+        raise BadImageError(f"The mask {path} cannot be read ({error}): replace or remove it.") from error
+    if (pixels != pixels[..., :1]).any():
+        raise BadImageError(
+            f"The mask {path} has colours, not ids: write a PNG whose grey value or palette index is the class."
+        )
+    return pixels[..., 0]
+
+
+def open_masks(root: Path, complaints: Complaints) -> tuple[Side, Side | None]:
+    """Open a folder of pictures and masks; see the table on top of this module.
+
+    Args:
+        root: an existing folder.
+        complaints: takes in what is wrong.
+
+    Returns:
+        the training side, and the validation side if there is one.
+
+    Raises:
+        UserError: none of the layouts, no list of classes, no pairs, or masks that hold no ids.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root.absolute()} is a file; give a folder of pictures and masks.")
+    if (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir():
+        return _cityscapes(root, complaints)
+    layout = _layout(root)
+    if not layout:
+        raise UserError(
+            f"{root.absolute()} has no images/ beside masks/, no train/ with these two, and is neither ADE20K "
+            f"(images/training, annotations/training) nor Cityscapes (leftImg8bit, gtFine): arrange it like one."
+        )
+    if "training" in layout and (root / "annotations").is_dir() and not (root / "classes.txt").exists():
+        classes = ADE20K_CLASSES
+        table = np.concatenate(([IGNORE], np.arange(len(classes)))).astype(np.uint8)
+        reader = MaskFiles(table, np.ones(len(table), bool))
+    else:
+        classes = _class_list(root)
+        reader = _plain(len(classes))
+    splits = {name.replace("training", "train"): folders for name, folders in layout.items()}
+    train, val = choose_splits(splits)
+    if train is None and len(splits) > 1:
+        raise UserError(f"{root.absolute()} has {', '.join(splits)} but no train: add it, or give one of them.")
+    chosen = [next(iter(splits)) if train is None else train, *([] if train is None or val is None else [val])]
+    sides = [_side(_pairs(*splits[name], complaints), reader, classes, complaints) for name in chosen]
+    return sides[0], sides[1] if len(sides) > 1 else None
+
+
+def _layout(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Folders of pictures and masks, by split; "" where they are not split."""
+    for masks in MASK_FOLDERS:
+        if (root / "images").is_dir() and (root / masks).is_dir():
+            splits = sorted(folder.name for folder in (root / "images").iterdir() if folder.is_dir())
+            found = {name: (root / "images" / name, root / masks / name) for name in splits}
+            found = {name: pair for name, pair in found.items() if pair[1].is_dir()}
+            return found or {"": (root / "images", root / masks)}
+    found = {}
+    for folder in sorted(folder for folder in root.iterdir() if folder.is_dir()):
+        for masks in MASK_FOLDERS:
+            if (folder / "images").is_dir() and (folder / masks).is_dir():
+                found.setdefault(folder.name, (folder / "images", folder / masks))
+    return found
+
+
+def _class_list(root: Path) -> tuple[str, ...]:
+    path = root / "classes.txt"
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"{path.absolute()} cannot be read: write the class names there, one per line; line 1 is id 0."
+        ) from error
+    while lines and not lines[-1]:
+        lines.pop()
+    if not 2 <= len(lines) <= IGNORE:
+        raise UserError(f"{path.absolute()} has {len(lines)} classes; give 2 to {IGNORE}, one name per line.")
+    for number, name in enumerate(lines, 1):
+        if not name or name in lines[: number - 1]:
+            raise UserError(f"{path.absolute()} line {number} {'repeats ' + name if name else 'is empty'}: mend it.")
+    return tuple(lines)
+
+
+def _plain(classes: int) -> MaskFiles:
+    table = np.full(256, IGNORE, np.uint8)
+    table[:classes] = np.arange(classes)
+    known = np.arange(256) < classes
+    known[IGNORE] = True
+    return MaskFiles(table, known)
+
+
+def _cityscapes(root: Path, complaints: Complaints) -> tuple[Side, Side | None]:
+    def open_split(split: str) -> Side:
+        ids = {path.name.removesuffix("_gtFine_labelTrainIds.png"): path for path in
+               (root / "gtFine" / split).rglob("*_gtFine_labelTrainIds.png")}  # fmt: skip
+        reader = _plain(len(CITYSCAPES_CLASSES))
+        if not ids:
+            ids = {path.name.removesuffix("_gtFine_labelIds.png"): path for path in
+                   (root / "gtFine" / split).rglob("*_gtFine_labelIds.png")}  # fmt: skip
+            table = np.full(34, IGNORE, np.uint8)
+            table[list(CITYSCAPES_IDS)] = np.arange(len(CITYSCAPES_CLASSES))
+            reader = MaskFiles(table, np.ones(len(table), bool))
+        pictures = {path.name.removesuffix("_leftImg8bit.png"): path for path in
+                    (root / "leftImg8bit" / split).rglob("*_leftImg8bit.png")}  # fmt: skip
+        pairs = _match(pictures, ids, str(root / "leftImg8bit" / split), complaints)
+        return _side(pairs, reader, CITYSCAPES_CLASSES, complaints)
+
+    val = open_split("val") if (root / "leftImg8bit" / "val").is_dir() else None
+    return open_split("train"), val
+
+
+def _pairs(pictures: Path, masks: Path, complaints: Complaints) -> list[Pair]:
+    def find(folder: Path, wanted: Callable[[Path], bool]) -> dict[str, Path]:
+        files = (path for path in sorted(folder.rglob("*")) if wanted(path) and not path.name.startswith("."))
+        return {str(path.relative_to(folder).with_suffix("")): path for path in files}
+
+    found = find(pictures, lambda path: path.suffix.lower() in EXTENSIONS)
+    return _match(found, find(masks, lambda path: path.suffix.lower() == ".png"), str(pictures), complaints)
+
+
+def _match(pictures: dict[str, Path], masks: dict[str, Path], place: str, complaints: Complaints) -> list[Pair]:
+    for name in sorted(pictures.keys() - masks.keys()):
+        complaints.add("pictures without a mask, left out", str(pictures[name]))
+    for name in sorted(masks.keys() - pictures.keys()):
+        complaints.add("masks without a picture, left out", str(masks[name]))
+    pairs = [Pair(str(pictures[name]), str(masks[name])) for name in sorted(pictures.keys() & masks.keys())]
+    if not pairs:
+        raise UserError(
+            f"No picture in {place} has a PNG mask of its name ({len(pictures)} pictures, {len(masks)} masks): "
+            f"call them alike, as a/x.jpg and a/x.png."
+        )
+    return pairs
+
+
+def _side(pairs: list[Pair], reader: MaskFiles, classes: tuple[str, ...], complaints: Complaints) -> Side:
+    kept: list[Pair] = []
+    sizes: list[tuple[int, int]] = []
+    for pair in pairs:
+        picture, mask = _size(pair.path), _size(pair.mask)
+        if picture and mask and picture != mask:
+            example = f"{pair.mask}, {mask[1]} x {mask[0]} not {picture[1]} x {picture[0]}"
+            complaints.add("masks of another size than their pictures, both left out", example)
+        else:  # files that cannot be opened are met when they are read
+            kept.append(pair)
+            sizes.append(picture or mask or (1, 1))
+    if not kept:
+        raise UserError(f"None of the {len(pairs)} masks has the size of its picture; the first is {pairs[0].mask}.")
+    _look(kept[:: max(1, len(kept) // LOOKED_AT)], reader, len(classes), complaints)
+    return Side(reader, kept, classes, (False,) * len(classes), sizes)
+
+
+def _size(path: str) -> tuple[int, int] | None:
+    """(height, width) from the head of a file, upright; None where there is none."""
+    try:
+        with Image.open(path) as image:
+            rotated = image.getexif().get(0x0112) in ROTATED
+            return (image.width, image.height) if rotated else (image.height, image.width)
+    except Exception:  # whatever it is, reading the picture tells it
+        return None
+
+
+def _look(pairs: Sequence[Pair], reader: MaskFiles, classes: int, complaints: Complaints) -> None:
+    """Look at the ids of some masks: colours are refused, unknown ids counted, black and white refused."""
+    seen: set[int] = set()
+    for pair in pairs:
+        try:
+            ids = read_mask(pair.mask)
+        except BadImageError as error:
+            if "colours" in str(error):
+                raise
+            continue
+        seen |= set(np.unique(ids).tolist())
+        if strange := reader.strange(ids):
+            kind = f"masks with ids that have no class ({len(pairs)} looked at), such pixels ignored"
+            complaints.add(kind, f"{pair.mask}, {preview([str(i) for i in strange])}")
+    if seen == {0, IGNORE} and classes == 2:
+        raise UserError(
+            f"The masks beside {os.path.dirname(pairs[0].path)} hold 0 and 255 only, and 255 means not scored: write "
+            f"1 for the second class."
+        )

@@ -1,0 +1,323 @@
+"""Average precision of boxes and masks, as the COCO evaluation defines it.
+
+For each class and each IoU threshold t in 0.50, 0.55 ... 0.95, detections are taken from the surest down, at most 100
+of a class and picture. One is right if it overlaps a yet unmatched object of its class by IoU >= t, wrong if not:
+
+    precision(r) = the highest right / (right + wrong) at any recall >= r
+    AP           = mean over t, over r in 0, 0.01 ... 1, and over classes
+    AR           = mean over t and over classes of the recall reached
+
+What belongs to neither side is ignored: a detection inside a crowd (its overlap is then the intersection over its own
+area), and for the small (area < 32²), medium and large (> 96²) rows objects and unmatched detections of another area.
+
+The counting is faster-coco-eval's, on annotations built in memory; the figures equal those of pycocotools on the JSON
+of `results`. Choices:
+
+    area of an object      `area`, which COCO gives by the mask, for boxes too; else that of its mask, else of its box
+    area of a detection    of its box when boxes are measured, of its mask when masks are
+    ties in the score      the order of the detections within a picture, then the number of the picture
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from focalnet.errors import MissingExtraError, UserError
+from focalnet.metrics import gathered
+
+Kind = Literal["box", "mask"]
+
+FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
+           "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")  # fmt: skip
+"""The official table, in its order."""
+
+
+class Found(Protocol):
+    """What a detector found in one picture; `focalnet.models.dense.Detections` is one.
+
+    Attributes:
+        boxes: (N, 4), x1 y1 x2 y2 in pixels of the original picture.
+        scores: (N,).
+        labels: (N,), from 0.
+        masks: (N, H, W), bool, or None.
+    """
+
+    @property
+    def boxes(self) -> Tensor: ...
+    @property
+    def scores(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def masks(self) -> Tensor | None: ...
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One picture, small enough to send: boxes are x y w h, masks are run lengths."""
+
+    size: tuple[int, int]
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: list[dict[str, Any]] | None
+    true_boxes: np.ndarray
+    true_labels: np.ndarray
+    true_masks: list[dict[str, Any]] | None
+    crowd: np.ndarray
+    area: np.ndarray
+
+
+class AveragePrecision:
+    """AP and AR of boxes, and of masks.
+
+    Args:
+        classes: names in the order of the labels.
+        masks: measure masks too; detections and truth must then bring them.
+        category_ids: numbers of the classes in `results`; by default the label plus 1.
+
+    Raises:
+        MissingExtraError: faster-coco-eval is not installed.
+    """
+
+    def __init__(self, classes: Sequence[str], *, masks: bool, category_ids: Sequence[int] | None = None) -> None:
+        _coco()
+        self.classes = tuple(classes)
+        self.kinds: tuple[Kind, ...] = ("box", "mask") if masks else ("box",)
+        self.category_ids = tuple(category_ids or range(1, len(classes) + 1))
+        assert len(self.category_ids) == len(self.classes)
+        self._pictures: dict[int, _Picture] = {}
+        self._measured: dict[Kind, Any] | None = None
+        self._all: dict[int, _Picture] = {}
+
+    def update(
+        self,
+        image_id: int,
+        detections: Found,
+        *,
+        boxes: Tensor,
+        labels: Tensor,
+        size: tuple[int, int],
+        masks: Tensor | None = None,
+        crowd: Tensor | None = None,
+        area: Tensor | None = None,
+    ) -> None:
+        """Take in one picture. A picture whose number came before, in whichever process, is left out.
+
+        Args:
+            image_id: the picture's number.
+            detections: what was found, in pixels of the original picture.
+            boxes: the truth, (M, 4), x1 y1 x2 y2 in the same pixels.
+            labels: (M,), from 0.
+            size: height and width of the picture.
+            masks: (M, H, W), bool; needed where masks are measured.
+            crowd: (M,), bool: the annotation covers a group; nothing by default.
+            area: (M,), in pixels, which sorts objects into small, medium and large.
+        """
+        found_masks, true_masks = None, None
+        if "mask" in self.kinds:
+            assert masks is not None, "the truth has no masks"
+            assert detections.masks is not None, "the detections have no masks"
+            assert masks.shape[-2:] == detections.masks.shape[-2:] == tuple(size)
+            found_masks, true_masks = run_lengths(detections.masks), run_lengths(masks)
+        found, truth = _corner_and_size(detections.boxes), _corner_and_size(boxes)
+        if area is None:
+            areas = truth[:, 2] * truth[:, 3] if masks is None else _array(masks.flatten(1).sum(1))
+        else:
+            areas = _array(area)
+        self._measured = None
+        self._pictures.setdefault(
+            int(image_id),
+            _Picture(
+                size=(int(size[0]), int(size[1])),
+                boxes=found,
+                scores=_array(detections.scores).astype(np.float64),
+                labels=_array(detections.labels).astype(np.int64),
+                masks=found_masks,
+                true_boxes=truth,
+                true_labels=_array(labels).astype(np.int64),
+                true_masks=true_masks,
+                crowd=np.zeros(len(truth), np.int64) if crowd is None else _array(crowd).astype(np.int64),
+                area=areas.astype(np.float64),
+            ),
+        )
+
+    def compute(self) -> dict[str, float]:
+        """`box_ap`, `box_ap50`, `box_ap75`, `box_ap_small` ... `box_ar100` ... `box_ar_large`, and `mask_` likewise.
+
+        0 to 1. A row for a size that no object has is absent.
+
+        Raises:
+            UserError: there is no object at all, or crowds alone.
+        """
+        figures = {}
+        for kind, evaluation in self._evaluate().items():
+            table = dict(zip(FIGURES, evaluation.stats.tolist(), strict=True))
+            if table["ap"] < 0:
+                raise UserError(
+                    f"None of the {len(self._all)} pictures holds an object that counts, so there is no average "
+                    "precision; measure on pictures with annotations that are not crowds."
+                )
+            figures |= {f"{kind}_{name}": value for name, value in table.items() if value >= 0}
+        return figures
+
+    def details(self) -> dict[str, Any]:
+        """What a report shows besides; JSON can hold it.
+
+        Returns:
+            `names` of the classes; `classes`, per class `box_ap`, `box_ap50`, ... and how many `objects`, `crowds` and
+            `detections` there are; `box` (and `mask`) with the curve at IoU 0.5: `recall` (101,), `precision` (101,),
+            the mean over the classes, and `by_class`, per class (101,). None stands for classes without objects.
+        """
+        evaluations, count = self._evaluate(), len(self.classes)
+        pictures = self._all.values()
+        truth = np.concatenate([picture.true_labels for picture in pictures] or [np.zeros(0, np.int64)])
+        crowd = np.concatenate([picture.crowd for picture in pictures] or [np.zeros(0, np.int64)]).astype(bool)
+        found = np.concatenate([picture.labels for picture in pictures] or [np.zeros(0, np.int64)])
+        rows: list[dict[str, Any]] = [{} for _ in self.classes]
+        curves: dict[str, Any] = {}
+        for kind, evaluation in evaluations.items():
+            precision = evaluation.eval["precision"][:, :, self._columns, 0, -1]  # threshold, recall, class
+            seen = precision[0, 0] >= 0
+            for index, row in enumerate(rows):
+                row[f"{kind}_ap"] = float(precision[:, :, index].mean()) if seen[index] else None
+                row[f"{kind}_ap50"] = float(precision[0, :, index].mean()) if seen[index] else None
+            at_half = precision[0].round(4)
+            curves[kind] = {
+                "recall": evaluation.params.recThrs.round(2).tolist(),
+                "precision": precision[0][:, seen].mean(1).round(4).tolist() if seen.any() else None,
+                "by_class": [at_half[:, index].tolist() if seen[index] else None for index in range(count)],
+            }
+        counts = {"objects": truth[~crowd], "crowds": truth[crowd], "detections": found}
+        for name, labels in counts.items():
+            for row, number in zip(rows, np.bincount(labels, minlength=count).tolist(), strict=True):
+                row[name] = number
+        return {"names": list(self.classes), "classes": rows, **curves}
+
+    def results(self, kind: Kind = "box") -> list[dict[str, Any]]:
+        """The detections of all processes as rows of the official results format, which JSON can hold.
+
+        Boxes and masks are two lists, as the official evaluation wants them: given both in one row, it would take the
+        areas of the boxes for those of the masks.
+
+        Args:
+            kind: "box" for rows with `bbox` (x y w h), "mask" for rows with `segmentation` (run lengths).
+        """
+        self._evaluate()
+        return self._rows(kind)
+
+    @property
+    def _columns(self) -> list[int]:
+        """The place of each class among the sorted category numbers."""
+        order = sorted(self.category_ids)
+        return [order.index(number) for number in self.category_ids]
+
+    def _evaluate(self) -> Mapping[Kind, Any]:
+        if self._measured is None:
+            merged: dict[int, _Picture] = {}
+            for pictures in gathered(self._pictures):
+                for image_id, picture in pictures.items():
+                    merged.setdefault(image_id, picture)
+            self._all = dict(sorted(merged.items()))
+            self._measured = {kind: self._evaluation(kind) for kind in self.kinds}
+        return self._measured
+
+    def _evaluation(self, kind: Kind) -> Any:
+        """A summarised evaluation of faster-coco-eval."""
+        coco, evaluator, coder = _coco()
+        images, objects = [], []
+        for image_id, picture in self._all.items():
+            images.append({"id": image_id, "height": picture.size[0], "width": picture.size[1]})
+            shapes = _shapes(kind, picture.true_boxes, picture.true_masks)
+            for label, shape, crowd, area in zip(
+                picture.true_labels.tolist(), shapes, picture.crowd.tolist(), picture.area.tolist(), strict=True
+            ):
+                place = {"id": len(objects) + 1, "image_id": image_id, "category_id": self.category_ids[label]}
+                objects.append({**place, **shape, "iscrowd": crowd, "area": area})
+        rows = [{**row, "id": number, "iscrowd": 0} for number, row in enumerate(self._rows(kind), 1)]
+        if kind == "box":
+            areas = [row["bbox"][2] * row["bbox"][3] for row in rows]
+        else:
+            areas = [int(coder.area(row["segmentation"])) for row in rows]
+        for row, area in zip(rows, areas, strict=True):
+            row["area"] = area
+        categories = [
+            {"id": number, "name": name} for number, name in zip(self.category_ids, self.classes, strict=True)
+        ]
+        shared = {"images": images, "categories": categories}
+        truth, found = coco({**shared, "annotations": objects}), coco({**shared, "annotations": rows})
+        evaluation = evaluator(truth, found, "bbox" if kind == "box" else "segm")
+        evaluation.run()
+        return evaluation
+
+    def _rows(self, kind: Kind) -> list[dict[str, Any]]:
+        return [
+            {"image_id": image_id, "category_id": self.category_ids[label], "score": score, **shape}
+            for image_id, picture in self._all.items()
+            for label, score, shape in zip(
+                picture.labels.tolist(),
+                picture.scores.tolist(),
+                _shapes(kind, picture.boxes, picture.masks),
+                strict=True,
+            )
+        ]
+
+
+def _coco() -> tuple[Any, Any, Any]:
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+        from faster_coco_eval.core import mask
+    except ImportError:
+        raise MissingExtraError("Measuring AP", "dense") from None
+    return COCO, COCOeval_faster, mask
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().to(torch.float32 if values.dtype == torch.bfloat16 else values.dtype).cpu().numpy()
+
+
+def _corner_and_size(boxes: Tensor) -> np.ndarray:
+    """(N, 4), x1 y1 x2 y2, as x y w h in double precision."""
+    corners = _array(boxes).astype(np.float64).reshape(-1, 4)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+
+
+def run_lengths(masks: Tensor) -> list[dict[str, Any]]:
+    """Masks as COCO's compressed run lengths, which go down the columns; JSON can hold them.
+
+    They are made from the places where a run begins, so that the pixels are never transposed: four times as fast as
+    an encoder that is handed columns.
+
+    Args:
+        masks: (N, H, W), bool.
+    """
+    if not len(masks):
+        return []
+    pixels = masks.detach().bool().cpu().numpy()
+    count, height, width = pixels.shape
+    begins = np.empty_like(pixels)
+    np.not_equal(pixels[:, 1:], pixels[:, :-1], out=begins[:, 1:])
+    begins[:, 0, 1:] = pixels[:, 0, 1:] != pixels[:, -1, :-1]
+    begins[:, 0, 0] = pixels[:, 0, 0]
+    mask, place = np.divmod(np.flatnonzero(begins), height * width)
+    y, x = np.divmod(place, width)
+    places = np.sort(mask * height * width + x * height + y)
+    firsts = np.arange(count) * height * width
+    _, _, coder = _coco()
+    encoded = []
+    for first, runs in zip(firsts, np.split(places, np.searchsorted(places, firsts[1:])), strict=True):
+        counts = np.diff(runs - first, prepend=0, append=height * width).tolist()
+        rle = coder.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+        encoded.append({"size": [height, width], "counts": rle["counts"].decode()})
+    return encoded
+
+
+def _shapes(kind: Kind, boxes: np.ndarray, masks: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    if kind == "box":
+        return [{"bbox": box} for box in boxes.tolist()]
+    assert masks is not None
+    return [{"segmentation": dict(mask)} for mask in masks]

@@ -1,0 +1,73 @@
+"""What detectors and segmenters have in common, so that tasks and weights need not know which one they hold.
+
+    model(images)                     raw outputs of a normalised batch (B, 3, H, W); nothing is resized
+    model(images, targets, sizes)     losses; their weighted sum is "loss"
+    model.detect(images, ...)         detectors: `Detections` in the pixels of the original pictures
+
+A batch of pictures of several sizes is padded with zeros on the right and at the bottom; `sizes` tells what is
+picture. The head ignores the rest; the backbone cannot: its global context is a mean over the padded map, so a picture
+scores a little otherwise in a batch than alone. Evaluation therefore takes one picture at a time by default.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from focalnet.backbone import FocalNet
+from focalnet.weights.spec import ModelSpec
+
+Target = dict[str, Tensor]
+"""The truth of one picture: `boxes` (N, 4) as x1 y1 x2 y2 in pixels of the input, `labels` (N,) from 0, and where the
+head needs them `masks` (N, H, W), bool, at the size of the padded input."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Objects found in one picture, best first.
+
+    Attributes:
+        boxes: (N, 4), x1 y1 x2 y2 in pixels of the original picture.
+        scores: (N,), 0 to 1.
+        labels: (N,), from 0.
+        masks: (N, H, W), bool, at the size of the original picture; None from a model without masks.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, index: Tensor) -> "Detections":
+        """Those at `index`: positions or a boolean mask, (N,)."""
+        masks = None if self.masks is None else self.masks[index]
+        return Detections(self.boxes[index], self.scores[index], self.labels[index], masks)
+
+
+class DenseModel(nn.Module):
+    """Base of detectors and segmenters.
+
+    Class attributes:
+        trunk_prefix: what the names of the backbone's parameters begin with; the rest are the official ones.
+
+    Attributes:
+        spec: set by `models.factory.build`.
+    """
+
+    trunk_prefix: ClassVar[str]
+    spec: ModelSpec
+
+    @property
+    def trunk(self) -> FocalNet:
+        """The backbone."""
+        module = self.get_submodule(self.trunk_prefix.rstrip("."))
+        assert isinstance(module, FocalNet)
+        return module
+
+    def class_parameters(self) -> Iterator[str]:
+        """Names in the state dict whose shape depends on the number of classes: new for other classes."""
+        raise NotImplementedError

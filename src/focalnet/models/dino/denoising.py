@@ -1,0 +1,144 @@
+"""Contrastive denoising: queries made of the true objects, shaken, to be restored or refused (DINO, section 3.3).
+
+Per group, every object of a picture gives two queries: a positive one, whose box is moved by less than its noise
+scale and which is to give the object back, and a negative one, moved by one to two times as much, which is to say
+"nothing". The labels of both are replaced at random with probability `label_noise` / 2. Queries of a group see each
+other and the ordinary queries; ordinary queries see none of them, or they would copy the answer.
+
+    group 0                      group 1
+    [ n positives | n negatives ][ n positives | n negatives ] …      n: most objects of a picture in the batch
+
+Pictures with fewer objects have queries without content, whose target is "nothing".
+
+There are `number` // n groups, at least one. The original doubles that below a `number` of 50.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from focalnet.models.dino.transformer import inverse_sigmoid
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is random in a batch of `count` shaken objects: 2 · groups copies of all N objects, one after the other.
+
+    Attributes:
+        flip: (count,), 0 to 1; below `label_noise` / 2 the label is replaced.
+        labels: (count,), by this one.
+        signs: (count, 4), -1 or 1: which way each side of the box moves.
+        shifts: (count, 4), 0 to 1: how far; negatives go 1 farther.
+    """
+
+    flip: Tensor
+    labels: Tensor
+    signs: Tensor
+    shifts: Tensor
+
+    @classmethod
+    def draw(cls, count: int, num_classes: int, device: torch.device) -> "Noise":
+        return cls(
+            flip=torch.rand(count, device=device),
+            labels=torch.randint(num_classes, (count,), device=device),
+            signs=torch.randint(2, (count, 4), device=device) * 2.0 - 1.0,
+            shifts=torch.rand(count, 4, device=device),
+        )
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The objects of a batch in one row.
+
+    Attributes:
+        boxes: (N, 4), cx, cy, w, h, 0 to 1 across the picture.
+        labels: (N,).
+        pictures: (N,), which picture each is of.
+        places: (N,), its number in that picture.
+        counts: objects per picture.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    pictures: Tensor
+    places: Tensor
+    counts: list[int]
+
+    @classmethod
+    def of(cls, boxes: list[Tensor], labels: list[Tensor], sizes: Tensor) -> "Truth":
+        """Of boxes x1 y1 x2 y2 in pixels of pictures of `sizes` (B, 2), height and width."""
+        counts = [len(x) for x in labels]
+        device = sizes.device
+        pictures = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
+        places = torch.cat([torch.arange(n) for n in counts]).to(device)
+        corners = torch.cat(boxes).float().view(-1, 4) / sizes.float().flip(1).repeat(1, 2)[pictures]
+        first, second = corners.split(2, 1)
+        return cls(torch.cat([(first + second) / 2, second - first], 1), torch.cat(labels), pictures, places, counts)
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """The queries of a batch; P = 2 · groups · n of them per picture.
+
+    Attributes:
+        content: (B, P, C).
+        places: (B, P, 4), boxes before the sigmoid.
+        hidden: (P + Q, P + Q), True where a query must not see another one.
+        groups: of queries.
+        most: n.
+    """
+
+    content: Tensor
+    places: Tensor
+    hidden: Tensor
+    groups: int
+    most: int
+
+
+def group_count(number: int, counts: list[int]) -> int:
+    """Groups for a budget of `number` positive queries in the fullest picture; 0 where no picture has an object."""
+    most = max(counts)
+    return max(number // most, 1) if most and number else 0
+
+
+def make_queries(
+    truth: Truth, noise: Noise, embedding: nn.Embedding, *, groups: int, queries: int, label_noise: float,
+    box_noise: float,
+) -> Denoising:  # fmt: skip
+    """Shaken queries.
+
+    Args:
+        truth: the objects.
+        noise: of 2 · `groups` · N.
+        embedding: of the labels, `label_enc`.
+        groups: of queries.
+        queries: Q, ordinary queries.
+        label_noise: twice the probability that a label is replaced.
+        box_noise: largest move of a side of a positive box, in half widths and heights.
+    """
+    copies, objects, most = 2 * groups, len(truth.labels), max(truth.counts)
+    labels = torch.where(noise.flip < label_noise / 2, noise.labels, truth.labels.repeat(copies))
+    centre, half = truth.boxes[:, :2].repeat(copies, 1), truth.boxes[:, 2:].repeat(copies, 1) / 2
+    copy = torch.arange(copies, device=labels.device).repeat_interleave(objects)
+    move = (noise.shifts + (copy % 2)[:, None]) * noise.signs * box_noise * half.repeat(1, 2)
+    corners = (torch.cat([centre - half, centre + half], 1) + move).clamp(0, 1)
+    first, second = corners.split(2, 1)
+    boxes = inverse_sigmoid(torch.cat([(first + second) / 2, second - first], 1))
+
+    pictures, places = truth.pictures.repeat(copies), truth.places.repeat(copies) + copy * most
+    size = (len(truth.counts), copies * most)
+    index = (pictures, places)
+    embedded = embedding(labels)
+    content = embedded.new_zeros(*size, embedded.shape[1]).index_put(index, embedded)
+    return Denoising(
+        content, boxes.new_zeros(*size, 4).index_put(index, boxes), hidden_queries(groups, 2 * most, queries, labels),
+        groups, most,
+    )  # fmt: skip
+
+
+def hidden_queries(groups: int, group_size: int, queries: int, like: Tensor) -> Tensor:
+    """(P + Q, P + Q), True where a query must not see another one: groups each other, the ordinary ones any group."""
+    group = torch.arange(groups, device=like.device).repeat_interleave(group_size)
+    group = torch.cat([group, group.new_full((queries,), -1)])
+    return (group[:, None] != group) & (group >= 0)

@@ -1,0 +1,246 @@
+"""Object detection and instance segmentation: boxes, and masks where model and data have them.
+
+Measured is COCO's average precision, by faster-coco-eval. With `test_augment` the answers of several scales, each also
+mirrored, are put together and thinned by non-maximum suppression, class by class.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from PIL.Image import Image
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from focalnet.data.scene_sources import open_detection, open_scene_evaluation
+from focalnet.data.scenes import Scene, SceneData
+from focalnet.drawing import draw_detections, mosaic, per_class_table, pr_curves, side_by_side
+from focalnet.errors import MissingExtraError
+from focalnet.metrics.detection import AveragePrecision
+from focalnet.models.dense import Detections
+from focalnet.models.heads import parse_name
+from focalnet.tasks.base import Batch, Embedded, MapDataset, Network, Section
+from focalnet.tasks.scenes import SceneTask, class_names
+from focalnet.weights.labels import COCO_CLASSES, COCO_IDS, COCO_RAW_CLASSES
+from focalnet.weights.spec import ModelSpec
+
+TEST_SCALES = (0.75, 1.0, 1.25)
+TEST_NMS = 0.6
+"""IoU above which two answers of augmented copies are one object."""
+WITH_MASKS = ("mask_rcnn", "mask2former")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detect(SceneTask):
+    """Object detection and instance segmentation."""
+
+    name: ClassVar[str] = "detect"
+    heads: ClassVar[tuple[str, ...]] = ("mask_rcnn", "dino", "mask2former")
+    score: ClassVar[str] = "box_ap"
+    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "mask_rcnn_minifocal_128")
+    recipe: ClassVar[str] = "finetune_detector"
+
+    model: str = "mask_rcnn_focalnet_tiny_lrf"
+    """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
+
+    def open(self, seed: int) -> SceneData:
+        return open_detection(
+            self.data, val_fraction=self.val_fraction, seed=seed,
+            on_bad_image=self.on_bad_image, on_bad_annotation=self.on_bad_annotation, masks=self._masks,
+        )  # fmt: skip
+
+    @property
+    def _masks(self) -> bool:
+        return parse_name(self.model).head in WITH_MASKS
+
+    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
+        return open_scene_evaluation(
+            "detection", self.data, spec.classes, spec.num_classes,
+            on_bad_image=self.on_bad_image, on_bad_annotation=self.on_bad_annotation, masks=spec.head in WITH_MASKS,
+        )  # fmt: skip
+
+    def metric(self, spec: ModelSpec) -> "DetectionMetric":
+        return DetectionMetric(self, spec)
+
+    def find(
+        self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
+    ) -> list[Detections]:
+        """Objects in a batch, in pixels of the original pictures.
+
+        Args:
+            model: a detector.
+            images: (B, 3, H, W), normalised and padded.
+            sizes: (B, 2), height and width of what is picture.
+            originals: height and width of each original picture.
+        """
+        original = torch.tensor(originals, device=images.device)
+        if not self.test_augment:
+            return model.detect(images, sizes, original)
+        return [
+            _merged(
+                [
+                    _mirrored(found, size[1]) if mirror else found
+                    for scale in TEST_SCALES
+                    for mirror in (False, True)
+                    for found in model.detect(*_view(image[:, :h, :w], scale, mirror), torch.tensor([size]))
+                ]
+            )
+            for image, (h, w), size in zip(images, sizes.tolist(), originals, strict=True)
+        ]
+
+    def answer(self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]) -> "DetectionPrediction":
+        (found,) = self.find(model, images, sizes, [original])
+        found = found.take(found.scores >= self.threshold)
+        return DetectionPrediction(found, class_names(model.spec))
+
+    def show(self, model: Network, scenes: Sequence[Scene], details: Mapping[str, Any]) -> list[Section]:
+        names = class_names(model.spec)
+        found = self.predict(model, [scene.image for scene in scenes])
+        pairs = [
+            side_by_side(_truth(scene, names), answer.draw(scene.image), ("truth", "found"))
+            for scene, answer in zip(scenes, found, strict=True)
+        ]
+        return [
+            Section("Precision and recall", "At an IoU of 0.5.", png=pr_curves(details)),
+            Section("Classes", "Average precision of every class.", table=per_class_table(details["classes"], names)),
+            Section("Predictions", f"Pictures never trained on; scores from {self.threshold}.", png=mosaic(pairs, 3)),
+        ]
+
+
+class DetectionMetric:
+    """COCO's table over all processes."""
+
+    def __init__(self, task: Detect, spec: ModelSpec) -> None:
+        self.task = task
+        self.masks = spec.head in WITH_MASKS
+        self.precision: AveragePrecision | None = None
+        self.names = class_names(spec)
+
+    def update(self, model: Network, batch: Batch) -> None:
+        truths = batch["truth"]
+        found = self.task.find(model, batch["images"], batch["sizes"], [truth["size"] for truth in truths])
+        for index, detections, truth in zip(batch["index"].tolist(), found, truths, strict=True):
+            if self.precision is None:  # only now it is known whether the data has masks
+                masks = self.masks and truth["masks"] is not None
+                self.precision = AveragePrecision(self.names, masks=masks, category_ids=category_ids(self.names))
+            if index >= 0:
+                number = truth["image_id"] if isinstance(truth["image_id"], int) else index
+                self.precision.update(number, detections, **{key: truth[key] for key in TRUTH})
+
+    def compute(self) -> dict[str, float]:
+        assert self.precision is not None, "nothing was measured"
+        return self.precision.compute()
+
+    def details(self) -> dict[str, Any]:
+        assert self.precision is not None, "nothing was measured"
+        results = {kind: self.precision.results(kind) for kind in self.precision.kinds}
+        return {**self.precision.details(), "results": results}
+
+
+TRUTH = ("boxes", "labels", "masks", "crowd", "area", "size")
+
+
+@dataclass(frozen=True)
+class DetectionPrediction:
+    """What a detector says of one picture.
+
+    Attributes:
+        found: the objects, surest first, in pixels of the picture.
+        classes: names of all classes.
+    """
+
+    found: Detections
+    classes: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The class of each object."""
+        return [self.classes[label] for label in self.found.labels.tolist()]
+
+    def to_dict(self) -> dict[str, Any]:
+        objects = [
+            {"label": name, "score": round(score, 4), "box": [round(side, 2) for side in box]}
+            for name, score, box in zip(self.names, self.found.scores.tolist(), self.found.boxes.tolist(), strict=True)
+        ]
+        if self.found.masks is not None:
+            from focalnet.metrics.detection import run_lengths
+
+            for row, mask in zip(objects, run_lengths(self.found.masks), strict=True):
+                row["mask"] = mask
+        return {"objects": objects}
+
+    def summary(self) -> str:
+        counts: dict[str, int] = {}
+        for name in self.names:
+            counts[name] = counts.get(name, 0) + 1
+        return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items())) or "nothing found"
+
+    def draw(self, image: Image) -> Image:
+        return draw_detections(
+            image,
+            self.found.boxes,
+            self.names,
+            self.found.scores.tolist(),
+            self.found.masks,
+            labels=self.found.labels.tolist(),
+        )
+
+    def maps(self) -> dict[str, Image]:
+        return {}
+
+    def to_supervision(self) -> Any:
+        """The objects as `supervision.Detections`.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise MissingExtraError("to_supervision", "dense") from None
+        import numpy as np
+
+        masks = self.found.masks
+        return supervision.Detections(
+            xyxy=self.found.boxes.cpu().float().numpy(),
+            mask=None if masks is None else masks.cpu().numpy(),
+            confidence=self.found.scores.cpu().float().numpy(),
+            class_id=self.found.labels.cpu().numpy(),
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
+
+
+def category_ids(classes: Sequence[str]) -> list[int]:
+    """The numbers of the classes in result files: COCO's for its 80 classes, the place for DINO's 91, else from 1."""
+    if tuple(classes) == COCO_CLASSES:
+        return list(COCO_IDS)
+    return list(range(len(classes)) if tuple(classes) == COCO_RAW_CLASSES else range(1, len(classes) + 1))
+
+
+def _truth(scene: Scene, classes: Sequence[str]) -> Image:
+    labels: list[int] = scene.labels.tolist()
+    return draw_detections(
+        scene.image, scene.boxes, [classes[label] for label in labels], None, scene.masks, labels=labels
+    )
+
+
+def _view(image: Tensor, scale: float, mirror: bool) -> tuple[Tensor, Tensor]:
+    """A picture (3, H, W), resized and mirrored: as a batch of one, and its size."""
+    size = [max(1, round(side * scale)) for side in image.shape[1:]]
+    view = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=True)
+    return view.flip(3) if mirror else view, torch.tensor([size], device=image.device)
+
+
+def _mirrored(found: Detections, width: int) -> Detections:
+    x1, y1, x2, y2 = found.boxes.unbind(1)
+    masks = None if found.masks is None else found.masks.flip(2)
+    return Detections(torch.stack((width - x2, y1, width - x1, y2), 1), found.scores, found.labels, masks)
+
+
+def _merged(views: Sequence[Detections]) -> Detections:
+    boxes, scores, labels = (torch.cat([getattr(v, name) for v in views]) for name in ("boxes", "scores", "labels"))
+    kept = batched_nms(boxes.float(), scores.float(), labels, TEST_NMS)[: max(len(view) for view in views)]
+    masks = None if views[0].masks is None else torch.cat([v.masks for v in views if v.masks is not None])[kept]
+    return Detections(boxes[kept], scores[kept], labels[kept], masks)

@@ -1,0 +1,198 @@
+"""Panoptic segmentation: every pixel belongs to one segment, a counted thing or a kind of stuff.
+
+Measured is panoptic quality; from the same outputs also mask AP of the things and mIoU, as the official evaluation of
+Mask2Former does.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image as Images
+from PIL.Image import Image
+from torch import Tensor
+
+from focalnet.data.scene_sources import open_panoptic, open_scene_evaluation
+from focalnet.data.scenes import IGNORE, Scene, SceneData
+from focalnet.drawing import draw_panoptic, mosaic, per_class_table, side_by_side
+from focalnet.errors import UserError
+from focalnet.metrics.detection import AveragePrecision
+from focalnet.metrics.panoptic import PanopticMetric
+from focalnet.metrics.semantic import SemanticMetric
+from focalnet.tasks.base import Batch, Embedded, MapDataset, Network, Section
+from focalnet.tasks.scenes import SceneTask, class_names
+from focalnet.weights.spec import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panoptic(SceneTask):
+    """Panoptic segmentation."""
+
+    name: ClassVar[str] = "panoptic"
+    heads: ClassVar[tuple[str, ...]] = ("mask2former",)
+    score: ClassVar[str] = "pq"
+    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "mask2former_minifocal_128")
+    recipe: ClassVar[str] = "finetune_segmenter"
+
+    model: str = "mask2former_focalnet_tiny_lrf"
+    """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
+    threshold: Annotated[float, tyro.conf.Suppress] = 0.8
+    """Least score of a segment."""
+
+    def open(self, seed: int) -> SceneData:
+        return open_panoptic(
+            self.data, val_fraction=self.val_fraction, seed=seed,
+            on_bad_image=self.on_bad_image, on_bad_annotation=self.on_bad_annotation,
+        )  # fmt: skip
+
+    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
+        return open_scene_evaluation(
+            "panoptic", self.data, spec.classes, spec.num_classes,
+            on_bad_image=self.on_bad_image, on_bad_annotation=self.on_bad_annotation,
+        )  # fmt: skip
+
+    def metric(self, spec: ModelSpec) -> "PanopticFigures":
+        return PanopticFigures(self, spec)
+
+    def segments(
+        self, model: Network, outputs: Any, sizes: Tensor, originals: Sequence[tuple[int, int]]
+    ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
+        """Per picture the id of each pixel (H, W), 0 for none, and the segments as `id`, `label`, `score`."""
+        found = model.panoptic(
+            outputs,
+            [tuple(size) for size in sizes.tolist()],
+            originals,
+            things=[index for index, thing in enumerate(things(model.spec)) if thing],
+            object_mask_threshold=self.threshold,
+        )
+        return [(ids, [vars(segment) for segment in segments]) for ids, segments in found]
+
+    def answer(self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]) -> "PanopticPrediction":
+        ((ids, segments),) = self.segments(model, model(images), sizes, [original])
+        return PanopticPrediction(ids.cpu().numpy(), segments, class_names(model.spec))
+
+    def show(self, model: Network, scenes: Sequence[Scene], details: Mapping[str, Any]) -> list[Section]:
+        names = class_names(model.spec)
+        found = self.predict(model, [scene.image for scene in scenes])
+        pairs = []
+        for scene, answer in zip(scenes, found, strict=True):
+            assert scene.masks is not None
+            ids, segments = _true_segments(scene.masks, scene.labels, scene.crowd)
+            truth = draw_panoptic(scene.image, ids.numpy(), segments, names)
+            pairs.append(side_by_side(truth, answer.draw(scene.image), ("truth", "found")))
+        return [
+            Section("Classes", "Panoptic quality of every class.", table=per_class_table(details["classes"], names)),
+            Section("Predictions", "Pictures never trained on.", png=mosaic(pairs, 3)),
+        ]
+
+
+class PanopticFigures:
+    """PQ, and from the same outputs mask AP of the things and mIoU, over all processes."""
+
+    def __init__(self, task: Panoptic, spec: ModelSpec) -> None:
+        self.task = task
+        self.things = [index for index, thing in enumerate(things(spec)) if thing]
+        self.quality = PanopticMetric(spec.num_classes, things(spec), IGNORE)
+        self.matrix = SemanticMetric(spec.num_classes, IGNORE)
+        self.precision = AveragePrecision(class_names(spec), masks=True)
+
+    def update(self, model: Network, batch: Batch) -> None:
+        truths = batch["truth"]
+        outputs, originals = model(batch["images"]), [truth["size"] for truth in truths]
+        sizes = [tuple(size) for size in batch["sizes"].tolist()]
+        answers = zip(
+            batch["index"].tolist(),
+            truths,
+            self.task.segments(model, outputs, batch["sizes"], originals),
+            model.semantic(outputs, sizes, originals),
+            model.instances(outputs, sizes, originals, things=self.things),
+            strict=True,
+        )
+        for index, truth, (ids, segments), scores, objects in answers:
+            if index < 0:
+                continue
+            masks, labels, crowd = truth["masks"], truth["labels"], truth["crowd"]
+            true_ids, true_segments = _true_segments(masks, labels, crowd)
+            self.quality.update(ids, segments, true_ids, true_segments)
+            self.matrix.update(scores.argmax(0), truth["semantic"].long())
+            thing = torch.isin(labels, torch.tensor(self.things, device=labels.device))
+            fields = {name: truth[name][thing] for name in ("boxes", "labels", "masks", "crowd", "area")}
+            self.precision.update(index, objects, **fields, size=truth["size"])
+
+    def compute(self) -> dict[str, float]:
+        figures = self.quality.compute() | {"miou": self.matrix.compute()["miou"]}
+        with suppress(UserError):  # no thing on any picture
+            figures |= {name: value for name, value in self.precision.compute().items() if name.startswith("mask_ap")}
+        return figures
+
+    def details(self) -> dict[str, Any]:
+        return self.quality.details()
+
+
+@dataclass(frozen=True)
+class PanopticPrediction:
+    """What a panoptic segmenter says of one picture.
+
+    Attributes:
+        ids: (H, W), the segment of each pixel, 0 for none.
+        segments: `id`, `label` and `score` of each segment.
+        classes: names of all classes.
+    """
+
+    ids: np.ndarray
+    segments: list[dict[str, Any]]
+    classes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        pixels = np.bincount(self.ids.ravel(), minlength=len(self.segments) + 1)
+        return {
+            "segments": [
+                {
+                    "id": row["id"],
+                    "label": self.classes[row["label"]],
+                    "score": round(row["score"], 4),
+                    "pixels": int(pixels[row["id"]]),
+                }
+                for row in self.segments
+            ]
+        }
+
+    def summary(self) -> str:
+        counts: dict[str, int] = {}
+        for row in self.segments:
+            name = self.classes[row["label"]]
+            counts[name] = counts.get(name, 0) + 1
+        return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items())) or "nothing found"
+
+    def draw(self, image: Image) -> Image:
+        return draw_panoptic(image, self.ids, self.segments, self.classes)
+
+    def maps(self) -> dict[str, Image]:
+        """The ids as COCO writes them: id = R + 256 G + 256² B."""
+        ids = self.ids.astype(np.uint32)
+        return {"ids": Images.fromarray(np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8))}
+
+
+def things(spec: ModelSpec) -> tuple[bool, ...]:
+    """Which classes are counted.
+
+    Raises:
+        UserError: the weights do not tell.
+    """
+    if spec.things is None:
+        raise UserError(
+            "The weights do not tell which classes are things and which are stuff, so they give no panoptic answers; "
+            "use them for --task segment, or set model.spec = model.spec.replace(things=...)."
+        )
+    return spec.things
+
+
+def _true_segments(masks: Tensor, labels: Tensor, crowd: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
+    numbers = torch.arange(1, len(labels) + 1, device=labels.device)
+    ids = (masks * numbers[:, None, None]).sum(0) if len(labels) else masks.new_zeros(masks.shape[1:], dtype=torch.long)
+    rows = zip(numbers.tolist(), labels.tolist(), crowd.tolist(), strict=True)
+    return ids, [{"id": number, "label": label, "crowd": group} for number, label, group in rows]

@@ -1,0 +1,159 @@
+"""What detection and segmentation share: pictures of any size with objects or a label per pixel.
+
+Pictures are seen whole (`Preprocessing.long_side`). A batch of several sizes is padded on the right and at the bottom;
+the heads ignore the padding, but FocalNet's global context is a mean over the padded map. Training takes landscape
+and portrait pictures in batches of their own; measuring takes one picture at a time unless all have one size, so that
+the figures do not depend on what else is in a batch.
+"""
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from PIL.Image import Image
+from torch import Tensor
+
+from focalnet.data.scene_transforms import AUGMENTATIONS, collate_scenes, eval_scene_transform, train_scene_transform
+from focalnet.data.scenes import OnBadAnnotation, Scene, SceneData
+from focalnet.errors import UserError
+from focalnet.explain import explain
+from focalnet.models.factory import create_model
+from focalnet.pictures import explanation_panel
+from focalnet.tasks.base import Batch, Datasets, MapDataset, Network, Section, Task
+from focalnet.weights.spec import ModelSpec, Preprocessing
+
+SHOWN = 12
+"""Pictures in a mosaic of the report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneTask(Task):
+    """Options and parts of the tasks on whole pictures."""
+
+    augment: Literal["none", "light", "detr", "hres", "lsj", "semantic", "digit_scenes"] = "light"
+    """Augmentation: "light" flips and rescales a little, "detr" resizes and crops at many scales, "hres" is its
+    larger form, "lsj" large-scale jitter, "semantic" ratio, crop and colour, "digit_scenes" never flips."""
+    on_bad_annotation: OnBadAnnotation = "skip"
+    """A broken annotation (no area, outside, unknown class) is left out and counted, or stops the run."""
+    threshold: Annotated[float, tyro.conf.Suppress] = 0.5
+    """Least score of an object in a prediction."""
+    test_augment: Annotated[bool, tyro.conf.Suppress] = False
+    """Answer from mirrored and resized copies of a picture too."""
+
+    @abstractmethod
+    def open(self, seed: int) -> SceneData:
+        """Open the data."""
+
+    def datasets(self, seed: int) -> Datasets:
+        data = self.open(seed)
+        if self.num_classes not in (None, len(data.classes)):
+            raise UserError(
+                f"--num-classes is {self.num_classes}, but {self.data or self.embedded.data} has {len(data.classes)} "
+                "classes; leave the option out, or look at the data's list of classes."
+            )
+        return Datasets(data.classes, data.train, data.val, data.description, data.things)
+
+    def groups(self, dataset: Any) -> Sequence[int] | None:
+        return None if dataset.sizes is None else [int(width >= height) for height, width in dataset.sizes]
+
+    def eval_batch_size(self, dataset: Any, wish: int) -> int:
+        return wish if dataset.sizes is not None and len(set(dataset.sizes)) == 1 else 1
+
+    def build_model(self, data: Datasets) -> Network:
+        overrides: dict[str, Any] = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}
+        model = create_model(
+            self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides
+        )
+        if model.spec.head not in self.heads:
+            raise UserError(
+                f"{self.model} is a {model.spec.head}, and --task {self.name} trains {' or '.join(self.heads)}; "
+                f"take for example --model {self.heads[0]}_{self.model.removeprefix(model.spec.head + '_')}."
+            )
+        preprocessing = model.spec.preprocessing
+        if self.image_size is not None:
+            longest = preprocessing.long_side * self.image_size // preprocessing.input_size
+            preprocessing = dataclasses.replace(preprocessing, input_size=self.image_size, long_side=longest)
+        model.spec = model.spec.replace(preprocessing=preprocessing, things=data.things, task=self.name)
+        return model
+
+    def example(self, spec: ModelSpec, sample: Scene, *, train: bool) -> dict[str, Any]:
+        transform = _train_transform(spec.preprocessing, self.augment) if train else _eval_transform(spec.preprocessing)
+        image, target = transform(sample)
+        example = {"image": image, "target": target}
+        return example if train else {**example, "truth": self.truth(sample)}
+
+    def truth(self, scene: Scene) -> dict[str, Any]:
+        """What is measured against: the annotations in pixels of the original picture, and its `size` (H, W)."""
+        return {
+            "image_id": scene.image_id,
+            "size": (scene.image.height, scene.image.width),
+            "boxes": scene.boxes,
+            "labels": scene.labels,
+            "masks": scene.masks,
+            "crowd": scene.crowd,
+            "area": scene.area,
+            "semantic": scene.semantic,
+        }
+
+    def collate(self, spec: ModelSpec, examples: Sequence[dict[str, Any]], *, train: bool) -> Batch:
+        batch = collate_scenes([(example["image"], example["target"]) for example in examples])
+        return batch if train else {**batch, "truth": [example["truth"] for example in examples]}
+
+    def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
+        return model(batch["images"], self.targets(batch), batch["sizes"])
+
+    def targets(self, batch: Batch) -> Any:
+        """The truth of a batch as the model takes it."""
+        return batch["targets"]
+
+    def predict(self, model: Network, images: Sequence[Image]) -> list[Any]:
+        device = next(model.parameters()).device
+        transform = _eval_transform(model.spec.preprocessing)
+        answers = []
+        for image in images:
+            pixels, target = transform(bare_scene(image))
+            sizes = torch.tensor([target["size"]], device=device)
+            with torch.inference_mode():
+                answers.append(self.answer(model, pixels[None].to(device), sizes, (image.height, image.width)))
+        return answers
+
+    @abstractmethod
+    def answer(self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]) -> Any:
+        """The prediction for one picture, (1, 3, H, W), of this original height and width."""
+
+    def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:
+        step = max(1, len(dataset) // SHOWN)
+        scenes = [dataset[index] for index in range(0, len(dataset), step)[:SHOWN]]
+        panel = explanation_panel(explain(model, scenes[0].image))
+        text = "Kernels, gates and modulators of the backbone (the paper's Figures 5, 6 and 10), on the first picture."
+        return [*self.show(model, scenes, details), Section("Where it looks", text, png=panel)]
+
+    @abstractmethod
+    def show(self, model: Network, scenes: Sequence[Scene], details: Mapping[str, Any]) -> list[Section]:
+        """Figures, and predictions on some scenes beside their truth."""
+
+
+def bare_scene(image: Image) -> Scene:
+    """A picture of which nothing is known."""
+    none = torch.zeros(0)
+    return Scene(image, "", none.reshape(0, 4), none.long(), None, none.bool(), none, None, 0)
+
+
+def class_names(spec: ModelSpec) -> tuple[str, ...]:
+    """The names of a network's classes, or their numbers."""
+    return spec.classes or tuple(f"class {index}" for index in range(spec.num_classes))
+
+
+@cache
+def _train_transform(preprocessing: Preprocessing, augment: str) -> Any:
+    return train_scene_transform(preprocessing, AUGMENTATIONS[augment])
+
+
+@cache
+def _eval_transform(preprocessing: Preprocessing) -> Any:
+    return eval_scene_transform(preprocessing)

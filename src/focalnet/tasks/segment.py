@@ -1,0 +1,192 @@
+"""Semantic segmentation: a class for every pixel.
+
+A picture is seen whole, or with `window` in overlapping squares whose probabilities are averaged (mmsegmentation's
+"slide", which averages logits). With `test_augment` the probabilities of six scales, each also mirrored, are averaged
+(the official ratios 0.5 to 1.75). The answer is the likeliest class at the size of the original picture, and is scored
+there.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from PIL import Image as Images
+from PIL.Image import Image
+from torch import Tensor
+
+from focalnet.data.scene_sources import open_scene_evaluation, open_semantic
+from focalnet.data.scenes import IGNORE, Scene, SceneData
+from focalnet.drawing import draw_semantic, mosaic, per_class_table, side_by_side
+from focalnet.errors import UserError
+from focalnet.metrics.semantic import SemanticMetric
+from focalnet.tasks.base import Batch, Embedded, MapDataset, Network, Section
+from focalnet.tasks.scenes import SceneTask, class_names
+from focalnet.weights.spec import ModelSpec
+
+TEST_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment(SceneTask):
+    """Semantic segmentation."""
+
+    name: ClassVar[str] = "segment"
+    heads: ClassVar[tuple[str, ...]] = ("upernet", "mask2former")
+    score: ClassVar[str] = "miou"
+    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "upernet_minifocal_128")
+    recipe: ClassVar[str] = "finetune_segmenter"
+
+    model: str = "upernet_focalnet_tiny_lrf"
+    """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
+    window: Annotated[int | None, tyro.conf.Suppress] = None
+    """Side of the squares that a picture is seen in, in pixels of the resized picture; whole without it."""
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window < 1:
+            raise UserError(f"--window is {self.window}; give the side of a square in pixels, or leave it out.")
+
+    def open(self, seed: int) -> SceneData:
+        return open_semantic(
+            self.data, val_fraction=self.val_fraction, seed=seed,
+            on_bad_image=self.on_bad_image, on_bad_annotation=self.on_bad_annotation,
+        )  # fmt: skip
+
+    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
+        return open_scene_evaluation(
+            "semantic", self.data, spec.classes, spec.num_classes,
+            on_bad_image=self.on_bad_image, on_bad_annotation=self.on_bad_annotation,
+        )  # fmt: skip
+
+    def targets(self, batch: Batch) -> Any:
+        maps = torch.stack([target["semantic"] for target in batch["targets"]]).long()
+        if self.model.startswith("upernet"):
+            return maps
+        return [_regions(labels) for labels in maps]
+
+    def metric(self, spec: ModelSpec) -> "SegmentationMetric":
+        return SegmentationMetric(self, spec)
+
+    def scores(
+        self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
+    ) -> list[Tensor]:
+        """Scores of the classes, (K, H, W) per picture, at its original size. Arguments as in `Detect.find`."""
+        if not self.test_augment and self.window is None:
+            return model.semantic(model(images), [tuple(size) for size in sizes.tolist()], originals)
+        return [
+            self._averaged(model, image[None, :, :h, :w], original)
+            for image, (h, w), original in zip(images, sizes.tolist(), originals, strict=True)
+        ]
+
+    def _averaged(self, model: Network, image: Tensor, original: tuple[int, int]) -> Tensor:
+        views = [(scale, mirror) for scale in TEST_SCALES for mirror in (False, True)]
+        total: Any = 0.0
+        for scale, mirror in views if self.test_augment else [(1.0, False)]:
+            size = [max(1, round(side * scale)) for side in image.shape[2:]]
+            view = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
+            scores = self._seen(model, view.flip(3) if mirror else view, original)
+            total = total + (scores.flip(2) if mirror else scores)
+        return total / (len(views) if self.test_augment else 1)
+
+    def _seen(self, model: Network, image: Tensor, original: tuple[int, int]) -> Tensor:
+        """Scores of one picture (1, 3, H, W), whole or in windows."""
+        height, width = image.shape[2:]
+        if self.window is None or max(height, width) <= self.window:
+            return model.semantic(model(image), [(height, width)], [original])[0]
+        total = count = torch.zeros((), device=image.device)
+        for top, left, h, w in windows(height, width, self.window):
+            crop = image[:, :, top : top + h, left : left + w]
+            (scores,) = model.semantic(model(crop), [(h, w)], [(h, w)])
+            border = (left, width - left - w, top, height - top - h)
+            total, count = total + F.pad(scores, border), count + F.pad(torch.ones_like(scores[:1]), border)
+        return F.interpolate((total / count)[None], size=original, mode="bilinear", align_corners=False)[0]
+
+    def answer(self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]) -> "SegmentPrediction":
+        (scores,) = self.scores(model, images, sizes, [original])
+        return SegmentPrediction(scores.argmax(0).cpu().numpy().astype(np.uint8), class_names(model.spec))
+
+    def show(self, model: Network, scenes: Sequence[Scene], details: Mapping[str, Any]) -> list[Section]:
+        names = class_names(model.spec)
+        found = self.predict(model, [scene.image for scene in scenes])
+        pairs = [
+            side_by_side(
+                draw_semantic(scene.image, scene.semantic, names), answer.draw(scene.image), ("truth", "found")
+            )
+            for scene, answer in zip(scenes, found, strict=True)
+        ]
+        return [
+            Section(
+                "Classes", "Overlap and accuracy of every class.", table=per_class_table(details["classes"], names)
+            ),
+            Section("Predictions", "Pictures never trained on.", png=mosaic(pairs, 3)),
+        ]
+
+
+class SegmentationMetric:
+    """mIoU and accuracies over all processes."""
+
+    def __init__(self, task: Segment, spec: ModelSpec) -> None:
+        self.task = task
+        self.matrix = SemanticMetric(spec.num_classes, IGNORE)
+
+    def update(self, model: Network, batch: Batch) -> None:
+        truths = batch["truth"]
+        scores = self.task.scores(model, batch["images"], batch["sizes"], [truth["size"] for truth in truths])
+        for index, score, truth in zip(batch["index"].tolist(), scores, truths, strict=True):
+            if index >= 0:
+                self.matrix.update(score.argmax(0), truth["semantic"].long())
+
+    def compute(self) -> dict[str, float]:
+        return self.matrix.compute()
+
+    def details(self) -> dict[str, Any]:
+        return self.matrix.details()
+
+
+@dataclass(frozen=True)
+class SegmentPrediction:
+    """What a segmenter says of one picture.
+
+    Attributes:
+        labels: (H, W), the class of each pixel.
+        classes: names of all classes.
+    """
+
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the picture of each class that is on it, largest first."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes)) / self.labels.size
+        return {self.classes[i]: float(counts[i]) for i in np.argsort(-counts, kind="stable") if counts[i] > 0}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"classes": {name: round(share, 4) for name, share in self.shares.items()}}
+
+    def summary(self) -> str:
+        return ", ".join(f"{name} {share:.1%}" for name, share in list(self.shares.items())[:5])
+
+    def draw(self, image: Image) -> Image:
+        return draw_semantic(image, self.labels, self.classes)
+
+    def maps(self) -> dict[str, Image]:
+        return {"labels": Images.fromarray(self.labels)}
+
+
+def windows(height: int, width: int, side: int) -> Iterator[tuple[int, int, int, int]]:
+    """Overlapping squares (top, left, height, width) that cover a picture, two thirds of a side apart."""
+    h, w, step = min(side, height), min(side, width), max(1, side * 2 // 3)
+    tops = sorted({min(top, height - h) for top in range(0, max(height - h, 0) + step, step)})
+    lefts = sorted({min(left, width - w) for left in range(0, max(width - w, 0) + step, step)})
+    yield from ((top, left, h, w) for top in tops for left in lefts)
+
+
+def _regions(labels: Tensor) -> dict[str, Tensor]:
+    """A label map as Mask2Former takes it: one mask per class on the picture."""
+    present = labels.unique()
+    present = present[present != IGNORE]
+    return {"labels": present, "masks": labels == present[:, None, None]}

@@ -1,0 +1,70 @@
+"""Layouts of detectors' and segmenters' weight files: seen from the keys, read into our names, written back.
+
+A layout moves and reshapes numbers without a change, so that a file read and written again is the same, byte by byte.
+`detectors` and `segmenters` hold the tables.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from focalnet.weights.spec import WHOLE_PICTURE, Preprocessing
+
+StateDict = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class DenseFacts:
+    """What the shapes of a file tell about its network.
+
+    Attributes:
+        num_classes: classes of the head.
+        head_options: arguments of the head's class that shapes show, for `ModelSpec.head_options`.
+        overrides: fields of `FocalNetConfig` that the layout's use fixes and shapes do not show.
+        preprocessing: of the published networks of this head.
+    """
+
+    num_classes: int
+    head_options: Mapping[str, Any]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Preprocessing = WHOLE_PICTURE
+
+
+@dataclass(frozen=True)
+class DenseLayout:
+    """One way in which weights of a head are published.
+
+    Attributes:
+        name: for `focalnet convert --to`, for example "mmdet".
+        head: `ModelSpec.head` of the networks it is for.
+        trunk_prefix: what the backbone's names begin with in our names.
+        matches: whether a state dict follows this layout, from its keys.
+        read: its tensors under our names. Raises UserError naming what has no counterpart.
+        write: the inverse: our names to the layout's.
+        facts: of a state dict in our names.
+        wrapper: the key under which files of this layout hold their tensors.
+    """
+
+    name: str
+    head: str
+    trunk_prefix: str
+    matches: Callable[[StateDict], bool]
+    read: Callable[[StateDict], dict[str, Tensor]]
+    write: Callable[[StateDict], dict[str, Tensor]]
+    facts: Callable[[StateDict], DenseFacts]
+    wrapper: str | None = None
+
+
+def dense_layouts() -> tuple[DenseLayout, ...]:
+    """All of them; a layout of our own names matches too ("focalnet")."""
+    from focalnet.weights.detectors import DETECTORS
+    from focalnet.weights.segmenters import SEGMENTERS
+
+    return (*DETECTORS, *SEGMENTERS)
+
+
+def find_layout(state_dict: StateDict) -> DenseLayout | None:
+    """The layout that a state dict follows, or None where it is no detector's or segmenter's."""
+    return next((layout for layout in dense_layouts() if layout.matches(state_dict)), None)

@@ -1,0 +1,328 @@
+import copy
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+from focalnet.errors import UserError
+from focalnet.models.postprocess import Segment, instances, panoptic, semantic
+from focalnet.models.universal import IGNORE, Mask2Former, UperNet
+from focalnet.variants import FocalNetConfig, get_variant
+
+SMALL = FocalNetConfig(embed_dim=8, depths=(1, 1, 1, 1), focal_levels=2)
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "universal"
+MAKE = runpy.run_path(str(FIXTURES / "make.py"))
+
+
+def upernet(**options) -> UperNet:
+    return UperNet(SMALL, **{"num_classes": 5, "channels": 16, "aux_channels": 8, **options})
+
+
+def mask2former(**options) -> Mask2Former:
+    small = {
+        "num_classes": 5, "num_queries": 12, "hidden_dim": 32, "ffn_dim": 32, "encoder_ffn_dim": 32,
+        "encoder_layers": 1, "decoder_layers": 3, "heads": 4, "points": 64,
+    }  # fmt: skip
+    return Mask2Former(options.pop("architecture", SMALL), **{**small, **options})
+
+
+def things(size: tuple[int, int] = (45, 67)) -> list[dict[str, torch.Tensor]]:
+    left = torch.zeros(1, *size, dtype=torch.bool)
+    left[:, :, :20] = True
+    return [
+        {"labels": torch.tensor([1, 3]), "masks": torch.cat([left, ~left])},
+        {"labels": torch.zeros(0, dtype=torch.long), "masks": torch.zeros(0, *size, dtype=torch.bool)},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("tiny_srf", 60.82), ("tiny_lrf", 61.57), ("small_srf", 83.06), ("small_lrf", 84.59), ("base_srf", 123.68),
+     ("base_lrf", 125.73)],
+)  # fmt: skip
+def test_parameters_of_the_published_upernets(name, millions):
+    with torch.device("meta"):
+        model = UperNet(get_variant(f"focalnet_{name}").replace(focal_windows=9))
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "giga"),
+    [
+        ("tiny_srf", 946),
+        ("base_lrf", 1194),
+        *(
+            pytest.param(name, giga, marks=pytest.mark.slow)
+            for name, giga in (("tiny_lrf", 951), ("small_srf", 1037), ("small_lrf", 1045), ("base_srf", 1183))
+        ),
+    ],
+)
+def test_multiplications_of_the_published_upernets(name, giga):
+    with torch.device("meta"):
+        model = UperNet(get_variant(f"focalnet_{name}").replace(focal_windows=9)).eval()
+        images = torch.empty(1, 3, 512, 2048)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(images)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(giga, rel=0.01)
+
+
+def test_parameters_of_mask2former_with_a_large_backbone():
+    with torch.device("meta"):
+        model = Mask2Former(get_variant("focalnet_large_fl4"), num_classes=133, num_queries=200)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(226.1, abs=0.05)
+
+
+def test_raw_outputs_on_odd_sizes():
+    images = torch.randn(2, 3, 45, 67)
+    outputs = upernet().eval()(images)
+    assert {name: tuple(value.shape) for name, value in outputs.items()} == {
+        "logits": (2, 5, 45, 67),
+        "aux_logits": (2, 5, 45, 67),
+    }
+    outputs = mask2former().eval()(images)
+    assert {name: tuple(value.shape) for name, value in outputs.items()} == {
+        "class_logits": (2, 12, 6),
+        "mask_logits": (2, 12, 12, 17),
+    }
+
+
+@pytest.mark.parametrize("patch_size", [2, 4])
+def test_mask2former_predicts_at_the_stride_of_the_stem(patch_size):
+    model = mask2former(architecture=SMALL.replace(patch_size=patch_size)).eval()
+    assert model(torch.randn(1, 3, 64, 96))["mask_logits"].shape[2:] == (64 // patch_size, 96 // patch_size)
+
+
+@pytest.mark.parametrize("build", [upernet, mask2former])
+def test_every_parameter_learns(build):
+    torch.manual_seed(0)
+    model = build()
+    targets = things() if build is mask2former else torch.randint(0, 5, (2, 45, 67))
+    losses = model(torch.randn(2, 3, 45, 67), targets)
+    losses["loss"].backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    assert all(value.isfinite() for value in losses.values())
+
+
+def test_class_parameters_are_those_that_change_shape():
+    for build in (upernet, mask2former):
+        one, other = build(num_classes=5).state_dict(), build(num_classes=7).state_dict()
+        differ = {name for name in one if one[name].shape != other[name].shape}
+        assert differ == set(build().class_parameters())
+
+
+def test_the_trunk_is_ours_and_recomputes():
+    for build in (upernet, mask2former):
+        model = build(recompute="block")
+        assert model.trunk.config == SMALL
+        assert all(stage.recompute == "block" for stage in model.trunk.layers)
+        assert any(name.startswith(model.trunk_prefix + "patch_embed.proj") for name in model.state_dict())
+
+
+def test_upernet_drops_channels_only_while_training():
+    model = upernet(dropout=0.5)
+    images = torch.randn(2, 3, 32, 32)
+    head = model.net.decode_head.classifier
+    zeros = []
+    head.drop.register_forward_hook(lambda module, args, out: zeros.append((out.flatten(2).abs().sum(2) == 0).float()))
+    model(images)
+    model.eval()(images)
+    assert zeros[0].mean() > 0.1
+    assert zeros[1].mean() < zeros[0].mean()
+
+
+def test_ignored_pixels_teach_nothing():
+    model = upernet(dropout=0.0).eval()
+    images = torch.randn(2, 3, 32, 48)
+    target = torch.randint(0, 5, (2, 32, 48))
+    target[:, :10] = IGNORE
+    logits = model(images)["logits"]
+    expected = F.cross_entropy(logits[:, :, 10:], target[:, 10:], reduction="sum") / target.numel()
+    assert model(images, target)["loss_main"].item() == pytest.approx(expected.item(), rel=1e-5)
+    nothing = torch.full_like(target, IGNORE)
+    for average in (True, False):
+        model.average_ignored = average
+        assert model(images, nothing)["loss"].item() == 0
+
+
+def test_mask2former_learns_from_pictures_without_objects():
+    empty = things()[1:] * 2
+    losses = mask2former()(torch.randn(2, 3, 45, 67), empty)
+    assert losses["loss_mask"].item() == 0
+    assert losses["loss_cross_entropy"].item() > 0
+    losses["loss"].backward()
+
+
+def test_losses_under_autocast_are_float32():
+    images = torch.randn(2, 3, 45, 67)
+    for build, targets in ((upernet, torch.randint(0, 5, (2, 45, 67))), (mask2former, things())):
+        model = build()
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = model(images, targets)
+        assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
+        losses["loss"].backward()
+
+
+def test_mask_losses_are_those_of_the_padded_map():
+    """At 45x67 the map of stride 4 covers 48x68 pixels: a mask is compared with that part of the map it stands on."""
+    model = mask2former(points=512).eval()
+    images, target = torch.randn(1, 3, 45, 67), things()[:1]
+    whole = [{"labels": target[0]["labels"], "masks": F.pad(target[0]["masks"], (0, 1, 0, 3))}]
+    torch.manual_seed(1)
+    one = model(images, target)
+    torch.manual_seed(1)
+    other = model(F.pad(images, (0, 1, 0, 3)), whole)
+    assert other["loss"].item() == pytest.approx(one["loss"].item(), rel=1e-6)
+
+
+def test_masks_are_counted_over_all_processes(monkeypatch):
+    model = mask2former().eval()
+    images = torch.randn(2, 3, 45, 67)
+    torch.manual_seed(0)
+    alone = model(images, things())
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.add_(4))
+    torch.manual_seed(0)
+    shared = model(images, things())
+    assert shared["loss_dice"].item() == pytest.approx(alone["loss_dice"].item() * 2 / 3, rel=1e-5)
+    assert shared["loss_cross_entropy"].item() == pytest.approx(alone["loss_cross_entropy"].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("build", [upernet, mask2former])
+def test_a_copy_is_independent_and_equal(build):
+    model = build().eval()
+    images = torch.randn(1, 3, 64, 64)
+    twin = copy.deepcopy(model)
+    expected = {name: value.clone() for name, value in model(images).items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert all(torch.equal(value, expected[name]) for name, value in twin(images).items())
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(UserError, match="four stages, this one has 3"):
+        UperNet(get_variant("minifocal_32"))
+    with pytest.raises(UserError, match="hidden_dim=40"):
+        mask2former(hidden_dim=40)
+
+
+def test_one_picture_is_too_few_to_learn_from():
+    model = upernet()
+    with pytest.raises(UserError, match="batch size >= 2"):
+        model(torch.randn(1, 3, 32, 32))
+    assert model.eval()(torch.randn(1, 3, 32, 32))["logits"].shape == (1, 5, 32, 32)
+
+
+@pytest.mark.parametrize("build", [upernet, mask2former])
+def test_the_network_inside_is_plain_transformers(build, tmp_path):
+    model = build().eval()
+    model.net.save_pretrained(tmp_path)
+    net = getattr(transformers, type(model.net).__name__).from_pretrained(tmp_path).eval()
+    images = torch.randn(1, 3, 64, 64)
+    theirs, ours = net(images), model(images)
+    if build is upernet:
+        assert torch.equal(theirs.logits, ours["logits"])
+    else:
+        assert torch.equal(theirs.class_queries_logits, ours["class_logits"])
+        assert torch.equal(theirs.masks_queries_logits, ours["mask_logits"])
+
+
+def test_padding_is_cut_before_the_resize():
+    model = upernet().eval()
+    logits = torch.randn(2, 5, 40, 60)
+    scores = model.semantic({"logits": logits}, [(40, 60), (20, 31)], [(80, 120), (20, 31)])
+    assert [tuple(score.shape) for score in scores] == [(5, 80, 120), (5, 20, 31)]
+    assert torch.allclose(scores[1], logits[1, :, :20, :31].softmax(0))
+
+    model = mask2former()
+    outputs = {"class_logits": torch.randn(1, 12, 6), "mask_logits": torch.randn(1, 12, 10, 15)}
+    one = model.semantic(outputs, [(24, 30)], [(50, 61)])
+    outputs["mask_logits"][:, :, 8:] = 9
+    outputs["mask_logits"][:, :, :, 10:] = -9
+    assert one[0].shape == (5, 50, 61)
+    assert torch.allclose(model.semantic(outputs, [(24, 30)], [(50, 61)])[0], one[0])
+
+
+def reference_masks() -> tuple[torch.Tensor, torch.Tensor]:
+    """As `make.py` resizes them: to the padded input, cut, to the size of the picture."""
+    classes, masks = MAKE["blobs"]()
+    masks = F.interpolate(masks[None], size=(64, 96), mode="bilinear", align_corners=False)
+    return classes, F.interpolate(masks[:, :, :60, :90], size=(45, 71), mode="bilinear", align_corners=False)[0]
+
+
+def test_semantic_and_panoptic_maps_are_those_of_the_reference():
+    expected = np.load(FIXTURES / "facebookresearch.npz")
+    classes, masks = reference_masks()
+    assert np.allclose(semantic(classes, masks)[:, ::3, ::3], expected["semantic"], atol=1e-5)
+    ids, segments = panoptic(classes, masks, {0, 1, 2}, 0.5, 0.6)
+    assert np.array_equal(ids.numpy(), expected["panoptic"])
+    assert [(s.id, s.label) for s in segments] == [tuple(row) for row in expected["segments"]]
+    assert len(segments) >= 4
+
+
+def test_models_give_the_maps_of_the_reference():
+    expected = np.load(FIXTURES / "facebookresearch.npz")
+    classes, masks = MAKE["blobs"]()
+    outputs = {"class_logits": classes[None], "mask_logits": masks[None]}
+    sizes = [(60, 90)], [(45, 71)]
+    model = mask2former()
+    ids, _ = model.panoptic(outputs, *sizes, things=[0, 1, 2], object_mask_threshold=0.5, overlap_threshold=0.6)[0]
+    assert np.array_equal(ids.numpy(), expected["panoptic"])
+    assert len(model.instances(outputs, *sizes, top=20, things=[0, 1, 2])[0]) == len(expected["scores"])
+    assert np.allclose(model.semantic(outputs, *sizes)[0][:, ::3, ::3], expected["semantic"], atol=1e-5)
+
+
+def test_instances_are_those_of_the_reference():
+    expected = np.load(FIXTURES / "facebookresearch.npz")
+    found = instances(*reference_masks(), top=20, things={0, 1, 2})
+    order = np.argsort(-expected["scores"], kind="stable")
+    assert len(found) > 5
+    assert np.allclose(found.scores, expected["scores"][order], atol=1e-5)
+    clear = expected["scores"][order] > 1e-4  # the order of those without a mask, all 0, means nothing
+    assert np.array_equal(found.labels[clear], expected["labels"][order][clear])
+    assert found.masks is not None
+    assert np.array_equal(found.masks.flatten(1).sum(1)[clear], expected["areas"][order][clear])
+
+
+def test_boxes_are_the_edges_of_the_masks():
+    masks = torch.full((3, 20, 30), -5.0)
+    masks[0, 4:9, 10:11] = 5
+    masks[1, 0:20, 28:30] = 5
+    classes = torch.tensor([[9.0, 0, 0], [6.0, 0, 0], [7.0, 0, 0]])
+    found = instances(classes, masks, top=3)
+    boxes = {tuple(box.tolist()) for box in found.boxes}
+    assert {(10, 4, 11, 9), (28, 0, 30, 20)} <= boxes
+    assert found.boxes[-1].tolist() == [0, 0, 0, 0]  # the mask that is empty, with score 0
+    assert found.scores[-1] == 0
+    assert (found.scores.diff() <= 0).all()
+
+
+def test_stuff_is_merged_and_weak_or_covered_queries_leave():
+    masks = torch.full((5, 4, 12), -8.0)
+    masks[0, :, :3] = 8  # class 2, stuff
+    masks[1, :, 3:6] = 8  # class 2 again
+    masks[2, :, 6:9] = 8  # class 0, a thing
+    masks[3, :, 6:10] = 4  # class 0, covered by three quarters
+    masks[4, :, 10:] = 8  # "none"
+    classes = torch.full((5, 4), -9.0)
+    for query, label in enumerate((2, 2, 0, 0, 3)):
+        classes[query, label] = 9 if query != 1 else 0  # the second one is less sure
+    ids, segments = panoptic(classes, masks, things=[0])
+    assert [(s.id, s.label) for s in segments] == [(1, 2), (2, 0)]
+    assert segments[0].score == classes.softmax(-1)[0].max().item()
+    assert torch.equal(ids[0], torch.tensor([1] * 6 + [2] * 3 + [0] * 3, dtype=torch.int32))
+    ids, segments = panoptic(classes, masks, things=[0], overlap_threshold=0.2)
+    assert [s.label for s in segments] == [2, 0, 0]
+    ids, segments = panoptic(classes, masks, things=[0], object_mask_threshold=1.1)
+    assert segments == []
+    assert ids.dtype == torch.int32
+    assert ids.sum() == 0
+    assert isinstance(panoptic(classes, masks, things=[])[1][0], Segment)

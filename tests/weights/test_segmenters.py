@@ -1,0 +1,131 @@
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from focalnet.errors import UserError
+from focalnet.models.universal import Mask2Former, UperNet
+from focalnet.variants import FocalNetConfig
+from focalnet.weights.dense import find_layout
+from focalnet.weights.recognise import read_architecture
+from focalnet.weights.segmenters import SEGMENTERS
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "universal"
+MAKE = runpy.run_path(str(FIXTURES / "make.py"))
+MODELS = {"mmseg": UperNet, "facebookresearch": Mask2Former}
+LAYOUTS = {layout.name: layout for layout in SEGMENTERS if layout.name != "focalnet"}
+
+
+def reference(name: str) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
+    arrays = dict(np.load(FIXTURES / f"{name}.npz"))
+    shapes = json.loads(str(arrays.pop("shapes")))
+    return {name: MAKE["draw"](name, tuple(shape)) for name, shape in shapes.items()}, arrays
+
+
+def loaded(name: str) -> torch.nn.Module:
+    """The network that the file itself tells, with the weights of the file."""
+    weights, _ = reference(name)
+    layout = find_layout(weights)
+    assert layout is LAYOUTS[name]
+    ours = layout.read(weights)
+    facts = layout.facts(ours)
+    trunk = {key.removeprefix(layout.trunk_prefix): value for key, value in ours.items()}
+    trunk = {key: value for key, value in trunk.items() if not key.startswith("net.")}
+    architecture = read_architecture(trunk).replace(**facts.overrides)
+    model = MODELS[name](architecture, num_classes=facts.num_classes, **facts.head_options)
+    model.load_state_dict(ours, strict=True)
+    return model.eval()
+
+
+def raw(weights: dict[str, torch.Tensor]) -> dict[str, bytes]:
+    return {name: tensor.contiguous().numpy().tobytes() for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_file_there_and_back_is_the_same_bytes(name):
+    weights, _ = reference(name)
+    layout = LAYOUTS[name]
+    back = layout.write(layout.read(weights))
+    assert list(back) == list(weights)
+    assert {key: value.shape for key, value in back.items()} == {key: value.shape for key, value in weights.items()}
+    assert raw(back) == raw(weights)
+    model = loaded(name)
+    assert raw(layout.write(model.state_dict())) == raw(weights)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_our_own_names_are_recognised(name):
+    model = loaded(name)
+    layout = find_layout(model.state_dict())
+    assert layout is not None
+    assert (layout.name, layout.head) == ("focalnet", LAYOUTS[name].head)
+    assert layout.facts(model.state_dict()).head_options == LAYOUTS[name].facts(model.state_dict()).head_options
+    assert raw(layout.write(layout.read(model.state_dict()))) == raw(model.state_dict())
+
+
+def test_upernet_has_the_logits_of_mmseg():
+    _, expected = reference("mmseg")
+    assert expected["decode_head"].std() > 0.5
+    with torch.no_grad():
+        outputs = loaded("mmseg")(MAKE["pictures"]())
+    for ours, theirs in (("logits", "decode_head"), ("aux_logits", "auxiliary_head")):
+        assert np.abs(outputs[ours][:, :, ::3, ::3].numpy() - expected[theirs]).max() < 1e-5
+
+
+def test_upernet_has_the_losses_of_mmseg():
+    _, expected = reference("mmseg")
+    model = loaded("mmseg")
+    target = torch.randint(0, 5, (2, 64, 96), generator=torch.Generator().manual_seed(3))
+    target[0, :, :40] = 255
+    losses = model(MAKE["pictures"](), target)
+    assert losses["loss_main"].item() == pytest.approx(float(expected["loss_decode_head"]), rel=1e-5)
+    assert losses["loss_aux"].item() == pytest.approx(float(expected["loss_auxiliary_head"]), rel=1e-5)
+    model.average_ignored = False
+    share = (target != 255).float().mean().item()
+    assert model(MAKE["pictures"](), target)["loss_main"].item() * share == pytest.approx(losses["loss_main"].item())
+
+
+def test_mask2former_has_the_logits_of_facebookresearch():
+    _, expected = reference("facebookresearch")
+    masks = expected["mask_logits"][0].reshape(12, -1)
+    assert np.triu(np.corrcoef(masks), 1).max() < 0.9999  # queries that are no copies of each other
+    with torch.no_grad():
+        outputs = loaded("facebookresearch")(MAKE["pictures"]())
+    for key in ("class_logits", "mask_logits"):
+        assert np.abs(outputs[key].numpy() - expected[key]).max() < 1e-5
+
+
+def test_facts_come_from_shapes():
+    small = FocalNetConfig(embed_dim=8, depths=(1, 1, 1, 1), focal_levels=2)
+    options = {
+        "num_queries": 7, "hidden_dim": 32, "ffn_dim": 24, "encoder_ffn_dim": 16, "encoder_layers": 3,
+        "decoder_layers": 5, "heads": 4,
+    }  # fmt: skip
+    facts = LAYOUTS["facebookresearch"].facts(Mask2Former(small, num_classes=9, **options).state_dict())
+    assert (facts.num_classes, facts.head_options, facts.overrides) == (9, options, {})
+    facts = LAYOUTS["mmseg"].facts(UperNet(small, num_classes=6, channels=24, aux_channels=8).state_dict())
+    assert (facts.num_classes, facts.head_options) == (6, {"channels": 24, "aux_channels": 8})
+    assert facts.overrides == {"stem_padding": 3}
+
+
+def test_our_tensors_share_no_memory():
+    """Or safetensors would refuse to write them."""
+    ours = LAYOUTS["facebookresearch"].read(reference("facebookresearch")[0])
+    assert len({tensor.untyped_storage().data_ptr() for tensor in ours.values()}) == len(ours)
+
+
+@pytest.mark.parametrize(("name", "lost"), [("mmseg", "auxiliary_head"), ("facebookresearch", "query_feat")])
+def test_a_missing_part_is_named(name, lost):
+    layout = LAYOUTS[name]
+    weights = {key: value for key, value in reference(name)[0].items() if lost not in key}
+    with pytest.raises(UserError, match=r"net\.\S+ is missing"):
+        layout.facts(layout.read(weights))
+
+
+def test_a_weight_without_a_place_is_named():
+    weights, _ = reference("facebookresearch")
+    with pytest.raises(UserError, match=r"sem_seg_head\.predictor\.extra"):
+        LAYOUTS["facebookresearch"].read({**weights, "sem_seg_head.predictor.extra": torch.zeros(1)})
