@@ -34,7 +34,8 @@ NEIGHBOURS = {("backbone", "variants"), ("weights", "variants"), ("weights", "ba
 """(importer, imported) pairs that share a floor and may know each other."""
 
 HEAVY = [
-    *["accelerate", "captum", "datasets", "matplotlib", "onnx", "pandas", "rich", "sklearn", "timm", "torchmetrics"],
+    *["accelerate", "captum", "datasets", "matplotlib", "numba", "onnx", "pandas", "rich", "sklearn", "timm"],
+    *["torchmetrics", "faster_coco_eval", "av"],
     *["torchvision", "transformers", "tyro"],
 ]
 
@@ -94,7 +95,7 @@ def test_backends_are_reached_through_the_operator():
     """Nothing above the operator knows its backends: they are reached through `focalnet.ops`."""
     for name, path in modules():
         if room(name) not in ("ops", ""):
-            assert not {i for i in imports(path) if i.startswith(("focalnet.ops.reference", "focalnet.ops.triton"))}, (
+            assert not {i for i in imports(path) if i.startswith(("focalnet.ops.reference", "focalnet.ops.triton", "focalnet.ops.numba"))}, (
                 name
             )
 

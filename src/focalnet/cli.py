@@ -281,10 +281,11 @@ def _explain(arguments: Sequence[str]) -> None:
 
 
 def _convert(arguments: Sequence[str]) -> None:
-    from focalnet.weights.layouts import Layout
-
-    def convert(source: tyro.conf.Positional[str], out: tyro.conf.Positional[Path], to: Layout) -> None:
+    def convert(source: tyro.conf.Positional[str], out: tyro.conf.Positional[Path], to: str) -> None:
         """Change the layout of a weight file, losslessly.
+
+        Classifiers and backbones: official, timm, transformers. Mask R-CNN: mmdet, focalnet. DINO: official, detrex.
+        UPerNet: mmseg, focalnet. Mask2Former: facebookresearch, focalnet.
 
         Args:
             source: A .pth, .bin or .safetensors file of any layout, a run folder or a hub id.

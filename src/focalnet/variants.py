@@ -153,7 +153,7 @@ def _table() -> dict[str, FocalNetConfig]:
         embed_dim=48, depths=(2, 2, 4, 2), focal_levels=(2,), patch_size=2, drop_path_rate=0.1
     )
     rows["minifocal_128"] = FocalNetConfig(
-        embed_dim=48, depths=(2, 2, 4, 2), focal_levels=(2,), use_conv_embed=True, drop_path_rate=0.05
+        embed_dim=32, depths=(2, 2, 4, 2), focal_levels=(2,), use_conv_embed=True, drop_path_rate=0.05
     )
     return rows
 

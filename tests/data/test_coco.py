@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as pycocotools
 
 from focalnet.data.images import BadImageError
-from focalnet.data.labels import COCO_CLASSES, COCO_IDS, COCO_PANOPTIC_CLASSES, COCO_PANOPTIC_THINGS
+from focalnet.weights.labels import COCO_CLASSES, COCO_IDS, COCO_PANOPTIC_CLASSES, COCO_PANOPTIC_THINGS
 from focalnet.data.outlines import draw, polygon_arrays, run_lengths
 from focalnet.data.scene_sources import open_detection, open_panoptic, open_scene_evaluation
 from focalnet.errors import UserError

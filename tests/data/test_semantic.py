@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from focalnet.data.images import BadImageError
-from focalnet.data.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
+from focalnet.weights.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
 from focalnet.data.scene_sources import open_scene_evaluation, open_semantic
 from focalnet.errors import UserError
 

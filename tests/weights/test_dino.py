@@ -52,7 +52,7 @@ def test_a_released_file_is_seen_read_loaded_and_written_back(network, layout):
     assert facts.num_classes == 7
     levels = 4 if network == "shared" else 5
     assert dict(facts.head_options) == {
-        "num_feature_levels": levels, "num_queries": 40, "hidden_dim": 256, "ffn_dim": 64, "points": 4,
+        "num_feature_levels": levels, "num_queries": 40, "hidden_dim": 256, "ffn_dim": 64,
         "encoder_layers": 2, "decoder_layers": 3, "shared_heads": network == "shared",
         "spare_label": network != "detrex",
         **({"position_temperature": 10000.0, "position_offset": -0.5} if network == "detrex" else {}),

@@ -60,25 +60,25 @@ class DigitScenes:
         pixels = paint_ground(rng, self.side)
         labels: list[int] = []
         owner = np.full((self.side, self.side), -1, np.int64)  # which object is on top
-        areas: list[int] = []
+        areas, visible = np.zeros(0, int), np.zeros(0, int)
         for _ in range(rng.integers(LEAST, MOST + 1)):
             row = int(rng.integers(len(self.digits)))
             alpha = enlarge(rng, self.digits[row])
             mask = alpha >= 0.5
-            visible = np.bincount(owner.ravel() + 1, minlength=len(areas) + 1)[1:]
             for _ in range(TRIES):
                 top, left = (int(rng.integers(self.side - size + 1)) for size in alpha.shape)
                 spot = (slice(top, top + alpha.shape[0]), slice(left, left + alpha.shape[1]))
                 below = owner[spot]
                 covered = np.bincount(below[mask] + 1, minlength=len(areas) + 1)[1:]
-                if (visible - covered >= VISIBLE * np.array(areas)).all():
+                if (visible - covered >= VISIBLE * areas).all():
                     break
             else:
                 continue
             below[mask] = len(labels)
             paint(rng, pixels[spot], alpha)
             labels.append(int(self.labels[row]))
-            areas.append(int(mask.sum()))
+            areas = np.append(areas, mask.sum())
+            visible = np.append(visible - covered, areas[-1])
         image = Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
         return self._scene(where, image, torch.from_numpy(owner), torch.tensor(labels))
 
@@ -156,7 +156,9 @@ def enlarge(rng: np.random.Generator, digit: np.ndarray) -> np.ndarray:
     a, b, d, e = cos / stretch, sin / stretch, -sin, cos  # output pixel to input cell
     centre = size / 2
     shift = (cells / 2 - (a + b) * centre, cells / 2 - (d + e) * centre)
-    picture = Image.fromarray(np.pad(digit, MARGIN).astype(np.float32))
+    padded = np.zeros((cells, cells), np.float32)
+    padded[MARGIN:-MARGIN, MARGIN:-MARGIN] = digit
+    picture = Image.fromarray(padded)
     affine = (a, b, shift[0], d, e, shift[1])
     turned = picture.transform((size, size), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
     alpha = np.clip((np.asarray(turned) / 255 - 0.15) / 0.6, 0, 1)

@@ -239,7 +239,8 @@ def _prepare(
         wanted = _as_loaded(loaded, kind)
     architecture, options = split_overrides(kind, overrides)
     if loaded is not None and loaded.spec.head == kind and kind not in ("classifier", "backbone"):
-        _refuse_other(wanted, loaded, {**wanted.head_options, **options} if name else options, str(weights))
+        scales = {key: wanted.head_options[key] for key in ("num_feature_levels",) if key in wanted.head_options}
+        _refuse_other(wanted, architecture, {**scales, **options}, loaded.spec, str(weights))
         spec = loaded.spec
         spec = spec.replace(
             architecture=spec.architecture.replace(**architecture),
@@ -282,20 +283,22 @@ def _as_loaded(loaded: Weights, head: str) -> Wanted:
     return parse_name(spec.variant, head)
 
 
-def _refuse_other(wanted: Wanted, loaded: Weights, options: Mapping[str, Any], weights: str) -> None:
+def _refuse_other(
+    wanted: Wanted, changes: Mapping[str, Any], options: Mapping[str, Any], stored: ModelSpec, weights: str
+) -> None:
     """Refuse weights of this head whose shapes another name describes: half a fit gives garbage in silence."""
-    there, here = _fields(loaded.spec.architecture), _fields(wanted.architecture)
+    there, here = _fields(stored.architecture), _fields(wanted.architecture.replace(**changes))
     for name in ("embed_dim", "depths", "focal_levels", "focal_windows"):
         if there[name] != here[name]:
             raise UserError(
                 f"{weights} has {name}={there[name]}, {wanted.name} has {here[name]}; take the name that fits the "
                 "file, or leave it out."
             )
-    stored = loaded.spec.head_options
+    kept = stored.head_options
     for name, value in options.items():
-        if name in stored and stored[name] != value:
+        if name in kept and kept[name] != value:
             raise UserError(
-                f"{weights} has {name}={stored[name]}, {wanted.name} asks for {value}; leave the option out, or take "
+                f"{weights} has {name}={kept[name]}, {wanted.name} asks for {value}; leave the option out, or take "
                 "weights that fit."
             )
 

@@ -65,13 +65,13 @@ class Head:
 HEADS: Mapping[str, Head] = {
     "mask_rcnn": Head(
         home="mask_rcnn.MaskRCNN", num_classes=80, preprocessing=WHOLE_PICTURE, grown=True,
-        small={"fpn_channels": 64, "representation_size": 256, "anchor_size": 5.0, "proposals": 100, "rpn_samples": 64,
-               "roi_samples": 64, "detections": 30},
+        small={"fpn_channels": 48, "representation_size": 256, "anchor_size": 5.0, "proposals": 100, "rpn_samples": 64,
+               "roi_samples": 32, "detections": 30},
     ),
     "dino": Head(
         home="dino.Dino", num_classes=91, preprocessing=WHOLE_PICTURE,
-        small={"hidden_dim": 128, "ffn_dim": 256, "heads": 4, "encoder_layers": 2, "decoder_layers": 3,
-               "num_queries": 60, "dn_number": 30, "dn_box_noise": 0.4},
+        small={"hidden_dim": 128, "ffn_dim": 256, "heads": 4, "points": 2, "encoder_layers": 2,
+               "decoder_layers": 3, "num_queries": 60, "dn_number": 30, "dn_box_noise": 0.4},
     ),
     "upernet": Head(
         home="universal.UperNet", num_classes=150, preprocessing=_ADE, grown=True,

@@ -338,12 +338,8 @@ class Mask2Former(DenseModel):
         self, images: Tensor, sizes: Tensor | Sizes | None = None, original_sizes: Tensor | Sizes | None = None
     ) -> list[Detections]:
         """Objects with masks: `instances` of a batch (B, 3, H, W), sizes as pairs or tensors (B, 2)."""
-        whole = [tuple(images.shape[2:])] * len(images)
-        sizes, original_sizes = (
-            [tuple(size) for size in value.tolist()] if isinstance(value, Tensor) else value
-            for value in (sizes, original_sizes)
-        )
-        return self.instances(self(images), sizes or whole, original_sizes or sizes or whole)
+        inside = _pairs(sizes) or [(images.shape[2], images.shape[3])] * len(images)
+        return self.instances(self(images), inside, _pairs(original_sizes))
 
     def panoptic(
         self,
@@ -381,6 +377,10 @@ class Mask2Former(DenseModel):
             masks = outputs["mask_logits"][i].float()
             whole = (masks.shape[1] * self.stride, masks.shape[2] * self.stride)
             yield outputs["class_logits"][i].float(), cut_and_resize(resize(masks, whole), size, original)
+
+
+def _pairs(sizes: Tensor | Sizes | None) -> Sizes | None:
+    return [(height, width) for height, width in sizes.tolist()] if isinstance(sizes, Tensor) else sizes
 
 
 def _four_stages(head: str, architecture: FocalNetConfig) -> None:

@@ -39,6 +39,9 @@ class Backend:
 
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
+NUMBA_WORK = 10**8
+"""Multiplications of one call from which numba is worth the seconds that its first call takes to compile."""
 
 
 def _triton_can_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> tuple[bool, str]:
@@ -57,9 +60,27 @@ def _triton_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Te
     return triton.focal_context(context, gates, kernels)
 
 
+def _numba_can_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> tuple[bool, str]:
+    if not HAS_NUMBA:
+        return False, "the package numba is not installed"
+    work = context.numel() * sum(kernel[0].numel() for kernel in kernels)
+    if work < NUMBA_WORK and os.environ.get("FOCALNET_BACKEND") != "numba":
+        return False, "the map is too small to wait for its compiler"
+    from focalnet.ops import numba
+
+    return numba.can_run(context, gates, kernels)
+
+
+def _numba_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Tensor:
+    from focalnet.ops import numba
+
+    return numba.focal_context(context, gates, kernels)
+
+
 # The Triton kernels have run on the interpreter and through the compiler, but on no GPU yet: until they have been
 # measured on one, they run where FOCALNET_BACKEND=triton asks for them.
 BACKENDS = [
+    Backend("numba", _numba_can_run, _numba_run),
     Backend("reference", lambda *_: (True, "plain PyTorch runs everywhere"), reference.focal_context),
     Backend("triton", _triton_can_run, _triton_run),
 ]

@@ -1,9 +1,18 @@
-"""`focalnet convert`: a weight file from one layout into another, bit by bit the same numbers."""
+"""`focalnet convert`: a weight file from one layout into another, bit by bit the same numbers.
+
+    classifiers, backbones    official, timm, transformers
+    Mask R-CNN                mmdet, focalnet
+    DINO                      official, detrex
+    UPerNet                   mmseg, focalnet
+    Mask2Former               facebookresearch, focalnet
+"""
 
 import logging
 from pathlib import Path
+from typing import cast
 
-from focalnet.errors import UserError
+from focalnet.errors import UserError, unknown
+from focalnet.weights.dense import dense_layouts, find_layout
 from focalnet.weights.files import check_suffix, read_checkpoint, write_state_dict
 from focalnet.weights.layouts import Layout, convert_state_dict, detect_layout
 from focalnet.weights.sources import SPEC_KEY, read_spec, resolve
@@ -11,7 +20,7 @@ from focalnet.weights.sources import SPEC_KEY, read_spec, resolve
 logger = logging.getLogger(__name__)
 
 
-def convert_file(src: str | Path, dst: str | Path, *, to: Layout, use_postln: bool | None = None) -> Path:
+def convert_file(src: str | Path, dst: str | Path, *, to: str, use_postln: bool | None = None) -> Path:
     """Write the weights of `src` to `dst` in another layout.
 
     What is known about the network (classes, preprocessing, options) travels in the header of a `.safetensors` file,
@@ -20,7 +29,7 @@ def convert_file(src: str | Path, dst: str | Path, *, to: Layout, use_postln: bo
     Args:
         src: a weight file, a model or run folder, or a hub id, in any layout.
         dst: the file to write: `.safetensors`, `.pth`, `.pt` or `.bin`.
-        to: "official", "timm" or "transformers".
+        to: a layout for this kind of network, see the table on top of this module.
         use_postln: whether the blocks are res-post-norm, for timm; without it, what describes the file or its shapes
             tell it.
 
@@ -28,7 +37,8 @@ def convert_file(src: str | Path, dst: str | Path, *, to: Layout, use_postln: bo
         `dst`.
 
     Raises:
-        UserError: `src` is no FocalNet's, `dst` is `src` or has another suffix, or the disk is full.
+        UserError: `src` is no FocalNet's, `to` is no layout for it, `dst` is `src` or has another suffix, or the disk
+            is full.
     """
     target = Path(dst)
     check_suffix(target)
@@ -37,10 +47,19 @@ def convert_file(src: str | Path, dst: str | Path, *, to: Layout, use_postln: bo
         raise UserError(f"{target} is the file to read; give another name for the file to write.")
     checkpoint = read_checkpoint(located.path)
     spec = located.spec or read_spec(checkpoint)
+    metadata = checkpoint.metadata | ({SPEC_KEY: spec.to_json()} if spec else {})
+    source = find_layout(checkpoint.state_dict)
+    if source is not None:
+        known = {layout.name: layout for layout in dense_layouts() if layout.head == source.head}
+        if to not in known:
+            raise unknown(f"layout of {source.head} weights", to, known)
+        converted, wrapper = known[to].write(source.read(checkpoint.state_dict)), known[to].wrapper
+        write_state_dict(target, converted, wrapper=wrapper, metadata=metadata)
+        logger.info("%s (%s) -> %s (%s)", located.path, source.name, target, to)
+        return target
     if use_postln is None and spec is not None:
         use_postln = spec.architecture.use_postln
-    converted = convert_state_dict(checkpoint.state_dict, to=to, use_postln=use_postln)
-    metadata = checkpoint.metadata | ({SPEC_KEY: spec.to_json()} if spec else {})
+    converted = convert_state_dict(checkpoint.state_dict, to=cast(Layout, to), use_postln=use_postln)
     wrapper = "model" if to == "official" else None
     write_state_dict(target, converted, wrapper=wrapper, metadata=metadata)
     logger.info("%s (%s) -> %s (%s)", located.path, detect_layout(checkpoint.state_dict), target, to)

@@ -70,7 +70,7 @@ def check_scales(state_dict: StateDict, num_feature_levels: int) -> None:
 def read_facts(state_dict: StateDict) -> DenseFacts:
     """What the shapes of a DINO tell, of a state dict in our names.
 
-    The heads of the attention cannot be seen: 8 are assumed, as in every published DINO.
+    Heads and points of the attention cannot be told apart: only their product shows. They are left to the name.
 
     Raises:
         UserError: a part is missing.
@@ -85,14 +85,12 @@ def _facts(weights: StateDict) -> DenseFacts:
     levels, dim = weights["transformer.level_embed"].shape
     classes = weights["class_embed.0.bias"].shape[0]
     decoder_layers = _count(weights, "transformer.decoder.layers.")
-    reads = weights["transformer.encoder.layers.0.self_attn.attention_weights.bias"].shape[0]
     first, last = (weights[f"class_embed.{layer}.weight"] for layer in (0, decoder_layers - 1))
     options = {
         "num_feature_levels": levels,
         "num_queries": weights["transformer.tgt_embed.weight"].shape[0],
         "hidden_dim": dim,
         "ffn_dim": weights["transformer.encoder.layers.0.linear1.bias"].shape[0],
-        "points": reads // (8 * levels),
         "encoder_layers": _count(weights, "transformer.encoder.layers."),
         "decoder_layers": decoder_layers,
         "shared_heads": torch.equal(first, last),

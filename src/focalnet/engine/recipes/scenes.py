@@ -28,7 +28,7 @@ _COCO_STEPS = 117_266 / 16
 _ADE_STEPS = 20_210 / 16
 _SMALL_SCENES: dict[str, dict[str, Any]] = {
     "mask_rcnn": {"epochs": 12, "batch_size": 8, "lr": 1e-3, "clip_grad": 5.0},
-    "dino": {"epochs": 20, "batch_size": 8, "lr": 5e-4, "clip_grad": 0.1},
+    "dino": {"epochs": 18, "batch_size": 8, "lr": 5e-4, "clip_grad": 0.1},
     "upernet": {"epochs": 6, "batch_size": 8, "lr": 1e-3, "clip_grad": 1.0},
     "mask2former": {"epochs": 12, "batch_size": 8, "lr": 5e-4, "clip_grad": 0.1},
 }
