@@ -30,7 +30,13 @@ FLOORS = {
 """Rooms and their floors; every other module is a face. The command line stands on the other faces."""
 FACES = 6
 
-NEIGHBOURS = {("backbone", "variants"), ("weights", "variants"), ("weights", "backbone"), ("explain", "models"), ("drawing", "pictures")}
+NEIGHBOURS = {
+    ("backbone", "variants"),
+    ("weights", "variants"),
+    ("weights", "backbone"),
+    ("explain", "models"),
+    ("drawing", "pictures"),
+}
 """(importer, imported) pairs that share a floor and may know each other."""
 
 HEAVY = [
@@ -95,9 +101,11 @@ def test_backends_are_reached_through_the_operator():
     """Nothing above the operator knows its backends: they are reached through `focalnet.ops`."""
     for name, path in modules():
         if room(name) not in ("ops", ""):
-            assert not {i for i in imports(path) if i.startswith(("focalnet.ops.reference", "focalnet.ops.triton", "focalnet.ops.numba"))}, (
-                name
-            )
+            assert not {
+                i
+                for i in imports(path)
+                if i.startswith(("focalnet.ops.reference", "focalnet.ops.triton", "focalnet.ops.numba"))
+            }, name
 
 
 def test_import_is_light():

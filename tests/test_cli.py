@@ -6,6 +6,7 @@ import re
 import pytest
 
 from focalnet.cli import COMMANDS, HELP, main, parse_train
+from focalnet.tasks import list_tasks
 
 
 def run(capsys, *arguments):
@@ -46,8 +47,9 @@ def test_unknown_command_suggests(capsys):
     assert err == "focalnet: There is no command 'trian'; did you mean 'train'?\n"
 
 
-def test_train_has_at_most_30_flags(capsys):
-    _, out, _ = run(capsys, "train", "--help")
+@pytest.mark.parametrize("task", list_tasks())
+def test_train_has_at_most_30_flags(capsys, task):
+    _, out, _ = run(capsys, "train", "--task", task, "--help")
     flags = set(re.findall(r"^\W*(--[a-z][a-z-]*)", out, flags=re.MULTILINE))
     assert 20 < len(flags) <= 30, sorted(flags)
 
@@ -57,6 +59,16 @@ def test_unknown_option_suggests_the_nearest(capsys):
     assert code == 2
     assert "--batch-size" in err
     assert "Traceback" not in err
+
+
+def test_the_model_chooses_the_task():
+    task, config, choice = parse_train(["--model", "dino_focalnet_tiny_srf_4scale", "--data", "coco"])
+    assert (task.name, choice.task, choice.recipe, task.augment) == ("detect", "detect", "finetune_detector", "detr")
+    assert config.backbone_lr == 0.1
+    task, config, choice = parse_train(["--task", "panoptic"])
+    assert (task.model, choice.recipe, task.weights) == ("mask2former_minifocal_128", "digit_scenes", None)
+    task, config, choice = parse_train(["--task", "detect", "--recipe", "coco_3x", "--data", "coco"])
+    assert (task.model, config.epochs, task.drop_path) == ("mask_rcnn_focalnet_tiny_lrf", 36, 0.3)
 
 
 def test_defaults_follow_the_recipe():
@@ -104,6 +116,19 @@ def test_models_as_json(capsys):
         "model": "focalnet_tiny_lrf", "parameters": 28.6, "gflops": 4.5, "pixels": 224, "top1": 82.3, "licence": "mit",
         "weights": ["official", "timm", "transformers"],
     }  # fmt: skip
+
+
+def test_detectors_and_segmenters_are_listed(capsys):
+    code, out, _ = run(capsys, "models", "dino*fl4*", "--json")
+    assert code == 0
+    rows = json.loads(out)
+    assert [(row["model"], row["parameters"]) for row in rows] == [
+        ("dino_focalnet_large_fl4_5scale", 228.1), ("dino_focalnet_huge_fl4_5scale", 712.4),
+    ]  # fmt: skip
+    assert rows[0]["weights"][0] == "focalnet_large_fl4_o365_finetuned_on_coco.pth"
+    code, out, err = run(capsys, "models", "detr")
+    assert (code, out) == (2, "")
+    assert "No network is called 'detr'" in err
 
 
 def test_recipes_are_listed(capsys):

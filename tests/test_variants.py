@@ -52,6 +52,7 @@ ROWS = {
     "focalnet_base_srf_deeper": Row(85_090_144, 14.3, doubling(96), (3, 5), 0.5),
     "minifocal_32": Row(492_884, 0.706, (32, 64, 128), (3, 5), 0.05),
     "minifocal_64": Row(6_451_702, 3.744, doubling(48), (3, 5), 0.1),
+    "minifocal_128": Row(3_193_734, 0.425, doubling(32), (3, 5), 0.05),
 }
 
 

@@ -26,12 +26,12 @@ from focalnet.errors import UserError, unknown
 HELP = """\
 focalnet: Focal Modulation Networks
 
-  focalnet train       learn from a folder of pictures; without --data, from handwritten digits
+  focalnet train       learn to classify, detect, segment; without --data, from handwritten digits
   focalnet resume      go on with a run that was stopped
   focalnet evaluate    measure a run or released weights on pictures
-  focalnet predict     say what is on pictures
+  focalnet predict     say what is on pictures and videos
   focalnet explain     show where a model looks: kernels, gates, modulators
-  focalnet convert     change the layout of a weight file: official, timm, transformers
+  focalnet convert     change the layout of a weight file: official, timm, transformers, mmdet, …
   focalnet models      list the networks, their sizes and their weights
   focalnet recipes     list the training recipes, what they cost and what they give
   focalnet bench       time this library beside timm and transformers, in one run
@@ -301,19 +301,25 @@ def _convert(arguments: Sequence[str]) -> None:
 
 def _models(arguments: Sequence[str]) -> None:
     def models(pattern: tyro.conf.Positional[str] = "*", json: bool = False) -> None:
-        """List the networks: parameters, GFLOPs, weights.
+        """List the networks: parameters, GFLOPs, published figures, weights.
+
+        Any other pairing of a head with a variant has a name too, for example dino_focalnet_tiny_srf_4scale.
 
         Args:
-            pattern: A shell pattern, for example "*lrf*".
+            pattern: A shell pattern, for example "*lrf*" or "dino*".
             json: Print JSON.
         """
-        from focalnet.models.catalogue import describe_models
+        from focalnet.models.catalogue import describe_dense, describe_models
 
-        rows = describe_models(pattern)
+        tables = [rows for rows in (describe_models(pattern), describe_dense(pattern)) if rows]
+        if not tables:
+            raise UserError(f"No network is called {pattern!r}; put * around it, or leave it out to see all.")
         if json:
-            print(_dumps(rows))
-        else:
-            _table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+            print(_dumps([row for rows in tables for row in rows]))
+            return
+        for rows in tables:
+            cells = [["" if value is None else _plainly(value) for value in row.values()] for row in rows]
+            _table(list(rows[0]), cells)
 
     _parse(arguments, "models", models)
 
@@ -343,6 +349,10 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", Path(name).stem)
 
 
+def _plainly(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
 def _dumps(value: Any, indent: int | None = 2) -> str:
     return json.dumps(value, indent=indent)
 
@@ -351,7 +361,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*head)
+    table = Table()
+    for column, name in enumerate(head):
+        table.add_column(name, no_wrap=column == 0)
     for row in rows:
         table.add_row(*row)
     console = Console()

@@ -13,10 +13,10 @@ from PIL import Image
 from pycocotools import mask as pycocotools
 
 from focalnet.data.images import BadImageError
-from focalnet.weights.labels import COCO_CLASSES, COCO_IDS, COCO_PANOPTIC_CLASSES, COCO_PANOPTIC_THINGS
 from focalnet.data.outlines import draw, polygon_arrays, run_lengths
 from focalnet.data.scene_sources import open_detection, open_panoptic, open_scene_evaluation
 from focalnet.errors import UserError
+from focalnet.weights.labels import COCO_CLASSES, COCO_IDS, COCO_PANOPTIC_CLASSES, COCO_PANOPTIC_THINGS
 
 W, H = 31, 23
 NAMES = {7: "cat", 3: "ape", 90: "dog"}

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from focalnet.data import labels
 from focalnet.data.digit_scenes import VISIBLE, open_digit_scenes
 from focalnet.data.images import BadImageError
 from focalnet.data.scene_sources import open_detection, open_panoptic, open_scene_evaluation, open_semantic
 from focalnet.data.scenes import Complaints, Scene, Scenes, Side, boxes_around
 from focalnet.errors import UserError
+from focalnet.weights import labels
 
 SAFE = {"on_bad_image": "stop", "on_bad_annotation": "stop"}
 BOTH = {**SAFE, "val_fraction": 0.25, "seed": 0}
@@ -55,8 +55,8 @@ def same(one: Scene, other: Scene) -> bool:
 def test_a_digit_scene_is_exact():
     data = open_detection(None, **BOTH)
     assert data.classes == DIGITS == data.train.classes == data.val.classes
-    assert data.description == "digit_scenes: 10 classes, 2000 training and 200 validation pictures (its own split)"
-    assert len(data.train) == len(data.train.sizes) == 2000
+    assert data.description == "digit_scenes: 10 classes, 4000 training and 200 validation pictures (its own split)"
+    assert len(data.train) == len(data.train.sizes) == 4000
     seen, counts = set(), set()
     for index in range(40):
         scene = data.train[index]

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from focalnet.data.images import BadImageError
-from focalnet.weights.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
 from focalnet.data.scene_sources import open_scene_evaluation, open_semantic
 from focalnet.errors import UserError
+from focalnet.weights.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
 
 W, H = 9, 7
 SAFE = {"on_bad_image": "stop", "on_bad_annotation": "stop"}

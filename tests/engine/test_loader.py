@@ -53,6 +53,32 @@ def test_workers_do_not_matter():
     assert same(batches(), batches(workers=2))
 
 
+def test_batches_of_one_group_first_and_each_sample_once():
+    groups = [index % 3 == 0 for index in range(50)]  # 17 and 33 samples
+    sampler = TrainSampler(50, 8, 1, 3, 0, 1, groups)
+    rows = [[index for _, index in batch] for batch in sampler]
+    assert len(rows) == len(sampler) == 6
+    for row in rows:
+        assert len(row) == 8
+    assert sum(len({groups[index] for index in row}) == 1 for row in rows) >= 5
+    seen = [index for row in rows for index in row]
+    assert len(seen) == len(set(seen))
+    assert {groups[row[0]] for row in rows[:-1]} == {True, False}
+    sampler.epoch = 1
+    assert rows != [[index for _, index in batch] for batch in sampler]
+    sampler.epoch, sampler.start = 0, 4
+    assert [[index for _, index in batch] for batch in sampler] == rows[4:]
+
+
+def test_groups_do_not_depend_on_processes_and_parts():
+    groups = [index % 3 == 0 for index in range(50)]
+    one = [[i for _, i in batch] for batch in TrainSampler(50, 8, 1, 3, 0, 1, groups)]
+    ranks = [[[i for _, i in batch] for batch in TrainSampler(50, 8, 2, 3, rank, 2, groups)] for rank in (0, 1)]
+    for step, row in enumerate(one):
+        parts = [index for part in (0, 1) for rank in (0, 1) for index in ranks[rank][2 * step + part]]
+        assert parts == row
+
+
 def test_the_callers_generator_is_neither_used_nor_moved():
     one = batches()
     torch.manual_seed(2)

@@ -10,6 +10,7 @@ from focalnet.engine.optim import build_optimizer, learning_rate, parameter_grou
 from focalnet.engine.recipes import get_recipe
 from focalnet.errors import UserError
 from focalnet.models.classifier import FocalNetClassifier
+from focalnet.models.factory import create_model
 from focalnet.variants import VARIANTS
 
 
@@ -111,3 +112,38 @@ def test_learning_rate_never_rises_after_the_warm_up():
 def test_options_out_of_range(change):
     with pytest.raises(UserError, match=next(iter(change)).replace("_", "-")):
         TrainConfig(**change)
+
+
+def test_the_backbone_of_a_detector_has_groups_and_a_rate_of_its_own():
+    with torch.device("meta"):
+        model = create_model("dino_minifocal_128", num_classes=3)
+    groups = parameter_groups(model, 1e-4, backbone_lr=0.1)
+    assert [(group["weight_decay"], group.get("lr_share", 1.0)) for group in groups] == [
+        (1e-4, 1.0), (0.0, 1.0), (1e-4, 0.1), (0.0, 0.1),
+    ]  # fmt: skip
+    inside = {id(parameter) for parameter in model.trunk.parameters()}
+    for group in groups:
+        assert all((id(parameter) in inside) == ("lr_share" in group) for parameter in group["params"])
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert len(parameter_groups(model, 1e-4)) == 2
+
+
+def test_steps_and_a_straight_line():
+    config = TrainConfig(epochs=12, lr=1.0, schedule="step", drop_at=(9, 11), warmup_epochs=0)
+    rates = [learning_rate(config, step, 10) for step in (0, 89, 90, 109, 110, 119)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    config = TrainConfig(epochs=10, lr=1.0, min_lr=0.0, schedule="linear", warmup_epochs=1)
+    rates = [learning_rate(config, step, 10) for step in (0, 5, 10, 50, 99)]
+    assert rates == pytest.approx([1e-3, 0.5005, 0.9, 0.5, 0.01])
+
+
+def test_published_schedules_of_the_detectors():
+    config = config_of("coco_3x", "mask_rcnn_focalnet_tiny_lrf")
+    assert (config.epochs, config.drop_at, config.batch_size, config.lr) == (36, (27, 33), 16, 1e-4)
+    assert learning_rate(config, 7329 * 28, 7329) == pytest.approx(1e-5)
+    assert round(config.warmup_epochs * 7329) == 500
+    config = config_of("ade20k", "upernet_focalnet_tiny_lrf")
+    assert config.epochs * 20210 // 16 == pytest.approx(160_000, rel=3e-3)
+    assert (config.lr, config.weight_decay, config.schedule) == (6e-5, 0.01, "linear")
+    config = config_of("dino_12ep", "dino_focalnet_large_fl4_5scale")
+    assert (config.epochs, config.drop_at, config.backbone_lr, config.clip_grad) == (12, (11,), 0.1, 0.1)

@@ -5,15 +5,16 @@ import pytest
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.recipes import RECIPES, get_recipe
 from focalnet.errors import UserError
+from focalnet.models.heads import list_models
 from focalnet.tasks import get_task
-from focalnet.variants import list_models
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_sets_existing_options_and_tells_its_story(name):
     recipe = get_recipe(name, "focalnet_small_lrf")
     assert recipe.name == name
-    get_task("classify")(**recipe.task)
+    for task in recipe.tasks:
+        get_task(task)(**recipe.task)
     TrainConfig(**recipe.train)
     for text in (recipe.summary, recipe.command, recipe.cost, recipe.result):
         assert text

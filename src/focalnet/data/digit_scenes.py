@@ -1,11 +1,11 @@
 """Scenes of handwritten digits, painted when asked for: exact boxes, masks and labels per pixel, nothing to download.
 
-Three to eight of scikit-learn's 8 x 8 digits (`digits.py`), enlarged smoothly to 14 to 48 pixels, turned by up to 25
+Three to eight of scikit-learn's 8 x 8 digits (`digits.py`), enlarged smoothly to 16 to 48 pixels, turned by up to 25
 degrees, in any colour that stands out from the ground, lie over each other on a textured ground of 128 x 128 pixels.
 
     ground      a gradient, plus smooth noise of a random grain, plus fine noise
     digit       bicubic; its mask is where its opacity is at least one half
-    overlap     later digits lie on top; a place that would leave less than 0.6 of a digit visible is drawn again
+    overlap     later digits lie on top; a place that would leave less than 0.7 of a digit visible is drawn again
     truth       the visible part: masks do not overlap, boxes are tight around them
 
 Scene i of a side depends on nothing but (side, i): every epoch sees the same scenes, and augmentation varies them.
@@ -22,14 +22,14 @@ from PIL import Image
 from focalnet.data.digits import Digits, open_digits
 from focalnet.data.scenes import Kind, Scene, Side, boxes_around
 
-TRAIN_SCENES, VAL_SCENES = 2000, 200
+TRAIN_SCENES, VAL_SCENES = 4000, 200
 SIDE = 128
 LEAST, MOST = 3, 8
-SMALLEST, LARGEST = 14.0, 48.0
+SMALLEST, LARGEST = 16.0, 48.0
 TURN = 25.0
 TRIES = 8
-VISIBLE = 0.6
-CONTRAST = 55
+VISIBLE = 0.7
+CONTRAST = 70
 MARGIN = 2
 """Empty cells around the 8 x 8 picture, into which the enlarged strokes fade."""
 
@@ -106,7 +106,7 @@ class DigitScenes:
 
 
 def open_digit_scenes(kind: Kind = "detection") -> tuple[Side, Side]:
-    """The training side (2000 scenes) and the held-out side (200).
+    """The training side (4000 scenes) and the held-out side (200).
 
     Args:
         kind: "detection": ten classes with boxes and masks; "semantic": a label per pixel, "background" before the ten

@@ -22,9 +22,9 @@ import torch
 
 from focalnet.data import coco, coco_panoptic, digit_scenes, semantic, yolo
 from focalnet.data.labelled import OnBadImage, choose_splits, preview
-from focalnet.weights.labels import COCO_CLASSES, COCO_RAW_CLASSES
 from focalnet.data.scenes import Complaints, Kind, OnBadAnnotation, SceneData, Scenes, Side
 from focalnet.errors import UserError
+from focalnet.weights.labels import COCO_CLASSES, COCO_RAW_CLASSES
 
 log = logging.getLogger(__name__)
 

@@ -27,9 +27,9 @@ from PIL import Image
 
 from focalnet.data.images import EXTENSIONS, BadImageError, load_image
 from focalnet.data.labelled import choose_splits, preview
-from focalnet.weights.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
 from focalnet.data.scenes import IGNORE, Complaints, Scene, Side
 from focalnet.errors import UserError
+from focalnet.weights.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
 
 log = logging.getLogger(__name__)
 

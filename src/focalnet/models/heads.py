@@ -66,7 +66,7 @@ HEADS: Mapping[str, Head] = {
     "mask_rcnn": Head(
         home="mask_rcnn.MaskRCNN", num_classes=80, preprocessing=WHOLE_PICTURE, grown=True,
         small={"fpn_channels": 48, "representation_size": 256, "anchor_size": 5.0, "proposals": 100, "rpn_samples": 64,
-               "roi_samples": 32, "detections": 30},
+               "roi_samples": 48, "detections": 30},
     ),
     "dino": Head(
         home="dino.Dino", num_classes=91, preprocessing=WHOLE_PICTURE,

@@ -4,6 +4,13 @@ import json
 
 from focalnet.weights.spec import ModelSpec, Preprocessing
 
+HEADS = {
+    "mask_rcnn": ("Mask R-CNN", "object detection and instance segmentation", "object-detection"),
+    "dino": ("DINO", "object detection", "object-detection"),
+    "upernet": ("UPerNet", "semantic segmentation", "image-segmentation"),
+    "mask2former": ("Mask2Former", "image segmentation", "image-segmentation"),
+}
+"""`ModelSpec.head` -> name, purpose, the hub's word for it."""
 PAPER = "https://arxiv.org/abs/2203.11926"
 
 
@@ -14,20 +21,20 @@ def model_card(spec: ModelSpec, address: str) -> str:
         spec: of the model.
         address: the hub id or folder that `create_model` will find it under.
     """
-    backbone = spec.head == "backbone"
+    backbone, dense = spec.head == "backbone", spec.head in HEADS
     header = {
         "license": spec.licence,
         "library_name": "focalnet",
-        "pipeline_tag": "image-feature-extraction" if backbone else "image-classification",
+        "pipeline_tag": _pipeline(spec.head),
         "tags": ["focalnet", "focal-modulation"],
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in header.items() if value is not None]
     create = "create_backbone" if backbone else "create_model"
-    result = "maps" if backbone else "logits"
+    result = "maps" if backbone else "outputs" if dense else "logits"
     return "\n".join(
         [
             "---", *lines, "---", "",
-            f"# {spec.variant}", "",
+            f"# {f'{HEADS[spec.head][0]} on ' if dense else ''}{spec.variant}", "",
             f"A FocalNet ([Focal Modulation Networks]({PAPER})): {_purpose(spec)}.", "",
             "```python",
             "import focalnet",
@@ -46,16 +53,25 @@ def model_card(spec: ModelSpec, address: str) -> str:
 
 
 def _pictures(how: Preprocessing) -> str:
+    then = f"crop the centre to {how.input_size}" if how.long_side is None else f"the longer to {how.long_side} at most"
     return (
-        f"Resize the shorter side to {how.resize} pixels ({how.interpolation}), crop the centre to {how.input_size}, "
+        f"Resize the shorter side to {how.resize} pixels ({how.interpolation}), {then}, "
         f"scale to [0, 1], subtract {_numbers(how.mean)}, divide by {_numbers(how.std)}."
     )
+
+
+def _pipeline(head: str) -> str:
+    if head in HEADS:
+        return HEADS[head][2]
+    return "image-feature-extraction" if head == "backbone" else "image-classification"
 
 
 def _purpose(spec: ModelSpec) -> str:
     if spec.head == "backbone":
         strides = ", ".join(str(stride) for stride in spec.architecture.strides)
         return f"feature maps at strides {strides}"
+    if spec.head in HEADS:
+        return f"{HEADS[spec.head][1]}, {spec.num_classes} classes"
     return f"image classification, {spec.num_classes} classes" if spec.num_classes else "pooled image features, no head"
 
 

@@ -1,10 +1,10 @@
 """`focalnet convert`: a weight file from one layout into another, bit by bit the same numbers.
 
-    classifiers, backbones    official, timm, transformers
-    Mask R-CNN                mmdet, focalnet
-    DINO                      official, detrex
-    UPerNet                   mmseg, focalnet
-    Mask2Former               facebookresearch, focalnet
+classifiers, backbones    official, timm, transformers
+Mask R-CNN                mmdet, focalnet
+DINO                      official, detrex
+UPerNet                   mmseg, focalnet
+Mask2Former               facebookresearch, focalnet
 """
 
 import logging

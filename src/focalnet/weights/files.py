@@ -110,7 +110,7 @@ def write_state_dict(
 
 
 def apart(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, each in memory of its own: safetensors refuses two names for one (DINO's shared heads)."""
+    """The tensors on the CPU, each in memory of its own: safetensors refuses two names for one (DINO's heads)."""
     tensors: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in state_dict.items():

@@ -137,8 +137,8 @@ def _rows() -> list[WeightsEntry]:
     name = "focalnet_tiny_lrf_sparsercnn_3x.pth"
     add("focalnet_tiny_lrf", name, "official", _RELEASE_DETECTION + name, None, head="sparse_rcnn", num_classes=80)
     for repo, name, classes in (
-        ("microsoft/focalnet-large-fl4-dino-o365", "focalnet_large_fl4_pretrained_on_o365.pth", 366),
         ("microsoft/focalnet-large-fl4-dino-o365-cocoft", "focalnet_large_fl4_o365_finetuned_on_coco.pth", 91),
+        ("microsoft/focalnet-large-fl4-dino-o365", "focalnet_large_fl4_pretrained_on_o365.pth", 366),
     ):
         add("focalnet_large_fl4", name, "official", hub(repo, name), 2.74e9, repo=repo, head="dino",
             licence="apache-2.0", num_classes=classes)  # fmt: skip

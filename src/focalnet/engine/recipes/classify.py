@@ -6,7 +6,7 @@ cutmix: 0.8 in the paper, 1.0 in the code) the code's.
 
 from focalnet.engine.recipes.base import Recipe
 from focalnet.models.catalogue import PUBLISHED_TOP1
-from focalnet.variants import get_variant
+from focalnet.models.heads import parse_name
 
 
 def digits(model: str) -> Recipe:
@@ -54,7 +54,7 @@ def imagenet1k(model: str) -> Recipe:
         cost="300 epochs of 1.28 million pictures: days on 8 GPUs",
         result=f"top-1 {top1} (paper)" if top1 else "not published for this variant",
         task={"weights": None, "augment": "imagenet", "mixing": (0.8, 1.0), "label_smoothing": 0.1,
-              "drop_path": get_variant(model).drop_path_rate},
+              "drop_path": parse_name(model).architecture.drop_path_rate},
         train={"epochs": 300, "batch_size": 1024, "lr": 1e-3, "min_lr": 1e-5, "warmup_epochs": 20, "workers": 8},
     )  # fmt: skip
 

@@ -1,0 +1,158 @@
+"""Runs of the detection and segmentation tasks: killed, resumed, on two processes, on bad data."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from test_processes import two_processes
+from test_resume import KILL, assert_same_run, focalnet
+
+from focalnet.cli import main
+from focalnet.engine.measure import measure
+from scene_files import SIDE, WRITERS
+
+TASKS = {
+    "mask_rcnn": ("detect", 1e-2),
+    "dino": ("detect", 1e-2),
+    "upernet": ("segment", 1e-2),
+    "mask2former": ("panoptic", 1e-2),
+}
+OPTIONS = (
+    f"--recipe digit_scenes --image-size {SIDE} --epochs 2 --batch-size 4 --ema 0.9 --warmup-epochs 0 --lr 1e-3 "
+    "--workers 0"
+)
+CUT = f"""
+from focalnet.engine import training, train
+train.SAVE_AT, train._agreed = 1, lambda *_: True
+original, calls = training.Training.step, []
+def step(self, *arguments):
+    calls.append(1)
+    if len(calls) == 5: {KILL}
+    return original(self, *arguments)
+training.Training.step = step
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return {task: write(tmp_path_factory.mktemp(task) / "data", 12, 5) for task, write in WRITERS.items()}
+
+
+def arguments(data, out, head, *more):
+    task = TASKS[head][0]
+    model = f"{head}_minifocal_128"
+    return ["train", "--task", task, "--model", model, "--data", data[task], "--out", out, *OPTIONS.split(), *more]
+
+
+def some(*heads):
+    """All heads; those not named are slow."""
+    return [pytest.param(head, marks=[] if head in heads else [pytest.mark.slow]) for head in TASKS]
+
+
+@pytest.mark.parametrize("head", some("dino"))
+def test_kill_9_and_resume(data, tmp_path, head):
+    done = focalnet(*arguments(data, tmp_path / "whole", head))
+    assert done.returncode == 0, done.stderr
+    assert focalnet(*arguments(data, tmp_path / "killed", head), patch=CUT).returncode == -9
+    assert not (tmp_path / "killed" / "report.html").exists()
+    done = focalnet("resume", tmp_path / "killed")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    assert "data:image/png" in (tmp_path / "killed" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("head", some("mask_rcnn"))
+def test_two_processes_train_and_measure_as_one(data, tmp_path, head):
+    import subprocess
+
+    command = [*two_processes(), "-m", "focalnet", *map(str, arguments(data, tmp_path / "two", head))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 2
+    best = json.loads((tmp_path / "two" / "evaluation.json").read_text())["figures"]
+    figures = measure(str(tmp_path / "two"), batch_size=2, workers=0)
+    for name, value in figures.items():
+        if "per_second" not in name:
+            assert value == pytest.approx(best[name], abs=TASKS[head][1] * 1e-3), name
+
+
+def test_the_results_of_a_run_fit_its_annotations(data, tmp_path):
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    main([str(word) for word in arguments(data, tmp_path / "run", "mask_rcnn", "--epochs", 1)])
+    names = json.loads((tmp_path / "run" / "config.json").read_text())["data"]["classes"]
+    assert names == [f"digit {label}" for label in range(10)]
+    figures = measure(str(tmp_path / "run"), data=str(data["detect"]), workers=0, results=tmp_path / "answers")
+    rows = json.loads((tmp_path / "answers" / "box.json").read_text())
+    for row in rows:  # the file's ids are 3, 6, 9 ..., ours count the classes from 1
+        row["category_id"] *= 3
+    truth = COCO(str(data["detect"] / "annotations" / "instances_val2017.json"))
+    evaluation = COCOeval_faster(truth, truth.loadRes(rows), "bbox")
+    evaluation.run()
+    assert evaluation.stats[0] == pytest.approx(figures["box_ap"], abs=1e-9)
+    assert json.loads((tmp_path / "answers" / "mask.json").read_text())[0]["segmentation"]["size"] == [SIDE, SIDE]
+    assert {path.name for path in (tmp_path / "run" / "results").iterdir()} == {"box.json", "mask.json"}
+
+
+def spoil_json(folder):
+    (folder / "annotations" / "instances_train2017.json").write_text("{")
+
+
+def spoil_picture(folder):
+    (folder / "train2017" / "103.png").write_bytes(b"no picture")
+
+
+def spoil_classes(folder):
+    path = folder / "annotations" / "instances_val2017.json"
+    path.write_text(path.read_text().replace("digit 7", "digit seven"))
+
+
+def spoil_mask(folder):
+    Image.new("L", (10, 10)).save(folder / "masks" / "train" / "3.png")
+
+
+def spoil_pairs(folder):
+    for path in (folder / "masks" / "train").iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("task", "spoil", "options", "sentence"),
+    [
+        ("detect", spoil_json, [], "instances_train2017.json"),
+        ("detect", spoil_picture, [], "103.png cannot be read as a picture"),
+        ("detect", spoil_classes, [], "digit seven"),
+        ("detect", None, ["--num-classes", "3"], "--num-classes is 3, but"),
+        ("detect", None, ["--model", "upernet_minifocal_128"], "--task detect trains mask_rcnn or dino"),
+        ("detect", None, ["--model", "minifocal_128"], "--task detect trains mask_rcnn or dino"),
+        ("detect", None, ["--recipe", "imagenet1k"], "The recipe imagenet1k is for --task classify, not for detect"),
+        ("detect", None, ["--batch-size", "400"], "--batch-size 400 is more than the 12 training pictures"),
+        ("segment", spoil_mask, ["--on-bad-annotation", "stop"], "3.png"),
+        ("segment", spoil_pairs, [], "masks"),
+        ("segment", None, ["--batch-size", "1"], "batch"),
+        ("panoptic", None, ["--model", "upernet_minifocal_128"], "--task panoptic trains mask2former"),
+    ],
+)
+def test_bad_input_gets_one_sentence(tmp_path, capsys, task, spoil, options, sentence):
+    folder = WRITERS[task](tmp_path / "data", 12, 5)
+    if spoil:
+        spoil(folder)
+    head = {"detect": "mask_rcnn", "segment": "upernet", "panoptic": "mask2former"}[task]
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in arguments({task: folder}, tmp_path / "run", head, *options)])
+    error = capsys.readouterr().err
+    assert end.value.code == 2
+    assert sentence in error
+    assert "Traceback" not in error
+
+
+def test_broken_pictures_are_skipped_and_counted(tmp_path, capsys):
+    folder = WRITERS["detect"](tmp_path / "data", 12, 5)
+    spoil_picture(folder)
+    words = arguments({"detect": folder}, tmp_path / "run", "dino", "--on-bad-image", "skip", "--epochs", 1)
+    main([str(word) for word in words])
+    assert "1 pictures could not be read and were skipped" in capsys.readouterr().out
+    weights = torch.load(tmp_path / "run" / "last" / "state.pt")
+    assert weights["position"]["epoch"] == 1
