@@ -5,6 +5,7 @@ where Triton interprets its kernels on tiny CPU tensors (the variable must be se
 """
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -291,3 +292,51 @@ def test_the_cpu_is_refused(monkeypatch):
     monkeypatch.setenv("FOCALNET_BACKEND", "triton")
     with pytest.raises(UserError, match=r"FOCALNET_BACKEND=triton cannot run here: .* on cpu"):
         ops.focal_context(torch.zeros(1, 2, 2, 4), torch.zeros(1, 2, 2, 2), [torch.zeros(4, 1, 3, 3)])
+
+
+# tuning
+
+
+@runs
+def test_tuned_settings_give_the_same_numbers_and_are_kept(tmp_path, monkeypatch):
+    from focalnet.ops import triton as host
+    from focalnet.ops import tuning
+
+    tried = []
+
+    def measure(run):
+        run()  # every candidate is launched; the third is the fastest
+        tried.append(len(tried) % len(host.CANDIDATES))
+        return abs(tried[-1] - 2) + 1.0
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tuning, "measure", measure)
+    monkeypatch.setattr(host, "CANDIDATES", host.CANDIDATES[:4])
+    tuning._known.cache_clear()
+    whole, kernels, cotangent = problem(1, (3, 4), 8, (3, 5), torch.float32)
+    plain = everything(host.focal_context, whole, kernels, cotangent)
+    assert not tried
+    monkeypatch.setenv("FOCALNET_TUNE", "1")
+    tuned = everything(host.focal_context, whole, kernels, cotangent)
+    for one, other in zip(plain, tuned, strict=True):
+        torch.testing.assert_close(one, other)
+    kept = json.loads((tmp_path / "focalnet" / "tuned.json").read_text())
+    assert set(kept.values()) == {2}
+    assert len(tried) == 4 * len(kept)
+    everything(host.focal_context, whole, kernels, cotangent)
+    assert len(tried) == 4 * len(kept)  # nothing is measured twice
+    tuning._known.cache_clear()
+    everything(host.focal_context, whole, kernels, cotangent)  # not even by the next process
+    assert len(tried) == 4 * len(kept)
+
+
+@runs
+def test_a_cache_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    from focalnet.ops import tuning
+
+    (tmp_path / "focalnet").write_text("a file where the folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tuning, "measure", lambda run: run())
+    tuning._known.cache_clear()
+    assert tuning.choose("some kind", [0.3, 0.1, 0.2], None, lambda candidate: candidate) == 0.1
+    tuning._known.cache_clear()

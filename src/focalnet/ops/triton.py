@@ -4,10 +4,11 @@ Keeps nothing for the backward pass but its inputs: the levels are computed agai
 3L + 1 times forward (plain PyTorch: about 34 for L = 3). Storage is float16, bfloat16 or float32, sums are float32.
 Sequences run as pictures of one row. Two runs on one device give the same bits. There is no second derivative.
 
-`SETTINGS` holds tile sizes per kernel size, so that nothing is tuned while a user waits;
-`benchmarks/focal_context.py --tune` measures others.
+`SETTINGS` holds tile sizes per kernel size, so that nothing is tuned while a user waits; with `FOCALNET_TUNE=1` they
+are measured on the device and kept (`tuning`), and `benchmarks/focal_context.py --tune` prints them.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 import triton
 from torch import Tensor
 
-from focalnet.ops import kernels
+from focalnet.ops import kernels, tuning
 
 k: Any = kernels  # a launch takes options, such as num_warps, that no signature names
 
@@ -40,6 +41,11 @@ class Settings:
 SETTINGS = {7: (Settings(2, 4096), Settings(2, 2048)), 15: (Settings(4, 2048), Settings(2, 1024))}
 """Largest kernel size -> settings, and settings of the launches that also keep slopes or a mean and so hold more
 values at once. Registers and spills checked for sm_90 with ptxas; not yet timed."""
+CANDIDATES = tuple(
+    Settings(rows, elements, warps)
+    for rows, elements, warps in itertools.product((1, 2, 4), (1024, 2048, 4096), (4, 8))
+)
+"""What tuning tries."""
 WEIGHT_SUMS = 28
 """Sums that a program of the weight gradient keeps: rows of the kernel times its width."""
 WEIGHT_ELEMENTS = 512
@@ -204,21 +210,31 @@ def _launch_level(
     """One level; returns the sums of its tiles, (B, tiles, C), when `mean` asks for them."""
     batch, height, width, channels = source.shape
     tall, broad = kernel.shape[2:] if kernel is not None else (0, 0)
-    settings = _settings(max(tall, broad), heavy=out is not None and (mean or slope is not None))
-    tile = _tile(height, width, channels, settings)
-    tiles_x = triton.cdiv(width, tile["WIDTH"])
-    tiles = tiles_x * triton.cdiv(height, tile["GROUPS"] * tile["ROWS"])
-    parts = source.new_empty((batch, tiles, channels), dtype=torch.float32) if mean else None
+    heavy = out is not None and (mean or slope is not None)
+    settings = _settings(max(tall, broad), heavy=heavy)
+    packed = source if kernel is None else _pack(kernel, source.dtype)
     align, *strides = _strides(source)
     grad_align, *grad_strides = _strides(grad if grad is not None else source)
-    k.level_kernel[(tiles, triton.cdiv(channels, tile["BC"]), batch)](
-        source, source if kernel is None else _pack(kernel, source.dtype), out, slope, parts, grad, gates,
-        *(pooled or (None, None)), height, width, channels, tiles_x, 1 / (height * width), *strides,
-        *(gates.stride() if gates is not None else (0, 0, 0)), *grad_strides,
-        ALIGN=align, GRAD_ALIGN=grad_align, MODE=mode, SLOPE=slope is not None,
-        MEAN=mean or pooled is not None, KH=tall, KW=broad, num_warps=settings.warps, **tile,
-    )  # fmt: skip
-    return parts
+
+    def launch(settings: Settings, slope: Tensor | None) -> Tensor | None:
+        tile = _tile(height, width, channels, settings)
+        tiles_x = triton.cdiv(width, tile["WIDTH"])
+        tiles = tiles_x * triton.cdiv(height, tile["GROUPS"] * tile["ROWS"])
+        parts = source.new_empty((batch, tiles, channels), dtype=torch.float32) if mean else None
+        k.level_kernel[(tiles, triton.cdiv(channels, tile["BC"]), batch)](
+            source, packed, out, slope, parts, grad, gates,
+            *(pooled or (None, None)), height, width, channels, tiles_x, 1 / (height * width), *strides,
+            *(gates.stride() if gates is not None else (0, 0, 0)), *grad_strides,
+            ALIGN=align, GRAD_ALIGN=grad_align, MODE=mode, SLOPE=slope is not None,
+            MEAN=mean or pooled is not None, KH=tall, KW=broad, num_warps=settings.warps, **tile,
+        )  # fmt: skip
+        return parts
+
+    if tuning.enabled():
+        spare = None if slope is None else slope.clone()  # the backward pass writes where it reads
+        kind = f"{tall}x{broad} mode {mode} {heavy=} {height}x{width}x{channels} {source.dtype}"
+        settings = tuning.choose(kind, CANDIDATES, settings, lambda candidate: launch(candidate, spare))
+    return launch(settings, slope)
 
 
 def _levels(context: Tensor, kernels: list[Tensor], *, slopes: bool) -> tuple[Tensor, Tensor | None, Tensor]:
