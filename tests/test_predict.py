@@ -97,3 +97,52 @@ def test_no_pictures_and_no_run(model, tmp_path):
     focalnet.save_pretrained(model, tmp_path / "saved")
     with pytest.raises(UserError, match="is no run folder with pictures of its own"):
         held_out(str(tmp_path / "saved"))
+
+
+# detectors and segmenters
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(0)
+    small = {"embed_dim": 8, "depths": (1, 1, 1, 1), "fpn_channels": 8, "representation_size": 8}
+    return focalnet.create_model("mask_rcnn_minifocal_128", classes=["cat", "dog"], **small)
+
+
+def test_a_threshold_is_for_detectors(model, detector):
+    with pytest.raises(UserError, match="classify has no threshold"):
+        Predictor(model, threshold=0.3)
+    picture = Image.new("RGB", (40, 36), "red")
+    found = [len(Predictor(detector, threshold=level)(picture).found) for level in (0.0, 1.0)]
+    assert found[0] > found[1] == 0
+
+
+def test_a_video_frame_by_frame(detector, tmp_path):
+    from fractions import Fraction
+
+    from focalnet.data.video import VideoWriter, read_frames
+
+    with VideoWriter(tmp_path / "clip.mp4", Fraction(5)) as writer:
+        for shade in (0, 100, 200):
+            writer.write(Image.new("RGB", (64, 48), (shade,) * 3))
+    answers = list(Predictor(detector, threshold=0).video(tmp_path / "clip.mp4", tmp_path / "drawn.mp4", batch_size=2))
+    assert [place["frame"] for place, _ in answers] == [0, 1, 2]
+    assert all(answer.to_dict()["objects"] for _, answer in answers)
+    assert len(list(read_frames(tmp_path / "drawn.mp4"))) == 3
+
+
+def test_the_command_predicts_pictures_and_videos(detector, tmp_path, capsys):
+    from fractions import Fraction
+
+    from focalnet.data.video import VideoWriter
+
+    focalnet.save_pretrained(detector, tmp_path / "model")
+    assert "object-detection" in (tmp_path / "model" / "README.md").read_text()
+    Image.new("RGB", (40, 36), "red").save(tmp_path / "a.png")
+    with VideoWriter(tmp_path / "b.mp4", Fraction(5)) as writer:
+        writer.write(Image.new("RGB", (64, 48), "red"))
+    paths = [str(tmp_path / name) for name in ("a.png", "b.mp4")]
+    main(["predict", str(tmp_path / "model"), *paths, "--json", "--threshold", "0", "--draw", str(tmp_path / "out")])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["source"], row.get("frame")) for row in rows] == [(paths[0], None), (paths[1], 0)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0000_a.png", "0001_b.mp4"]
