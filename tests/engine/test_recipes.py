@@ -68,3 +68,10 @@ def test_every_variant_has_every_recipe():
 def test_unknown_recipe_suggests():
     with pytest.raises(UserError, match="imagenet1k"):
         get_recipe("imagenet-1k", "focalnet_tiny_srf")
+
+
+def test_a_model_that_was_never_released_starts_from_random_weights():
+    assert get_recipe("finetune_detector", "mask_rcnn_minifocal_128").task["weights"] is None
+    assert get_recipe("finetune", "focalnet_tiny_iso").task["weights"] is None  # its server was closed
+    for name in ("mask_rcnn_focalnet_tiny_lrf", "dino_focalnet_large_fl4_5scale"):
+        assert get_recipe("finetune_detector", name).task["weights"] == "official"

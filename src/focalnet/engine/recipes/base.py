@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from focalnet.models.heads import parse_name
+from focalnet.weights.hub import ENTRIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,3 +27,10 @@ class Recipe:
     """Options of the task that it sets."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """Options of `TrainConfig` that it sets."""
+
+
+def released(model: str) -> Literal["official"] | None:
+    """Where a fine-tuning of `model` starts: the official file of its variant, random weights where there is none."""
+    variant = parse_name(model).variant
+    fitting = (row for row in ENTRIES.values() if (row.variant, row.source) == (variant, "official"))
+    return "official" if any(row.unreachable is None for row in fitting) else None

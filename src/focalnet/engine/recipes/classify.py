@@ -4,7 +4,7 @@ The numbers are those of the paper's Tables 18 and 19 where the paper and the co
 cutmix: 0.8 in the paper, 1.0 in the code) the code's.
 """
 
-from focalnet.engine.recipes.base import Recipe
+from focalnet.engine.recipes.base import Recipe, released
 from focalnet.models.catalogue import PUBLISHED_TOP1
 from focalnet.models.heads import parse_name
 
@@ -39,7 +39,7 @@ def finetune(model: str) -> Recipe:
         command="focalnet train --data flowers/ --model focalnet_tiny_lrf",
         cost="minutes to an hour on one GPU for some thousand pictures",
         result="depends on the pictures",
-        task={"weights": "official", "augment": "light", "label_smoothing": 0.1, "drop_path": 0.1},
+        task={"weights": released(model), "augment": "light", "label_smoothing": 0.1, "drop_path": 0.1},
         train={"epochs": 30, "batch_size": 64, "lr": 1e-4, "min_lr": 1e-6, "warmup_epochs": 3},
     )
 
@@ -81,7 +81,7 @@ def imagenet1k_from_22k(model: str) -> Recipe:
         "--weights runs/22k --image-size 384 --data imagenet/",
         cost="30 epochs of 1.28 million pictures",
         result="top-1 of B 85.6 at 224 and 86.5 at 384, of L 86.5 and 87.3 (paper, Table 4)",
-        task={"weights": "official", "augment": "imagenet", "mixing": (0.0, 0.0), "label_smoothing": 0.1,
+        task={"weights": released(model), "augment": "imagenet", "mixing": (0.0, 0.0), "label_smoothing": 0.1,
               "drop_path": 0.3, "image_size": 224},
         train={"epochs": 30, "batch_size": 1024, "lr": 3e-5, "min_lr": 5e-6, "warmup_epochs": 0, "weight_decay": 1e-8,
                "workers": 8},

@@ -7,7 +7,7 @@ optimiser does otherwise than mmdet's: biases are never decayed there only if th
 import re
 from typing import Any
 
-from focalnet.engine.recipes.base import Recipe
+from focalnet.engine.recipes.base import Recipe, released
 from focalnet.models.catalogue import BOX_MASK_AP, MIOU
 
 _DROP_PATH = {"tiny": (0.1, 0.3), "small": (0.2, 0.5), "base": (0.3, 0.5)}
@@ -18,7 +18,7 @@ _ADE_STEPS = 20_210 / 16
 _SMALL_SCENES: dict[str, dict[str, Any]] = {
     "mask_rcnn": {"epochs": 7, "batch_size": 8, "lr": 1e-3, "clip_grad": 5.0},
     "dino": {"epochs": 9, "batch_size": 8, "lr": 5e-4, "clip_grad": 0.1},
-    "upernet": {"epochs": 3, "batch_size": 8, "lr": 1e-3, "clip_grad": 1.0},
+    "upernet": {"epochs": 7, "batch_size": 8, "lr": 2e-3, "clip_grad": 1.0},
     "mask2former": {"epochs": 6, "batch_size": 8, "lr": 5e-4, "clip_grad": 0.1},
 }
 _SMALL_RESULTS = {
@@ -67,7 +67,7 @@ def finetune_detector(model: str) -> Recipe:
         command="focalnet train --data coco/ --model mask_rcnn_focalnet_tiny_lrf",
         cost="an hour on one GPU for some thousand pictures",
         result="depends on the pictures",
-        task={"weights": "official", "augment": "detr", "drop_path": 0.1},
+        task={"weights": released(model), "augment": "detr", "drop_path": 0.1},
         train={"epochs": 24, "batch_size": 8, "lr": 1e-4, "min_lr": 1e-6, "warmup_epochs": 0.5, "clip_grad": 1.0,
                "backbone_lr": 0.1 if model.startswith("dino") else 1.0},
     )  # fmt: skip
@@ -82,9 +82,10 @@ def finetune_segmenter(model: str) -> Recipe:
         command="focalnet train --task segment --data ade/ --model upernet_focalnet_tiny_lrf",
         cost="an hour on one GPU for some thousand pictures",
         result="depends on the pictures",
-        task={"weights": "official", "augment": "semantic", "drop_path": 0.3},
-        train={"epochs": 40, "batch_size": 8, "lr": 6e-5, "min_lr": 0.0, "schedule": "linear", "warmup_epochs": 1.0,
-               "weight_decay": 0.01, "clip_grad": 1.0},
+        task={"weights": released(model), "augment": "semantic", "drop_path": 0.3},
+        train={"epochs": 40, "batch_size": 8, "min_lr": 0.0, "schedule": "linear", "warmup_epochs": 1.0,
+               **({"lr": 1e-4, "backbone_lr": 0.1, "weight_decay": 0.05, "clip_grad": 0.01}
+                  if model.startswith("mask2former") else {"lr": 6e-5, "weight_decay": 0.01, "clip_grad": 1.0})},
     )  # fmt: skip
 
 
@@ -99,7 +100,7 @@ def _mask_rcnn(model: str, which: int) -> Recipe:
         command=f"torchrun --nproc-per-node 8 -m focalnet train --recipe {name} --model {model} --data coco/",
         cost=f"{epochs} epochs of 117 thousand pictures: {'hours' if which == 0 else 'a day or two'} on 8 GPUs",
         result=f"box / mask AP {published[which]} (paper, Table 6)" if published else "not published for this model",
-        task={"weights": "official", "augment": "detr", "drop_path": _DROP_PATH.get(size[:-4], (0.2, 0.3))[which]},
+        task={"weights": released(model), "augment": "detr", "drop_path": _DROP_PATH.get(size[:-4], (0.2, 0.3))[which]},
         train={"epochs": epochs, "batch_size": 16, "lr": 1e-4, "schedule": "step", "drop_at": drops,
                "warmup_epochs": 500 / _COCO_STEPS, "weight_decay": 0.05, "clip_grad": 0.0, "workers": 4},
     )  # fmt: skip
@@ -123,7 +124,7 @@ def _dino(model: str, name: str, summary: str, result: str, cost: str, task: dic
         command=f"torchrun --nproc-per-node 16 -m focalnet train --recipe {name} --model {model} --data coco/",
         cost=cost,
         result=result,
-        task={"weights": "official", "augment": "detr", "drop_path": 0.3, "recompute": "block", **task},
+        task={"weights": released(model), "augment": "detr", "drop_path": 0.3, "recompute": "block", **task},
         train={"batch_size": 16, "lr": 1e-4, "backbone_lr": 0.1, "schedule": "step", "warmup_epochs": 0.0,
                "weight_decay": 1e-4, "clip_grad": 0.1, "workers": 4, **train},
     )  # fmt: skip
@@ -174,7 +175,7 @@ def ade20k(model: str) -> Recipe:
         command=f"torchrun --nproc-per-node 8 -m focalnet train --recipe ade20k --model {model} --data ade/",
         cost="127 epochs of 20 thousand pictures: a day on 8 GPUs",
         result=f"mIoU {published}, single / multi-scale (paper, Table 8)" if published else "not published",
-        task={"weights": "official", "augment": "semantic", "drop_path": 0.3},
+        task={"weights": released(model), "augment": "semantic", "drop_path": 0.3},
         train={"epochs": 127, "batch_size": 16, "lr": 6e-5, "min_lr": 0.0, "schedule": "linear",
                "warmup_epochs": 1500 / _ADE_STEPS, "weight_decay": 0.01, "clip_grad": 0.0, "workers": 4},
     )  # fmt: skip
@@ -190,7 +191,7 @@ def mask2former_coco(model: str) -> Recipe:
         f"--model {model} --data coco/",
         cost="100 epochs of 118 thousand pictures: days on 8 GPUs",
         result="PQ 57.9 with large_fl4 (paper)",
-        task={"weights": "official", "augment": "lsj", "drop_path": 0.3, "image_size": 800},
+        task={"weights": released(model), "augment": "lsj", "drop_path": 0.3, "image_size": 800},
         train={"epochs": 100, "batch_size": 16, "lr": 1e-4, "backbone_lr": 0.1, "schedule": "step",
                "drop_at": (655_556 / 7375, 710_184 / 7375), "warmup_epochs": 0.0, "weight_decay": 0.05,
                "clip_grad": 0.01, "workers": 4},
@@ -207,7 +208,7 @@ def mask2former_ade20k(model: str) -> Recipe:
         f"--model {model} --data ade/",
         cost="127 epochs of 20 thousand pictures: a day or two on 8 GPUs",
         result="mIoU 58.5 with large_fl4, multi-scale (paper)",
-        task={"weights": "official", "augment": "semantic", "drop_path": 0.3, "image_size": 640},
+        task={"weights": released(model), "augment": "semantic", "drop_path": 0.3, "image_size": 640},
         train={"epochs": 127, "batch_size": 16, "lr": 1e-4, "min_lr": 0.0, "backbone_lr": 0.1, "schedule": "linear",
                "warmup_epochs": 0.0, "weight_decay": 0.05, "clip_grad": 0.01, "workers": 4},
     )  # fmt: skip
