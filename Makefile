@@ -17,7 +17,7 @@ quickstart: $(INSTALLED)  ## train, evaluate, predict and explain on handwritten
 	@echo "Where the network looks: $(CURDIR)/$(RUN)/explanation.png"
 
 test: lint  ## lint, type-check and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

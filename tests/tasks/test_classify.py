@@ -9,7 +9,7 @@ from torch import nn
 
 from focalnet.errors import UserError
 from focalnet.tasks import get_task, list_tasks, task_of_head
-from focalnet.tasks.base import Task
+from focalnet.tasks.base import Datasets, Task
 from focalnet.tasks.classify import ClassificationMetric, Classify, ClassPrediction
 from focalnet.variants import get_variant
 from focalnet.weights.spec import ModelSpec
@@ -86,7 +86,7 @@ def test_num_classes_that_disagrees_with_the_data():
 
 
 def test_image_size_reaches_the_spec():
-    model = Classify(model="minifocal_32", image_size=48).build_model(("a", "b"))
+    model = Classify(model="minifocal_32", image_size=48).build_model(Datasets(("a", "b"), [], [], ""))
     assert model.spec.preprocessing.input_size == 48
     example, label = Classify(augment="digits").example(model.spec, Sample(Image.new("RGB", (9, 7)), 1), train=True)
     assert (example.shape, label) == ((3, 48, 48), 1)

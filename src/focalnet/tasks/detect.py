@@ -131,7 +131,9 @@ class DetectionMetric:
 
     def compute(self) -> dict[str, float]:
         assert self.precision is not None, "nothing was measured"
-        return self.precision.compute()
+        figures = self.precision.compute()
+        main = [f"{kind}_{name}" for kind in self.precision.kinds for name in ("ap", "ap50", "ap75")]
+        return {name: figures[name] for name in [*main, *(name for name in figures if name not in main)]}
 
     def details(self) -> dict[str, Any]:
         assert self.precision is not None, "nothing was measured"
