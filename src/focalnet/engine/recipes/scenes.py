@@ -22,10 +22,10 @@ _SMALL_SCENES: dict[str, dict[str, Any]] = {
     "mask2former": {"epochs": 6, "batch_size": 8, "lr": 5e-4, "clip_grad": 0.1},
 }
 _SMALL_RESULTS = {  # cost and result
-    "mask_rcnn": ("about 25 minutes on 2 CPU cores", "box AP50 0.93 and mask AP50 0.92 (docs/detection.md)"),
-    "dino": ("about 25 minutes on 2 CPU cores", "box AP50 0.87 (docs/detection.md)"),
-    "upernet": ("about 25 minutes on 2 CPU cores", "not measured to the end yet (docs/log.md)"),
-    "mask2former": ("about 25 minutes on 2 CPU cores", "not measured to the end yet (docs/log.md)"),
+    "mask_rcnn": ("about 35 minutes on 2 CPU cores", "box AP50 0.93 and mask AP50 0.92, past 0.90 after 20 minutes"),
+    "dino": ("about 40 minutes on 2 CPU cores", "box AP50 0.87, past 0.80 after 22 minutes"),
+    "upernet": ("about 30 minutes on 2 CPU cores", "not measured to the end yet (docs/log.md)"),
+    "mask2former": ("about 30 minutes on 2 CPU cores", "not measured to the end yet (docs/log.md)"),
 }
 
 
