@@ -60,7 +60,8 @@ def draw(rows: list[dict[str, Any]], against: str) -> Figure:
     dots = [panels[0].plot([], [], "o", color=colour, label=name)[0] for name, colour in COLOURS.items()]
     figure.legend(handles=dots, loc="outside upper right", ncols=len(dots), frameon=False, fontsize=9)
     facts = {name: ", ".join(sorted({row[name] for row in rows})) for name in ("commit", "device", "torch")}
-    caption = f"commit {facts['commit']}; {facts['device']}; torch {facts['torch']}; eager, median of paired rounds"
+    facts["commit"] = ", ".join(sorted({row["commit"].removesuffix("+changes") for row in rows}))
+    caption = f"commits {facts['commit']}; {facts['device']}; torch {facts['torch']}; eager, median of paired rounds"
     figure.supxlabel(caption, fontsize=8, color="0.35")
     return figure
 
