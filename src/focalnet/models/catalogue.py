@@ -7,10 +7,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from focalnet.models.classifier import FocalNetClassifier
-from focalnet.models.heads import PUBLISHED, build, parse_name
+from focalnet.models.factory import create_model
+from focalnet.models.heads import PUBLISHED
 from focalnet.variants import get_variant, list_models
 from focalnet.weights.hub import ENTRIES, default_preprocessing
-from focalnet.weights.spec import ModelSpec
 
 PUBLISHED_TOP1 = {
     "focalnet_tiny_srf": 82.1, "focalnet_tiny_lrf": 82.3, "focalnet_small_srf": 83.4, "focalnet_small_lrf": 83.5,
@@ -57,19 +57,13 @@ def describe_dense(pattern: str = "*") -> list[dict[str, Any]]:
     """
     rows = []
     for name in fnmatch.filter(PUBLISHED, pattern):
-        wanted = parse_name(name)
-        options = {"num_classes": wanted.num_classes, "preprocessing": wanted.preprocessing}
         with torch.device("meta"):
-            model = build(
-                ModelSpec(
-                    variant=wanted.variant, architecture=wanted.architecture, head=wanted.head,
-                    head_options=wanted.head_options, **options,
-                )
-            )  # fmt: skip
-        fitting = (row for row in ENTRIES.values() if (row.variant, row.head) == (wanted.variant, wanted.head))
+            model = create_model(name)
+        spec = model.spec
+        fitting = (row for row in ENTRIES.values() if (row.variant, row.head) == (spec.variant, spec.head))
         rows.append({
             "model": name,
-            "classes": wanted.num_classes,
+            "classes": spec.num_classes,
             "parameters": round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1),
             "published": PUBLISHED_FIGURES.get(name),
             "weights": [row.name for row in fitting if row.unreachable is None],

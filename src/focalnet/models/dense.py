@@ -55,7 +55,7 @@ class DenseModel(nn.Module):
         trunk_prefix: what the names of the backbone's parameters begin with; the rest are the official ones.
 
     Attributes:
-        spec: set by `models.factory.build`.
+        spec: set by `models.heads.build`.
     """
 
     trunk_prefix: ClassVar[str]

@@ -84,8 +84,6 @@ def create_model(
         fresh_head = known is not None and _class_names(known, num_classes) not in (None, names)
     elif known is not None:
         names = _class_names(known, num_classes)
-    elif spec.classes is not None and len(spec.classes) == num_classes:
-        names = spec.classes
     spec = spec.replace(num_classes=num_classes, classes=names)
     model = build(spec, recompute=recompute)
     return _finish(model, loaded, device, fresh_head=fresh_head)

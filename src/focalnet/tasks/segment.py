@@ -23,6 +23,7 @@ from focalnet.data.scenes import IGNORE, Scene, SceneData
 from focalnet.drawing import draw_semantic, mosaic, per_class_table, side_by_side
 from focalnet.errors import UserError
 from focalnet.metrics.semantic import SemanticMetric
+from focalnet.models.heads import parse_name
 from focalnet.tasks.base import Batch, Embedded, MapDataset, Network, Section
 from focalnet.tasks.scenes import SceneTask, class_names
 from focalnet.weights.spec import ModelSpec
@@ -63,7 +64,7 @@ class Segment(SceneTask):
 
     def targets(self, batch: Batch) -> Any:
         maps = torch.stack([target["semantic"] for target in batch["targets"]]).long()
-        if self.model.startswith("upernet"):
+        if parse_name(self.model).head == "upernet":
             return maps
         return [_regions(labels) for labels in maps]
 

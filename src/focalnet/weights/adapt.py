@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet.errors import UserError
+from focalnet.weights.dense import under
 from focalnet.weights.recognise import recognise
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def adapt_dense(
         UserError: names or shapes differ.
     """
     own = model.state_dict()
-    inside = {name.removeprefix(prefix): weights for name, weights in state_dict.items() if name.startswith(prefix)}
+    inside = under(state_dict, prefix)
     fitted = {
         prefix + name: weights for name, weights in adapt_state_dict(inside if whole else state_dict, trunk).items()
     }

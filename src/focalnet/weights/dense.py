@@ -57,6 +57,11 @@ class DenseLayout:
     wrapper: str | None = None
 
 
+def under(state_dict: StateDict, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+
+
 def dense_layouts() -> tuple[DenseLayout, ...]:
     """All of them; a layout of our own names matches too ("focalnet")."""
     from focalnet.weights.detectors import DETECTORS

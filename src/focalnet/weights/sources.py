@@ -22,7 +22,7 @@ from torch import Tensor
 from focalnet.errors import UserError
 from focalnet.variants import get_variant
 from focalnet.weights.adapt import CLASSES_1K
-from focalnet.weights.dense import DenseLayout, find_layout
+from focalnet.weights.dense import DenseLayout, find_layout, under
 from focalnet.weights.files import SUFFIXES, Checkpoint, read_checkpoint
 from focalnet.weights.foreign import read_folder_config
 from focalnet.weights.hub import (
@@ -84,8 +84,7 @@ class Weights:
 
     def trunk(self) -> dict[str, Tensor]:
         """The backbone's tensors in the official layout (of a classifier, with its head)."""
-        prefix = self.trunk_prefix
-        return {name.removeprefix(prefix): t for name, t in self.state_dict.items() if name.startswith(prefix)}
+        return under(self.state_dict, self.trunk_prefix)
 
 
 def resolve(weights: str | Path, variant: str | None = None, *, head: str = "classifier") -> Located:
@@ -198,7 +197,7 @@ def _load_dense(layout: DenseLayout, located: Located, checkpoint: Checkpoint, v
     prefix = layout.trunk_prefix
     if spec is None or spec.head != layout.head:
         facts = layout.facts(weights)
-        trunk = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+        trunk = under(weights, prefix)
         name = match_trunk(trunk) or variant
         if name is None:
             raise UserError(f"{located.path} fits no known variant; name the model, with what was changed.")
