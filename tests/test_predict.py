@@ -3,6 +3,7 @@
 import io
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -115,6 +116,47 @@ def test_a_threshold_is_for_detectors(model, detector):
     picture = Image.new("RGB", (40, 36), "red")
     found = [len(Predictor(detector, threshold=level)(picture).found) for level in (0.0, 1.0)]
     assert found[0] > found[1] == 0
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    torch.manual_seed(0)
+    return focalnet.create_model("upernet_minifocal_128", classes=["background", *"0123456789"], embed_dim=8)
+
+
+def test_windows_are_for_semantic_segmentation(model, segmenter):
+    with pytest.raises(UserError, match="classify has no window"):
+        Predictor(model, window=24)
+    with pytest.raises(UserError, match="segment has no threshold"):
+        Predictor(segmenter, threshold=0.3)
+    with pytest.raises(UserError, match="--window is 0"):
+        Predictor(segmenter, window=0)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8))
+    whole, wide, narrow = (Predictor(segmenter, window=side).task for side in (None, 128, 64))
+    views = [task.scores(segmenter, *_batch(task, segmenter, noise), [(128, 128)])[0] for task in (whole, wide, narrow)]
+    assert torch.equal(views[0], views[1])
+    assert views[2].shape == views[0].shape
+    assert not torch.allclose(views[0], views[2], atol=1e-4)
+
+
+def _batch(task, segmenter, image):
+    from focalnet.tasks.scenes import bare_scene
+
+    example = task.example(segmenter.spec, bare_scene(image), train=False)
+    return example["image"][None], torch.tensor([example["target"]["size"]])
+
+
+def test_the_command_measures_in_windows(segmenter, tmp_path):
+    from scene_files import write_semantic
+
+    focalnet.save_pretrained(segmenter, tmp_path / "model")
+    write_semantic(tmp_path / "data")
+    figures = []
+    for options in ([], ["--window", "64"], ["--window", "96", "--augment"]):
+        command = ["evaluate", str(tmp_path / "model"), "--data", str(tmp_path / "data"), "--workers", "0"]
+        main([*command, "--json", str(tmp_path / "figures.json"), *options])
+        figures.append(json.loads((tmp_path / "figures.json").read_text())["pixel_accuracy"])
+    assert len(set(figures)) == 3
 
 
 def test_a_video_frame_by_frame(detector, tmp_path):

@@ -169,6 +169,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         batch_size: int = 64,
         workers: int = 2,
         augment: bool = False,
+        window: int | None = None,
         json: Path | None = None,
         results: Path | None = None,
     ) -> None:
@@ -181,14 +182,16 @@ def _evaluate(arguments: Sequence[str]) -> None:
             batch_size: Pictures per forward pass; detectors and segmenters take pictures of unequal size one by one.
             workers: Processes that prepare pictures.
             augment: Average over mirrored and resized pictures (detectors and segmenters).
+            window: Side in pixels of overlapping squares to see pictures in (semantic segmentation); whole without it.
             json: Also write the figures to this file.
             results: Write every detection into this folder, in COCO's results format.
         """
         from focalnet.engine.measure import measure
 
         figures = measure(
-            model, data=data, weights=weights, batch_size=batch_size, workers=workers, augment=augment, results=results
-        )
+            model, data=data, weights=weights, batch_size=batch_size, workers=workers, augment=augment, window=window,
+            results=results,
+        )  # fmt: skip
         _table(["figure", "value"], [[name, f"{value:.4f}"] for name, value in figures.items()])
         if json:
             from focalnet.engine.run import write_atomically
@@ -206,6 +209,7 @@ def _predict(arguments: Sequence[str]) -> None:
         json: bool = False,
         draw: Path | None = None,
         threshold: float | None = None,
+        window: int | None = None,
         batch_size: int = 16,
     ) -> None:
         """Say what is on pictures and videos.
@@ -217,19 +221,20 @@ def _predict(arguments: Sequence[str]) -> None:
             weights: "official", "timm", "transformers", a file or a hub id.
             json: Print one JSON object per picture.
             draw: Write the pictures with their predictions into this folder.
-            threshold: Least score of an object; 0.5 without it.
+            threshold: Least score of an object; without it 0.5, and 0.8 in panoptic segmentation.
+            window: Side in pixels of overlapping squares to see pictures in (semantic segmentation); whole without it.
             batch_size: Pictures per forward pass.
         """
         from focalnet.predict import Predictor, find_images, held_out, is_video
 
-        predictor = Predictor(model, weights=weights, threshold=threshold)
+        predictor = Predictor(model, weights=weights, threshold=threshold, window=window)
         pictures = [(source, source) for source in find_images(images)] if images else held_out(model)
         number = 0
         for video, group in itertools.groupby(pictures, key=lambda picture: is_video(picture[1])):
             names, sources = zip(*group, strict=True)
             if video:
                 for name in names:
-                    target = draw / f"{number:04d}_{_plain(name)}.mp4" if draw else None
+                    target = draw / f"{number:04d}_{_stem(name)}.mp4" if draw else None
                     for place, prediction in predictor.video(name, target, batch_size):
                         row = {"source": name, **place, **prediction.to_dict()}
                         print(_dumps(row, None) if json else f"{name}:{place['frame']}  {prediction.summary()}")
@@ -241,7 +246,7 @@ def _predict(arguments: Sequence[str]) -> None:
                 if draw:
                     draw.mkdir(parents=True, exist_ok=True)
                     for suffix, picture in {"": prediction.draw(image), **prediction.maps()}.items():
-                        picture.save(draw / f"{number:04d}_{_plain(name)}{suffix and f'_{suffix}'}.png")
+                        picture.save(draw / f"{number:04d}_{_stem(name)}{suffix and f'_{suffix}'}.png")
                 number += 1
 
     _parse(arguments, "predict", predict)
@@ -318,7 +323,7 @@ def _models(arguments: Sequence[str]) -> None:
             print(_dumps([row for rows in tables for row in rows]))
             return
         for rows in tables:
-            cells = [["" if value is None else _plainly(value) for value in row.values()] for row in rows]
+            cells = [["" if value is None else _cell(value) for value in row.values()] for row in rows]
             _table(list(rows[0]), cells)
 
     _parse(arguments, "models", models)
@@ -345,11 +350,11 @@ def _bench(arguments: Sequence[str]) -> None:
     bench(_parse(arguments, "bench", BenchOptions))
 
 
-def _plain(name: str) -> str:
+def _stem(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", Path(name).stem)
 
 
-def _plainly(value: Any) -> str:
+def _cell(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 

@@ -1,6 +1,5 @@
 """Predictions for pictures: from Python (`Predictor`) and from the command line."""
 
-import dataclasses
 import glob
 import itertools
 import sys
@@ -31,10 +30,12 @@ class Predictor:
         model: a run folder, a model folder, a hub id, a name with `weights`, or a model of `create_model`.
         weights: as in `create_model`, where `model` is a name.
         device: where to compute; without it, the GPU if there is one.
-        threshold: least score of an object that a detector or segmenter tells; 0.5 without it.
+        threshold: least score of an object that a detector tells (0.5 without it), or a panoptic segmenter (0.8).
+        window: side in pixels of the overlapping squares in which a semantic segmenter sees a picture; without it, it
+            sees the whole.
 
     Raises:
-        UserError: a threshold for a classifier.
+        UserError: an option that the task of the model does not have.
 
     Example:
         >>> predictor = focalnet.Predictor("runs/flowers")
@@ -49,15 +50,12 @@ class Predictor:
         weights: str | None = None,
         device: str | torch.device | None = None,
         threshold: float | None = None,
+        window: int | None = None,
     ) -> None:
         network: Network = model if isinstance(model, nn.Module) else load_model(model, weights)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = network.to(device).eval()
-        self.task = task_of(network.spec)()
-        if threshold is not None:
-            if not hasattr(self.task, "threshold"):
-                raise UserError(f"{self.task.name} has no threshold; leave it out.")
-            self.task = dataclasses.replace(self.task, threshold=threshold)
+        self.task = task_of(network.spec)().with_options(threshold=threshold, window=window)
 
     def __call__(self, image: str | Path | bytes | Image) -> Any:
         """The prediction for one picture: a path, a URL, bytes or a PIL picture."""

@@ -1,6 +1,5 @@
 """Measure a finished run, or a network with released weights, on pictures."""
 
-import dataclasses
 from pathlib import Path
 
 from rich.console import Console
@@ -26,6 +25,7 @@ def measure(
     batch_size: int = 64,
     workers: int = 2,
     augment: bool = False,
+    window: int | None = None,
     results: Path | None = None,
 ) -> dict[str, float]:
     """Figures of a model on data.
@@ -38,12 +38,14 @@ def measure(
         batch_size: pictures per forward pass, at most; a detector or segmenter takes pictures of different sizes one
             by one, since padding leaks into the global context.
         augment: average over mirrored and resized pictures, where the task can.
+        window: see pictures in overlapping squares of this side in pixels, where the task can.
         results: a folder to write the single answers to, where the task has a format for them: of a detector box.json
             and mask.json, COCO's results.
         workers: processes that prepare pictures.
 
     Raises:
-        UserError: the classes of data and model do not fit, or one of them cannot be opened.
+        UserError: the classes of data and model do not fit, one of them cannot be opened, or the task has no such
+            option.
     """
     run, seed = None, 0
     network: Network
@@ -54,12 +56,7 @@ def measure(
     else:
         network = model if isinstance(model, nn.Module) else load_model(model, weights)
         task = task_of(network.spec)()
-    if data is not None:
-        task = dataclasses.replace(task, data=data)
-    if augment:
-        if not hasattr(task, "test_augment"):
-            raise UserError(f"{task.name} has no augmentation at test time; leave --augment out.")
-        task = dataclasses.replace(task, test_augment=True)
+    task = task.with_options(data=data, test_augment=augment or None, window=window)
     accelerator = build_accelerator()
     network.to(accelerator.device)
     own = run if data is None else None
@@ -78,6 +75,6 @@ def measure(
         if answers is None:
             raise UserError(f"{task.name} has no format for single answers; leave --results out.")
         write_results(results, answers)
-    if own and not augment and accelerator.is_main_process:
+    if own and not augment and window is None and accelerator.is_main_process:
         write_run_report(own, task, dataset, figures, details)
     return figures

@@ -5,15 +5,17 @@ frozen dataclass whose fields are its options: the command line makes its flags 
 them. A new task is one file in this folder that defines one subclass of `Task`.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from PIL.Image import Image
 from torch import Tensor
 
 from focalnet.backbone import Recompute
+from focalnet.errors import UserError
 from focalnet.weights.spec import ModelSpec
 
 Network = Any
@@ -146,6 +148,18 @@ class Task(ABC):
     """Stochastic depth of the last block; without it, the variant's own."""
     recompute: Recompute = "none"
     """Save memory by computing again in the backward pass: "context" the focal levels, "block" whole blocks."""
+
+    def with_options(self, **options: Any) -> Self:
+        """This task with those of `options` that are not None.
+
+        Raises:
+            UserError: it has no such option.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        for name in given:
+            if not hasattr(self, name):
+                raise UserError(f"{self.name} has no {name.replace('_', ' ')}; leave it out.")
+        return dataclasses.replace(self, **given)
 
     @abstractmethod
     def datasets(self, seed: int) -> Datasets:
