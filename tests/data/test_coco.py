@@ -14,7 +14,7 @@ from pycocotools import mask as pycocotools
 
 from focalnet.data.images import BadImageError
 from focalnet.data.outlines import draw, polygon_arrays, run_lengths
-from focalnet.data.scene_sources import open_detection, open_panoptic, open_scene_evaluation
+from focalnet.data.scene_sources import open_scene_evaluation, open_scenes
 from focalnet.errors import UserError
 from focalnet.weights.labels import COCO_CLASSES, COCO_IDS, COCO_PANOPTIC_CLASSES, COCO_PANOPTIC_THINGS
 
@@ -24,7 +24,7 @@ NAMES = {7: "cat", 3: "ape", 90: "dog"}
 
 def opened(source, **options):
     settings = {"val_fraction": 0.5, "seed": 0, "on_bad_image": "stop", "on_bad_annotation": "stop", **options}
-    return open_detection(str(source), **settings)
+    return open_scenes("detection", str(source), **settings)
 
 
 def note(number: int, picture: int = 1, category: int = 7, box=(2, 3, 10, 12), **fields) -> dict:
@@ -331,7 +331,7 @@ WHOLE = [(70000, 9, 0), (300, 5, 0), (3, 5, 0), (4, 5, 1)]
 
 def panoptic(root, **options):
     settings = {"val_fraction": 0.5, "seed": 0, "on_bad_image": "stop", "on_bad_annotation": "stop", **options}
-    return open_panoptic(str(root), **settings)
+    return open_scenes("panoptic", str(root), **settings)
 
 
 def test_panoptic(tmp_path):

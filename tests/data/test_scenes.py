@@ -10,7 +10,7 @@ from PIL import Image
 
 from focalnet.data.digit_scenes import VISIBLE, open_digit_scenes
 from focalnet.data.images import BadImageError
-from focalnet.data.scene_sources import open_detection, open_panoptic, open_scene_evaluation, open_semantic
+from focalnet.data.scene_sources import open_scene_evaluation, open_scenes
 from focalnet.data.scenes import Complaints, Scene, Scenes, Side, boxes_around
 from focalnet.errors import UserError
 from focalnet.weights import labels
@@ -53,7 +53,7 @@ def same(one: Scene, other: Scene) -> bool:
 
 
 def test_a_digit_scene_is_exact():
-    data = open_detection(None, **BOTH)
+    data = open_scenes("detection", None, **BOTH)
     assert data.classes == DIGITS == data.train.classes == data.val.classes
     assert data.description == "digit_scenes: 10 classes, 4000 training and 200 validation pictures (its own split)"
     assert len(data.train) == len(data.train.sizes) == 4000
@@ -111,8 +111,8 @@ def test_held_out_digits_are_never_trained_on():
 
 
 def test_the_three_kinds_of_digit_scenes_agree():
-    objects, classes = open_detection(None, **BOTH).val, open_semantic(None, **BOTH).val
-    segments = open_panoptic(None, **BOTH).val
+    objects, classes = open_scenes("detection", None, **BOTH).val, open_scenes("semantic", None, **BOTH).val
+    segments = open_scenes("panoptic", None, **BOTH).val
     assert classes.classes == ("background", *DIGITS)
     assert segments.classes == (*DIGITS, "ground")
     assert segments.things == (True,) * 10 + (False,)
@@ -215,9 +215,9 @@ def test_other_names_count_in_order(caplog):
 
 
 def test_sources_that_are_not_there(tmp_path):
-    for opener in (open_detection, open_semantic, open_panoptic):
+    for kind in ("detection", "semantic", "panoptic"):
         with pytest.raises(UserError, match=r"There is no .*nowhere: check the path"):
-            opener(str(tmp_path / "nowhere"), **BOTH)
+            open_scenes(kind, str(tmp_path / "nowhere"), **BOTH)
 
 
 def test_class_lists():

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from focalnet.data.images import BadImageError
-from focalnet.data.scene_sources import open_scene_evaluation, open_semantic
+from focalnet.data.scene_sources import open_scene_evaluation, open_scenes
 from focalnet.errors import UserError
 from focalnet.weights.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
 
@@ -17,7 +17,7 @@ SAFE = {"on_bad_image": "stop", "on_bad_annotation": "stop"}
 
 
 def opened(source, **options):
-    return open_semantic(str(source), **{"val_fraction": 0.5, "seed": 0, **SAFE, **options})
+    return open_scenes("semantic", str(source), **{"val_fraction": 0.5, "seed": 0, **SAFE, **options})
 
 
 def grid(*ids: int) -> np.ndarray:

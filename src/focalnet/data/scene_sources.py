@@ -36,7 +36,8 @@ OTHERS = ("instances", "panoptic", "stuff", "captions", "person_keypoints", "ima
 """What the names of COCO's own files begin with."""
 
 
-def open_detection(
+def open_scenes(
+    kind: Kind,
     source: str | None,
     *,
     val_fraction: float,
@@ -45,15 +46,16 @@ def open_detection(
     on_bad_annotation: OnBadAnnotation,
     masks: bool = True,
 ) -> SceneData:
-    """Open pictures with boxes and, where there are any, masks, for training.
+    """Open pictures with objects, or with a class or a segment per pixel, for training.
 
     Args:
+        kind: "detection", "semantic" or "panoptic".
         source: see the table on top of this module; None for the scenes of digits.
         val_fraction: share of the pictures set aside where the source has no validation side of its own.
         seed: of that split. The scenes of digits are always split the same way.
         on_bad_image: a picture that cannot be read stops the run, or is skipped (`Scenes`).
         on_bad_annotation: broken annotations are mended or left out, and counted in one line of the log, or stop.
-        masks: False leaves the outlines alone: faster, and objects without one stay.
+        masks: of detection; False leaves the outlines alone: faster, and objects without one stay.
 
     Returns:
         both sides; no picture is decoded yet.
@@ -61,31 +63,22 @@ def open_detection(
     Raises:
         UserError: nothing there, other classes in validation than in training, or broken annotations with "stop".
     """
-    return _open_both("detection", source, val_fraction, seed, on_bad_image, on_bad_annotation, masks)
-
-
-def open_semantic(
-    source: str | None,
-    *,
-    val_fraction: float,
-    seed: int,
-    on_bad_image: OnBadImage,
-    on_bad_annotation: OnBadAnnotation,
-) -> SceneData:
-    """Open pictures with a class per pixel, for training. Arguments and errors as in `open_detection`."""
-    return _open_both("semantic", source, val_fraction, seed, on_bad_image, on_bad_annotation, False)
-
-
-def open_panoptic(
-    source: str | None,
-    *,
-    val_fraction: float,
-    seed: int,
-    on_bad_image: OnBadImage,
-    on_bad_annotation: OnBadAnnotation,
-) -> SceneData:
-    """Open pictures with a segment per pixel, for training. Arguments and errors as in `open_detection`."""
-    return _open_both("panoptic", source, val_fraction, seed, on_bad_image, on_bad_annotation, True)
+    train, val = _open(kind, source, on_bad_annotation, masks)
+    classes, place = train.classes, source or "digit_scenes"
+    if train.used is not None and (unseen := [name for name in classes if name not in train.used]):
+        log.warning("%s: nothing to train on for %s", place, preview(unseen))
+    if val is None:
+        kept, held_out = _split(len(train.where), val_fraction, seed, place)
+        train, val = train.take(kept), train.take(held_out)
+        how = f"set aside, share {val_fraction}, seed {seed}"
+    else:
+        _check_classes(val, classes, f"the validation side of {place}", "the training side")
+        how = "its own split"
+    description = (
+        f"{place}: {len(classes)} classes, {len(train.where)} training and {len(val.where)} validation pictures ({how})"
+    )
+    sides = (Scenes(train, classes, on_bad_image), Scenes(val, classes, on_bad_image))
+    return SceneData(classes, sides[0].things, *sides, description)
 
 
 def open_scene_evaluation(
@@ -105,7 +98,7 @@ def open_scene_evaluation(
     without names that meets COCO's 80 counts by COCO's raw ids, as the released DINO does.
 
     Args:
-        kind, source, on_bad_image, on_bad_annotation, masks: as in the openers above.
+        kind, source, on_bad_image, on_bad_annotation, masks: as in `open_scenes`.
         classes: names of the model's classes in the order of its labels, or None.
         num_classes: of the model.
 
@@ -126,33 +119,6 @@ def open_scene_evaluation(
         )
     _check_classes(side, classes, place, "the model")
     return Scenes(side, classes, on_bad_image)
-
-
-def _open_both(
-    kind: Kind,
-    source: str | None,
-    val_fraction: float,
-    seed: int,
-    on_bad_image: OnBadImage,
-    on_bad_annotation: OnBadAnnotation,
-    masks: bool,
-) -> SceneData:
-    train, val = _open(kind, source, on_bad_annotation, masks)
-    classes, place = train.classes, source or "digit_scenes"
-    if train.used is not None and (unseen := [name for name in classes if name not in train.used]):
-        log.warning("%s: nothing to train on for %s", place, preview(unseen))
-    if val is None:
-        kept, held_out = _split(len(train.where), val_fraction, seed, place)
-        train, val = train.take(kept), train.take(held_out)
-        how = f"set aside, share {val_fraction}, seed {seed}"
-    else:
-        _check_classes(val, classes, f"the validation side of {place}", "the training side")
-        how = "its own split"
-    description = (
-        f"{place}: {len(classes)} classes, {len(train.where)} training and {len(val.where)} validation pictures ({how})"
-    )
-    sides = (Scenes(train, classes, on_bad_image), Scenes(val, classes, on_bad_image))
-    return SceneData(classes, sides[0].things, *sides, description)
 
 
 def _check_classes(side: Side, known: Sequence[str], place: str, owner: str) -> None:

@@ -6,30 +6,28 @@ mirrored, are put together and thinned by non-maximum suppression, class by clas
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+import tyro
 from PIL.Image import Image
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from focalnet.data.scene_sources import open_detection, open_scene_evaluation
-from focalnet.data.scenes import Scene, SceneData
+from focalnet.data.scenes import Kind, Scene
 from focalnet.drawing import draw_detections, mosaic, per_class_table, pr_curves, side_by_side
 from focalnet.errors import MissingExtraError
 from focalnet.metrics.detection import AveragePrecision
 from focalnet.models.dense import Detections
-from focalnet.models.heads import parse_name
-from focalnet.tasks.base import Batch, Embedded, MapDataset, Network, Section
-from focalnet.tasks.scenes import SceneTask, class_names
+from focalnet.tasks.base import Batch, Embedded, Network, Section
+from focalnet.tasks.scenes import WITH_MASKS, SceneTask, class_names
 from focalnet.weights.labels import COCO_CLASSES, COCO_IDS, COCO_RAW_CLASSES
 from focalnet.weights.spec import ModelSpec
 
 TEST_SCALES = (0.75, 1.0, 1.25)
 TEST_NMS = 0.6
 """IoU above which two answers of augmented copies are one object."""
-WITH_MASKS = ("mask_rcnn", "mask2former")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +35,7 @@ class Detect(SceneTask):
     """Object detection and instance segmentation."""
 
     name: ClassVar[str] = "detect"
+    kind: ClassVar[Kind] = "detection"
     heads: ClassVar[tuple[str, ...]] = ("mask_rcnn", "dino", "mask2former")
     score: ClassVar[str] = "box_ap"
     embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "mask_rcnn_minifocal_128")
@@ -45,21 +44,8 @@ class Detect(SceneTask):
     model: str = "mask_rcnn_focalnet_tiny_lrf"
     """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
 
-    def open(self, seed: int) -> SceneData:
-        return open_detection(
-            self.data, val_fraction=self.val_fraction, seed=seed,
-            on_bad_image=self.on_bad_image, on_bad_annotation=self.on_bad_annotation, masks=self._masks,
-        )  # fmt: skip
-
-    @property
-    def _masks(self) -> bool:
-        return parse_name(self.model).head in WITH_MASKS
-
-    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
-        return open_scene_evaluation(
-            "detection", self.data, spec.classes, spec.num_classes,
-            on_bad_image=self.on_bad_image, on_bad_annotation=self.on_bad_annotation, masks=spec.head in WITH_MASKS,
-        )  # fmt: skip
+    threshold: Annotated[float, tyro.conf.Suppress] = 0.5
+    """Least score of an object in a prediction."""
 
     def metric(self, spec: ModelSpec) -> "DetectionMetric":
         return DetectionMetric(self, spec)

@@ -16,14 +16,13 @@ from PIL import Image as Images
 from PIL.Image import Image
 from torch import Tensor
 
-from focalnet.data.scene_sources import open_panoptic, open_scene_evaluation
-from focalnet.data.scenes import IGNORE, Scene, SceneData
+from focalnet.data.scenes import IGNORE, Kind, Scene
 from focalnet.drawing import draw_panoptic, mosaic, per_class_table, side_by_side
 from focalnet.errors import UserError
 from focalnet.metrics.detection import AveragePrecision
 from focalnet.metrics.panoptic import PanopticMetric
 from focalnet.metrics.semantic import SemanticMetric
-from focalnet.tasks.base import Batch, Embedded, MapDataset, Network, Section
+from focalnet.tasks.base import Batch, Embedded, Network, Section
 from focalnet.tasks.scenes import SceneTask, class_names
 from focalnet.weights.spec import ModelSpec
 
@@ -33,6 +32,7 @@ class Panoptic(SceneTask):
     """Panoptic segmentation."""
 
     name: ClassVar[str] = "panoptic"
+    kind: ClassVar[Kind] = "panoptic"
     heads: ClassVar[tuple[str, ...]] = ("mask2former",)
     score: ClassVar[str] = "pq"
     embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "mask2former_minifocal_128")
@@ -42,18 +42,6 @@ class Panoptic(SceneTask):
     """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
     threshold: Annotated[float, tyro.conf.Suppress] = 0.8
     """Least score of a segment."""
-
-    def open(self, seed: int) -> SceneData:
-        return open_panoptic(
-            self.data, val_fraction=self.val_fraction, seed=seed,
-            on_bad_image=self.on_bad_image, on_bad_annotation=self.on_bad_annotation,
-        )  # fmt: skip
-
-    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
-        return open_scene_evaluation(
-            "panoptic", self.data, spec.classes, spec.num_classes,
-            on_bad_image=self.on_bad_image, on_bad_annotation=self.on_bad_annotation,
-        )  # fmt: skip
 
     def metric(self, spec: ModelSpec) -> "PanopticFigures":
         return PanopticFigures(self, spec)

@@ -11,52 +11,65 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import tyro
 from PIL.Image import Image
 from torch import Tensor
 
+from focalnet.data.scene_sources import open_scene_evaluation, open_scenes
 from focalnet.data.scene_transforms import AUGMENTATIONS, collate_scenes, eval_scene_transform, train_scene_transform
-from focalnet.data.scenes import OnBadAnnotation, Scene, SceneData
+from focalnet.data.scenes import Kind, OnBadAnnotation, Scene
 from focalnet.errors import UserError
 from focalnet.explain import explain
 from focalnet.models.factory import create_model
+from focalnet.models.heads import parse_name
 from focalnet.pictures import explanation_panel
 from focalnet.tasks.base import Batch, Datasets, MapDataset, Network, Section, Task
 from focalnet.weights.spec import ModelSpec, Preprocessing
 
+WITH_MASKS = ("mask_rcnn", "mask2former")
+"""Heads that learn from the outlines of objects."""
 SHOWN = 12
 """Pictures in a mosaic of the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneTask(Task):
-    """Options and parts of the tasks on whole pictures."""
+    """Options and parts of the tasks on whole pictures.
+
+    Class attributes:
+        kind: what is known of a scene.
+    """
+
+    kind: ClassVar[Kind]
 
     augment: Literal["none", "light", "detr", "hres", "lsj", "semantic", "digit_scenes"] = "light"
     """Augmentation: "light" flips and rescales a little, "detr" resizes and crops at many scales, "hres" is its
     larger form, "lsj" large-scale jitter, "semantic" ratio, crop and colour, "digit_scenes" never flips."""
     on_bad_annotation: OnBadAnnotation = "skip"
     """A broken annotation (no area, outside, unknown class) is left out and counted, or stops the run."""
-    threshold: Annotated[float, tyro.conf.Suppress] = 0.5
-    """Least score of an object in a prediction."""
     test_augment: Annotated[bool, tyro.conf.Suppress] = False
     """Answer from mirrored and resized copies of a picture too."""
 
-    @abstractmethod
-    def open(self, seed: int) -> SceneData:
-        """Open the data."""
-
     def datasets(self, seed: int) -> Datasets:
-        data = self.open(seed)
+        data = open_scenes(
+            self.kind, self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image,
+            on_bad_annotation=self.on_bad_annotation, masks=parse_name(self.model).head in WITH_MASKS,
+        )  # fmt: skip
         if self.num_classes not in (None, len(data.classes)):
             raise UserError(
                 f"--num-classes is {self.num_classes}, but {self.data or self.embedded.data} has {len(data.classes)} "
                 "classes; leave the option out, or look at the data's list of classes."
             )
         return Datasets(data.classes, data.train, data.val, data.description, data.things)
+
+    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
+        return open_scene_evaluation(
+            self.kind, self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image,
+            on_bad_annotation=self.on_bad_annotation, masks=spec.head in WITH_MASKS,
+        )  # fmt: skip
 
     def groups(self, dataset: Any) -> Sequence[int] | None:
         return None if dataset.sizes is None else [int(width >= height) for height, width in dataset.sizes]

@@ -18,13 +18,12 @@ from PIL import Image as Images
 from PIL.Image import Image
 from torch import Tensor
 
-from focalnet.data.scene_sources import open_scene_evaluation, open_semantic
-from focalnet.data.scenes import IGNORE, Scene, SceneData
+from focalnet.data.scenes import IGNORE, Kind, Scene
 from focalnet.drawing import draw_semantic, mosaic, per_class_table, side_by_side
 from focalnet.errors import UserError
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.models.heads import parse_name
-from focalnet.tasks.base import Batch, Embedded, MapDataset, Network, Section
+from focalnet.tasks.base import Batch, Embedded, Network, Section
 from focalnet.tasks.scenes import SceneTask, class_names
 from focalnet.weights.spec import ModelSpec
 
@@ -36,9 +35,10 @@ class Segment(SceneTask):
     """Semantic segmentation."""
 
     name: ClassVar[str] = "segment"
+    kind: ClassVar[Kind] = "semantic"
     heads: ClassVar[tuple[str, ...]] = ("upernet", "mask2former")
     score: ClassVar[str] = "miou"
-    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "upernet_minifocal_128")
+    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "upernet_minifocal_128_fine")
     recipe: ClassVar[str] = "finetune_segmenter"
 
     model: str = "upernet_focalnet_tiny_lrf"
@@ -49,18 +49,6 @@ class Segment(SceneTask):
     def __post_init__(self) -> None:
         if self.window is not None and self.window < 1:
             raise UserError(f"--window is {self.window}; give the side of a square in pixels, or leave it out.")
-
-    def open(self, seed: int) -> SceneData:
-        return open_semantic(
-            self.data, val_fraction=self.val_fraction, seed=seed,
-            on_bad_image=self.on_bad_image, on_bad_annotation=self.on_bad_annotation,
-        )  # fmt: skip
-
-    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
-        return open_scene_evaluation(
-            "semantic", self.data, spec.classes, spec.num_classes,
-            on_bad_image=self.on_bad_image, on_bad_annotation=self.on_bad_annotation,
-        )  # fmt: skip
 
     def targets(self, batch: Batch) -> Any:
         maps = torch.stack([target["semantic"] for target in batch["targets"]]).long()
