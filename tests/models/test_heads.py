@@ -169,5 +169,5 @@ def test_raw_outputs_of_a_normalised_batch():
         outputs = small("upernet", num_classes=3).eval()(images)
         assert outputs["logits"].shape == outputs["aux_logits"].shape == (2, 3, 64, 96)
         outputs = small("mask2former", num_classes=3).eval()(images)
-        assert outputs["class_logits"].shape == (2, 40, 4)
-        assert outputs["mask_logits"].shape == (2, 40, 16, 24)
+        assert outputs["class_logits"].shape == (2, 30, 4)
+        assert outputs["mask_logits"].shape == (2, 30, 16, 24)

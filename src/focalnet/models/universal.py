@@ -50,10 +50,10 @@ Sizes = Sequence[tuple[int, int]]
 class _Classifier(nn.Conv2d):
     """Whole channels dropped, then a 1x1 convolution to the classes; parameters named as those of the convolution."""
 
-    def __init__(self, channels: int, num_classes: int, dropout: float) -> None:
+    def __init__(self, channels: int, num_classes: int, dropout: float, std: float) -> None:
         super().__init__(channels, num_classes, 1)
         self.drop = nn.Dropout2d(dropout)
-        nn.init.normal_(self.weight, std=0.01)
+        nn.init.normal_(self.weight, std=std)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -72,6 +72,8 @@ class UperNet(DenseModel):
         aux_channels: width of the auxiliary head.
         aux_weight: weight of the auxiliary loss.
         dropout: rate at which channels are dropped before the classifiers.
+        classifier_std: standard deviation of the classifiers' random weights. The official 0.01 is for a pre-trained
+            backbone; a random one learns to tell classes apart sooner from larger weights.
         pool_scales: sides of the pooled maps.
         average_ignored: divide the cross-entropy by the number of all pixels, as mmsegmentation does; otherwise by the
             number of those that have a class.
@@ -92,11 +94,13 @@ class UperNet(DenseModel):
         aux_channels: int = 256,
         aux_weight: float = 0.4,
         dropout: float = 0.1,
+        classifier_std: float = 0.01,
         pool_scales: Sequence[int] = (1, 2, 3, 6),
         average_ignored: bool = True,
     ) -> None:
         super().__init__()
-        _four_stages("UPerNet", architecture)
+        if len(architecture.depths) < 4:
+            raise _stages("UPerNet", "at least four", architecture)
         config = UperNetConfig(
             backbone_config=FocalNetBackboneConfig(architecture=architecture),
             hidden_size=channels,
@@ -114,7 +118,7 @@ class UperNet(DenseModel):
             for module in head.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            head.classifier = _Classifier(width, num_classes, dropout)
+            head.classifier = _Classifier(width, num_classes, dropout, classifier_std)
         self.trunk.set_recompute(recompute)
 
     def class_parameters(self) -> Iterator[str]:
@@ -209,6 +213,7 @@ class Mask2Former(DenseModel):
         decoder_layers: predictions of the query decoder, one more than it has layers.
         heads: attention heads.
         points: random points at which masks are compared, instead of at all pixels.
+        class_weight: weight of the cross-entropy in the loss; that of masks and dice is 5. In the matching it is 2.
         no_object_weight: weight of the class "none" in the cross-entropy.
 
     Attributes:
@@ -235,10 +240,12 @@ class Mask2Former(DenseModel):
         decoder_layers: int = 10,
         heads: int = 8,
         points: int = 12544,
+        class_weight: float = 2.0,
         no_object_weight: float = 0.1,
     ) -> None:
         super().__init__()
-        _four_stages("Mask2Former", architecture)
+        if len(architecture.depths) != 4:
+            raise _stages("Mask2Former", "four", architecture)
         if hidden_dim % 32 or hidden_dim % heads:
             raise UserError(f"hidden_dim={hidden_dim} with heads={heads}; give a multiple of 32 that the heads divide.")
         config = _Mask2FormerConfig(
@@ -260,6 +267,7 @@ class Mask2Former(DenseModel):
         )
         self.stride = architecture.strides[0]
         self.net: Any = Mask2FormerForUniversalSegmentation(config)
+        self.net.weight_dict["loss_cross_entropy"] = class_weight
         self.net.criterion = _Loss(config, self.net.weight_dict)
         self.trunk.set_recompute(recompute)
 
@@ -383,6 +391,5 @@ def _pairs(sizes: Tensor | Sizes | None) -> Sizes | None:
     return [(height, width) for height, width in sizes.tolist()] if isinstance(sizes, Tensor) else sizes
 
 
-def _four_stages(head: str, architecture: FocalNetConfig) -> None:
-    if len(architecture.depths) != 4:
-        raise UserError(f"{head} needs a backbone of four stages, this one has {len(architecture.depths)}.")
+def _stages(head: str, needed: str, architecture: FocalNetConfig) -> UserError:
+    return UserError(f"{head} needs a backbone of {needed} stages, this one has {len(architecture.depths)}.")
