@@ -45,7 +45,7 @@ class FocalNetConfig:
     mlp_ratio: float = 4.0
     """Hidden width of the MLP over its input width."""
     use_conv_embed: bool = False
-    """Overlapped embeddings: stem 7x7 (stride 4 in the official nets), downsample 3x3 stride 2."""
+    """Overlapped embeddings: stem 7x7 stride 4, downsample 3x3 stride 2."""
     stem_padding: int = 2
     """Padding of the overlapped stem: 2 in classification and DINO, 3 in the official detection code."""
     use_postln: bool = False
@@ -73,11 +73,8 @@ class FocalNetConfig:
             if len(value) != stages:
                 raise UserError(f"{name}={value} has {len(value)} entries for {stages} stages; give one or {stages}.")
             object.__setattr__(self, name, value)
-        if self.use_conv_embed and (self.patch_size, self.stem_padding) not in ((4, 2), (4, 3), (2, 3)):
-            raise UserError(
-                f"use_conv_embed=True has stride 4, or stride 2 with 3 pixels of padding, but patch_size="
-                f"{self.patch_size}, stem_padding={self.stem_padding}; set patch_size=4, or 2 and stem_padding=3."
-            )
+        if self.use_conv_embed and self.patch_size != 4:
+            raise UserError(f"use_conv_embed=True has stride 4, but patch_size={self.patch_size}; set patch_size=4.")
         for name in ("drop_rate", "drop_path_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}; it is a probability below 1.")
@@ -158,10 +155,6 @@ def _table() -> dict[str, FocalNetConfig]:
     rows["minifocal_128"] = FocalNetConfig(
         embed_dim=32, depths=(2, 2, 4, 2), focal_levels=(2,), use_conv_embed=True, drop_path_rate=0.05
     )
-    rows["minifocal_128_fine"] = FocalNetConfig(
-        embed_dim=16, depths=(1, 2, 2, 4, 2), focal_levels=(2,), patch_size=2, use_conv_embed=True, stem_padding=3,
-        drop_path_rate=0.05,
-    )  # fmt: skip
     return rows
 
 

@@ -186,7 +186,7 @@ def released_as(filename: str) -> WeightsEntry | None:
 def default_preprocessing(variant: str) -> Preprocessing:
     """How pictures are prepared for a variant without weights."""
     if variant.startswith("minifocal_"):
-        return Preprocessing(input_size=int(variant.split("_")[1]), crop_pct=1.0)
+        return Preprocessing(input_size=int(variant.rsplit("_", 1)[1]), crop_pct=1.0)
     for row in ENTRIES.values():
         if row.variant == variant and row.source == "official" and row.head == "classifier":
             return row.preprocessing

@@ -1,9 +1,8 @@
 """Which FocalNet is this? The architecture, read from the shapes of a state dict.
 
 Shapes show width, depth, levels, kernels, embedding, LayerScale and the LayerNorm inside the modulation. They do not
-show where the block norms stand (`use_postln`), whether the modulator is divided (`normalize_modulator`), padding and
-stride of an overlapped stem, and the dropout rates: these come from the row of `variants` that the shapes fit, or from
-the user.
+show where the block norms stand (`use_postln`), whether the modulator is divided (`normalize_modulator`), the padding
+of the stem, and the dropout rates: these come from the row of `variants` that the shapes fit, or from the user.
 """
 
 import re
@@ -91,7 +90,6 @@ def _visible(config: FocalNetConfig) -> FocalNetConfig:
         use_postln=False,
         normalize_modulator=False,
         stem_padding=2,
-        patch_size=4 if config.use_conv_embed else config.patch_size,
         drop_rate=0.0,
         drop_path_rate=0.0,
         layerscale_value=None if config.layerscale_value is None else 1e-4,
