@@ -207,17 +207,6 @@ def test_a_copy_is_independent_and_equal(build):
     assert all(torch.equal(value, expected[name]) for name, value in twin(images).items())
 
 
-def test_upernet_on_five_stages():
-    five = FocalNetConfig(
-        embed_dim=8, depths=(1, 1, 1, 1, 1), focal_levels=1, use_conv_embed=True, patch_size=2, stem_padding=3
-    )
-    model = UperNet(five, num_classes=3, channels=16, aux_channels=8).train()
-    assert [tuple(found.shape[2:]) for found in model.trunk(torch.randn(1, 3, 45, 67))][:2] == [(23, 34), (12, 17)]
-    assert model.net.auxiliary_head.convs[0].conv.in_channels == 32
-    model(torch.randn(2, 3, 45, 67), torch.randint(0, 3, (2, 45, 67)))["loss"].backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.trunk.patch_embed.parameters())
-
-
 def test_first_weights_of_the_classifiers():
     for std in (0.01, 0.1):
         model = upernet(channels=256, aux_channels=128, **({} if std == 0.01 else {"classifier_std": std}))
@@ -225,25 +214,9 @@ def test_first_weights_of_the_classifiers():
             assert head.classifier.weight.std().item() == pytest.approx(std, rel=0.15)
 
 
-def test_the_weight_of_the_classes_changes_nothing_else():
-    images, losses = torch.randn(2, 3, 45, 67), []
-    for weight in (2.0, 6.0):
-        torch.manual_seed(0)
-        model = mask2former(**({} if weight == 2 else {"class_weight": weight})).train()
-        assert model.net.criterion.matcher.cost_class == 2
-        torch.manual_seed(1)
-        losses.append(model(images, things()))
-    for name, loss in losses[0].items():
-        times = 3 if "cross_entropy" in name else 1
-        if name != "loss":
-            torch.testing.assert_close(losses[1][name], times * loss)
-
-
 def test_bad_arguments_are_refused():
-    with pytest.raises(UserError, match="at least four stages, this one has 3"):
+    with pytest.raises(UserError, match="four stages, this one has 3"):
         UperNet(get_variant("minifocal_32"))
-    with pytest.raises(UserError, match="of four stages, this one has 5"):
-        mask2former(architecture=get_variant("minifocal_128_fine"))
     with pytest.raises(UserError, match="hidden_dim=40"):
         mask2former(hidden_dim=40)
 

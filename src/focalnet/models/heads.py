@@ -75,12 +75,12 @@ HEADS: Mapping[str, Head] = {
     ),
     "upernet": Head(
         home="universal.UperNet", num_classes=150, preprocessing=_ADE, grown=True,
-        small={"channels": 32, "aux_channels": 16, "dropout": 0.0, "classifier_std": 0.1},
+        small={"channels": 48, "aux_channels": 32, "dropout": 0.0, "classifier_std": 0.1},
     ),
     "mask2former": Head(
         home="universal.Mask2Former", num_classes=133, preprocessing=WHOLE_PICTURE,
         small={"hidden_dim": 64, "ffn_dim": 256, "encoder_ffn_dim": 128, "encoder_layers": 2, "decoder_layers": 4,
-               "heads": 4, "num_queries": 30, "points": 1024, "class_weight": 5.0},
+               "heads": 4, "num_queries": 30, "points": 1024},
     ),
 }  # fmt: skip
 """`ModelSpec.head` of dense networks -> what builds them."""

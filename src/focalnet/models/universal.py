@@ -99,8 +99,7 @@ class UperNet(DenseModel):
         average_ignored: bool = True,
     ) -> None:
         super().__init__()
-        if len(architecture.depths) < 4:
-            raise _stages("UPerNet", "at least four", architecture)
+        _four_stages("UPerNet", architecture)
         config = UperNetConfig(
             backbone_config=FocalNetBackboneConfig(architecture=architecture),
             hidden_size=channels,
@@ -213,7 +212,6 @@ class Mask2Former(DenseModel):
         decoder_layers: predictions of the query decoder, one more than it has layers.
         heads: attention heads.
         points: random points at which masks are compared, instead of at all pixels.
-        class_weight: weight of the cross-entropy in the loss; that of masks and dice is 5. In the matching it is 2.
         no_object_weight: weight of the class "none" in the cross-entropy.
 
     Attributes:
@@ -240,12 +238,10 @@ class Mask2Former(DenseModel):
         decoder_layers: int = 10,
         heads: int = 8,
         points: int = 12544,
-        class_weight: float = 2.0,
         no_object_weight: float = 0.1,
     ) -> None:
         super().__init__()
-        if len(architecture.depths) != 4:
-            raise _stages("Mask2Former", "four", architecture)
+        _four_stages("Mask2Former", architecture)
         if hidden_dim % 32 or hidden_dim % heads:
             raise UserError(f"hidden_dim={hidden_dim} with heads={heads}; give a multiple of 32 that the heads divide.")
         config = _Mask2FormerConfig(
@@ -267,7 +263,6 @@ class Mask2Former(DenseModel):
         )
         self.stride = architecture.strides[0]
         self.net: Any = Mask2FormerForUniversalSegmentation(config)
-        self.net.weight_dict["loss_cross_entropy"] = class_weight
         self.net.criterion = _Loss(config, self.net.weight_dict)
         self.trunk.set_recompute(recompute)
 
@@ -391,5 +386,6 @@ def _pairs(sizes: Tensor | Sizes | None) -> Sizes | None:
     return [(height, width) for height, width in sizes.tolist()] if isinstance(sizes, Tensor) else sizes
 
 
-def _stages(head: str, needed: str, architecture: FocalNetConfig) -> UserError:
-    return UserError(f"{head} needs a backbone of {needed} stages, this one has {len(architecture.depths)}.")
+def _four_stages(head: str, architecture: FocalNetConfig) -> None:
+    if len(architecture.depths) != 4:
+        raise UserError(f"{head} needs a backbone of four stages, this one has {len(architecture.depths)}.")

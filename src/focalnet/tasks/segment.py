@@ -38,7 +38,7 @@ class Segment(SceneTask):
     kind: ClassVar[Kind] = "semantic"
     heads: ClassVar[tuple[str, ...]] = ("upernet", "mask2former")
     score: ClassVar[str] = "miou"
-    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "upernet_minifocal_128_fine")
+    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "upernet_minifocal_128")
     recipe: ClassVar[str] = "finetune_segmenter"
 
     model: str = "upernet_focalnet_tiny_lrf"
