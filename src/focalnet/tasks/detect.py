@@ -43,7 +43,6 @@ class Detect(SceneTask):
 
     model: str = "mask_rcnn_focalnet_tiny_lrf"
     """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
-
     threshold: Annotated[float, tyro.conf.Suppress] = 0.5
     """Least score of an object in a prediction."""
 
