@@ -1,11 +1,13 @@
 """Decay groups of every variant, and the learning rate against the paper's schedule."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
 
 from focalnet.engine.config import TrainConfig
+from focalnet.engine.muon import Muon, orthogonalise
 from focalnet.engine.optim import build_optimizer, learning_rate, parameter_groups
 from focalnet.engine.recipes import get_recipe
 from focalnet.errors import UserError
@@ -147,3 +149,93 @@ def test_published_schedules_of_the_detectors():
     assert (config.lr, config.weight_decay, config.schedule) == (6e-5, 0.01, "linear")
     config = config_of("dino_12ep", "dino_focalnet_large_fl4_5scale")
     assert (config.epochs, config.drop_at, config.backbone_lr, config.clip_grad) == (12, (11,), 0.1, 0.1)
+
+
+def muon_groups(model, **options):
+    groups = parameter_groups(model, 0.05, muon=True, **options)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [({names[id(p)] for p in group["params"]}, group) for group in groups]
+
+
+def test_muon_takes_matrices_between_hidden_signals_and_nothing_else():
+    model = create_model("upernet_minifocal_128", num_classes=3)
+    groups = muon_groups(model, backbone_lr=0.5)
+    assert sum(len(names) for names, _ in groups) == len(list(model.parameters()))
+    trunk = "net.backbone.trunk."
+    for names, group in groups:
+        assert all(name.startswith(trunk) == ("lr_share" in group) for name in names)
+    ours = set().union(*(names for names, group in groups if group["muon"]))
+    kinds = {name: model.get_submodule(name.rpartition(".")[0]) for name in ours}
+    assert all(isinstance(module, torch.nn.Linear | torch.nn.Conv2d) for module in kinds.values())
+    assert not any("classifier" in name or name.endswith("bias") or "focal_layers" in name for name in ours)
+    assert {"net.decode_head.bottleneck.conv.weight"} < ours
+    assert any(name.startswith(trunk) and "mlp" in name for name in ours)
+
+
+def test_muon_leaves_the_classes_of_a_classifier_to_adamw():
+    model = FocalNetClassifier(VARIANTS["minifocal_32"], num_classes=10)
+    ours = set().union(*(names for names, group in muon_groups(model) if group["muon"]))
+    assert "head.weight" not in ours
+    assert "layers.0.blocks.0.mlp.fc1.weight" in ours
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (5, 7), (16, 64), (64, 16)])
+def test_orthogonalise_makes_singular_values_alike(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    one, other = orthogonalise(torch.stack((matrix, torch.zeros(shape))))
+    before, after = torch.linalg.svdvals(matrix), torch.linalg.svdvals(one)
+    assert before.max() / before.min() > 1.5
+    assert 0.6 < after.min() < after.max() < 1.3
+    assert other.eq(0).all()
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")
+def test_muon_steps_as_torchs_muon_and_adamw_do():
+    torch.manual_seed(0)
+    ours = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.ReLU(), torch.nn.Linear(12, 4))
+    theirs = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.ReLU(), torch.nn.Linear(12, 4))
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = build_optimizer(ours, TrainConfig(optimizer="muon", lr=0.01, weight_decay=0.1))
+    assert isinstance(optimizer, Muon)
+    weights = [theirs[0].weight, theirs[2].weight]
+    muon = torch.optim.Muon(weights, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW([theirs[0].bias, theirs[2].bias], lr=0.01, weight_decay=0.0)
+    for _ in range(4):
+        images = torch.randn(5, 6)
+        for network, steps in ((ours, (optimizer,)), (theirs, (muon, adamw))):
+            network(images).square().mean().backward()
+            for one in steps:
+                one.step()
+                one.zero_grad()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, atol=2e-3, rtol=0)  # theirs rounds to bfloat16 before the norm
+    assert (ours[0].weight - theirs[0].weight).abs().max() < 0.1 * 4 * 0.01 * 0.2 * 12**0.5
+
+
+def test_muon_goes_on_from_its_saved_state_with_the_same_bits():
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    torch.manual_seed(0)
+    config = TrainConfig(optimizer="muon", lr=0.01)
+    one = FocalNetClassifier(VARIANTS["minifocal_32"], num_classes=3)
+    other = FocalNetClassifier(VARIANTS["minifocal_32"], num_classes=3)
+    optimizers = [build_optimizer(network, config) for network in (one, other)]
+
+    def step(network, optimizer):
+        for position, parameter in enumerate(network.parameters()):
+            parameter.grad = (parameter.detach() + position).sin()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step(one, optimizers[0])
+    other.load_state_dict(one.state_dict())
+    set_optimizer_state_dict(other, optimizers[1], copy.deepcopy(get_optimizer_state_dict(one, optimizers[0])))
+    for network, optimizer in zip((one, other), optimizers, strict=True):
+        step(network, optimizer)
+    for mine, others in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, others)
+
+
+def test_muon_needs_whole_matrices():
+    with pytest.raises(UserError, match="whole matrices"):
+        TrainConfig(optimizer="muon", strategy="fsdp")

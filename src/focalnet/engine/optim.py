@@ -4,6 +4,8 @@ AdamW decays the weights that multiply (two or more dimensions) and leaves biase
 official code means the same but decays nothing: its list of names to skip is `{''}`, and the empty string is in
 every name. Which of the two made the published weights is not known; `official_decay_bug=True` reproduces the code.
 
+Muon instead (`muon.py`) is not the paper's: from random weights it needs about half the steps (docs/log.md).
+
 The learning rate is a function of the step and of nothing else, so there is no scheduler to save. Classification has
 a cosine, UPerNet a straight line (mmseg's "poly" of power 1), detectors a constant that falls to a tenth at given
 epochs. As in the official schedule the curve does not wait for the warm-up: after it, the rate continues where the
@@ -17,11 +19,17 @@ import torch
 from torch import nn
 
 from focalnet.engine.config import TrainConfig
+from focalnet.engine.muon import Muon, matrices
 from focalnet.models.dense import DenseModel
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, *, official_decay_bug: bool = False, backbone_lr: float = 1.0
+    model: nn.Module,
+    weight_decay: float,
+    *,
+    official_decay_bug: bool = False,
+    backbone_lr: float = 1.0,
+    muon: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser: decayed weights, and everything else. Frozen parameters are left out.
 
@@ -31,29 +39,43 @@ def parameter_groups(
         official_decay_bug: put everything into the second group.
         backbone_lr: where it is not 1, the backbone of a detector or segmenter has two groups of its own, with this
             number as `lr_share`.
+        muon: put the matrices of `muon.matrices` into groups of their own, and say `muon` in every group.
     """
     trunk = model.trunk.parameters() if backbone_lr != 1 and isinstance(model, DenseModel) else ()
     inside = {id(parameter) for parameter in trunk}
-    groups = []
+    classes = set(model.class_parameters()) if isinstance(model, DenseModel) else {"head.weight"}
+    hidden = {id(model.get_parameter(name)) for name in matrices(model, classes)} if muon else set()
+    groups: list[dict[str, Any]] = []
     for backbone in (False, True) if inside else (False,):
         parameters = [p for p in model.parameters() if p.requires_grad and (id(p) in inside) == backbone]
         decayed = [] if official_decay_bug else [parameter for parameter in parameters if parameter.ndim >= 2]
         chosen = {id(parameter) for parameter in decayed}
         rest = [parameter for parameter in parameters if id(parameter) not in chosen]
-        share = {"lr_share": backbone_lr} if backbone else {}
-        groups += [
-            {"params": decayed, "weight_decay": weight_decay, **share},
-            {"params": rest, "weight_decay": 0.0, **share},
+        part = [
+            {"params": decayed, "weight_decay": weight_decay},
+            {"params": rest, "weight_decay": 0.0},
         ]
+        if muon:
+            part = [
+                {**group, "params": [p for p in group["params"] if (id(p) in hidden) == own], "muon": own}
+                for group in part
+                for own in (True, False)
+            ]
+        groups += [{**group, "lr_share": backbone_lr} if backbone else group for group in part]
     return groups
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW with betas (0.9, 0.999) and eps 1e-8 on `parameter_groups`."""
+    """AdamW with betas (0.9, 0.999) and eps 1e-8, or Muon, on `parameter_groups`."""
+    muon = config.optimizer == "muon"
     groups = parameter_groups(
-        model, config.weight_decay, official_decay_bug=config.official_decay_bug, backbone_lr=config.backbone_lr
+        model,
+        config.weight_decay,
+        official_decay_bug=config.official_decay_bug,
+        backbone_lr=config.backbone_lr,
+        muon=muon,
     )
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr)
+    return (Muon if muon else torch.optim.AdamW)([group for group in groups if group["params"]], lr=config.lr)
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
