@@ -3,6 +3,8 @@
 Objects are rectangles on whole pixels, so a mask's own box and the box that was carried along must agree.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -244,7 +246,7 @@ def test_detr_scales():
 
 
 def test_squares_have_one_size():
-    for name, side in (("lsj", 82), ("semantic", 64), ("digit_scenes", 64)):
+    for name, side in (("lsj", 82), ("semantic", 64), ("digit_scenes", 64), ("digit_crops", 51)):
         torch.manual_seed(0)
         transform = train_scene_transform(PLAIN, AUGMENTATIONS[name])
         assert {transform(scene())[0].shape for _ in range(20)} == {(3, side, side)}
@@ -264,6 +266,16 @@ def test_digit_scenes_are_enlarged_and_never_flipped():
         widths.append(where[1][2] - where[1][0])
     assert 10 <= min(widths) < 10.7
     assert 11.8 < max(widths) <= 12.5
+
+
+def test_digit_crops_are_digit_scenes_of_a_larger_input():
+    examples = []
+    for size, name in ((64, "digit_scenes"), (80, "digit_crops")):
+        torch.manual_seed(0)
+        preprocessing = dataclasses.replace(PLAIN, input_size=size)
+        examples.append(train_scene_transform(preprocessing, AUGMENTATIONS[name])(scene()))
+    assert torch.equal(examples[0][0], examples[1][0])
+    assert torch.equal(examples[0][1]["boxes"], examples[1][1]["boxes"])
 
 
 def test_no_class_takes_the_whole_window():

@@ -55,7 +55,7 @@ class Known(torch.nn.Module):
 @pytest.fixture(scope="module", params=HEADS)
 def setting(request):
     """A task, its data, its network."""
-    task = get_task(request.param)(model=f"{HEADS[request.param]}_minifocal_128", augment="digit_scenes")
+    task = get_task(request.param)(model=f"{HEADS[request.param]}_minifocal_128", augment="digit_crops")
     data = task.datasets(0)
     return task, data, task.build_model(data)
 
@@ -95,7 +95,7 @@ def test_the_spec_tells_the_task(setting):
     task, _, model = setting
     assert model.spec.task == task.name
     assert task_of(model.spec) is type(task)
-    assert model.spec.preprocessing.input_size == 128
+    assert model.spec.preprocessing.input_size == (128 if task.name == "detect" else 160)
     assert (model.spec.things is not None and not all(model.spec.things)) == (task.name != "detect")
 
 

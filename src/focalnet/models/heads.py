@@ -29,7 +29,6 @@ from focalnet.weights.spec import WHOLE_PICTURE, ModelSpec, Preprocessing
 
 _GROWN = {"focal_windows": 9, "stem_padding": 3}
 _ADE = dataclasses.replace(WHOLE_PICTURE, input_size=512, long_side=2048)
-_SMALL = dataclasses.replace(WHOLE_PICTURE, input_size=128, long_side=256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +40,8 @@ class Head:
         num_classes: of the published networks.
         preprocessing: of the published networks.
         small: options of the head on a `minifocal`.
+        small_size: shorter side of a picture there; segmenters learn squares of 0.8 of it, in which objects are larger
+            than in whole pictures of that size (Touvron et al., 2019, "Fixing the train-test resolution discrepancy").
         grown: whether the published networks grow the kernels of T, S and B.
     """
 
@@ -48,6 +49,7 @@ class Head:
     num_classes: int
     preprocessing: Preprocessing
     small: Mapping[str, Any] = field(default_factory=dict)
+    small_size: int = 128
     grown: bool = False
 
     @property
@@ -74,11 +76,11 @@ HEADS: Mapping[str, Head] = {
                "decoder_layers": 3, "num_queries": 60, "dn_number": 30, "dn_box_noise": 0.4},
     ),
     "upernet": Head(
-        home="universal.UperNet", num_classes=150, preprocessing=_ADE, grown=True,
-        small={"channels": 48, "aux_channels": 32, "dropout": 0.0, "classifier_std": 0.1},
+        home="universal.UperNet", num_classes=150, preprocessing=_ADE, grown=True, small_size=160,
+        small={"channels": 96, "aux_channels": 32, "dropout": 0.0, "classifier_std": 0.1},
     ),
     "mask2former": Head(
-        home="universal.Mask2Former", num_classes=133, preprocessing=WHOLE_PICTURE,
+        home="universal.Mask2Former", num_classes=133, preprocessing=WHOLE_PICTURE, small_size=160,
         small={"hidden_dim": 64, "ffn_dim": 256, "encoder_ffn_dim": 128, "encoder_layers": 2, "decoder_layers": 4,
                "heads": 4, "num_queries": 30, "points": 1024},
     ),
@@ -154,8 +156,12 @@ def parse_name(name: str, head: str | None = None) -> Wanted:
         options["num_feature_levels"] = int(scales)
     return Wanted(
         name=name, head=head, variant=variant, architecture=row, head_options=options, num_classes=kind.num_classes,
-        preprocessing=_SMALL if small else kind.preprocessing,
+        preprocessing=_small(kind.small_size) if small else kind.preprocessing,
     )  # fmt: skip
+
+
+def _small(size: int) -> Preprocessing:
+    return dataclasses.replace(WHOLE_PICTURE, input_size=size, long_side=2 * size)
 
 
 def split_overrides(head: str, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

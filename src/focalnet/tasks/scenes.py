@@ -45,9 +45,10 @@ class SceneTask(Task):
 
     kind: ClassVar[Kind]
 
-    augment: Literal["none", "light", "detr", "hres", "lsj", "semantic", "digit_scenes"] = "light"
+    augment: Literal["none", "light", "detr", "hres", "lsj", "semantic", "digit_scenes", "digit_crops"] = "light"
     """Augmentation: "light" flips and rescales a little, "detr" resizes and crops at many scales, "hres" is its
-    larger form, "lsj" large-scale jitter, "semantic" ratio, crop and colour, "digit_scenes" never flips."""
+    larger form, "lsj" large-scale jitter, "semantic" ratio, crop and colour, "digit_scenes" and "digit_crops" enlarge
+    and never flip."""
     on_bad_annotation: OnBadAnnotation = "skip"
     """A broken annotation (no area, outside, unknown class) is left out and counted, or stops the run."""
     test_augment: Annotated[bool, tyro.conf.Suppress] = False
