@@ -134,3 +134,11 @@ def test_a_run_needs_the_weights_that_it_started_from_no_more(capsys, pictures):
     shutil.rmtree(pictures.parent / "start")
     assert train(capsys, pictures, "--epochs", "2", command="resume")[0] == 0
     assert train(capsys, pictures, command="evaluate")[0] == 0
+
+
+def test_a_process_may_change_its_precision_between_runs():
+    from focalnet.engine.devices import build_accelerator
+
+    assert [build_accelerator(precision).mixed_precision for precision in ("fp32", "bf16", "fp32")] == [
+        "no", "bf16", "no",
+    ]  # fmt: skip

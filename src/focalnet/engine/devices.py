@@ -27,6 +27,7 @@ def build_accelerator(precision: Precision = "fp32", trackers: Sequence[str] = (
     """
     try:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
     except ImportError:
         raise MissingExtraError("Training and evaluation", "train") from None
     for tracker in trackers:
@@ -37,6 +38,8 @@ def build_accelerator(precision: Precision = "fp32", trackers: Sequence[str] = (
         if torch.cuda.is_available():
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     mixed = next(theirs for theirs, ours in PRECISIONS.items() if ours == precision)
+    if AcceleratorState._shared_state.get("_mixed_precision", mixed) != mixed:
+        AcceleratorState._reset_state()  # it outlives a run, and refuses the next one another precision
     # Without `cpu`, accelerate starts several processes on CPUs as strangers to each other.
     cpu = not torch.accelerator.is_available()
     return Accelerator(mixed_precision=mixed, log_with=list(trackers) or None, project_dir=folder, cpu=cpu)
