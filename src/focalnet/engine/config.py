@@ -24,7 +24,7 @@ class TrainConfig:
     """Pictures per optimiser step, over all processes and accumulated parts."""
     accumulate: int = 1
     """Parts that a step is computed in, one after the other, to save memory; the result is the same."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Annotated[Literal["adamw", "muon"], tyro.conf.Suppress] = "adamw"
     """AdamW as in the paper, or Muon for the matrices, which learns from random weights in fewer steps."""
     lr: float = 1e-4
     """Peak learning rate."""
@@ -71,6 +71,6 @@ class TrainConfig:
         if not 0 <= self.ema < 1:
             raise UserError(f"--ema is {self.ema}; give a decay from 0 up to, but not including, 1.")
         if self.optimizer == "muon" and self.strategy == "fsdp":
-            raise UserError("--optimizer muon needs whole matrices, --strategy fsdp has shards; leave one of them out.")
+            raise UserError("Muon, the optimiser of this recipe, needs whole matrices; leave --strategy fsdp out.")
         for name in ("trackers", "drop_at"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
