@@ -40,8 +40,8 @@ class Head:
         num_classes: of the published networks.
         preprocessing: of the published networks.
         small: options of the head on a `minifocal`.
-        small_size: shorter side of a picture there; segmenters learn squares of 0.8 of it, in which objects are larger
-            than in whole pictures of that size (Touvron et al., 2019, "Fixing the train-test resolution discrepancy").
+        small_size: shorter side of a picture there. Segmenters learn squares of 0.8 of it, cut from enlarged scenes; a
+            whole picture of the square's size would show objects smaller than learned (Touvron et al., 2019).
         grown: whether the published networks grow the kernels of T, S and B.
     """
 
