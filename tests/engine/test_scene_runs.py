@@ -66,7 +66,8 @@ def test_kill_9_and_resume(data, tmp_path, head):
 def test_two_processes_train_and_measure_as_one(data, tmp_path, head):
     import subprocess
 
-    command = [*two_processes(), "-m", "focalnet", *map(str, arguments(data, tmp_path / "two", head))]
+    words = arguments(data, tmp_path / "two", head, "--precision", "fp32")  # in which `measure` measures
+    command = [*two_processes(), "-m", "focalnet", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
