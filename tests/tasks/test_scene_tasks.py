@@ -95,7 +95,7 @@ def test_the_spec_tells_the_task(setting):
     task, _, model = setting
     assert model.spec.task == task.name
     assert task_of(model.spec) is type(task)
-    assert model.spec.preprocessing.input_size == (128 if task.name == "detect" else 160)
+    assert model.spec.preprocessing.input_size == (128 if task.name == "detect" else 192)
     assert (model.spec.things is not None and not all(model.spec.things)) == (task.name != "detect")
 
 

@@ -40,8 +40,8 @@ class Head:
         num_classes: of the published networks.
         preprocessing: of the published networks.
         small: options of the head on a `minifocal`.
-        small_size: shorter side of a picture there. Segmenters learn squares of 0.8 of it, cut from enlarged scenes; a
-            whole picture of the square's size would show objects smaller than learned (Touvron et al., 2019).
+        small_size: shorter side of a picture there. Segmenters learn squares of two thirds of it, cut from enlarged
+            scenes; a whole picture of the square's size would show objects smaller than learned (Touvron et al., 2019).
         grown: whether the published networks grow the kernels of T, S and B.
     """
 
@@ -76,11 +76,11 @@ HEADS: Mapping[str, Head] = {
                "decoder_layers": 3, "num_queries": 60, "dn_number": 30, "dn_box_noise": 0.4},
     ),
     "upernet": Head(
-        home="universal.UperNet", num_classes=150, preprocessing=_ADE, grown=True, small_size=160,
+        home="universal.UperNet", num_classes=150, preprocessing=_ADE, grown=True, small_size=192,
         small={"channels": 96, "aux_channels": 32, "dropout": 0.0, "classifier_std": 0.1},
     ),
     "mask2former": Head(
-        home="universal.Mask2Former", num_classes=133, preprocessing=WHOLE_PICTURE, small_size=160,
+        home="universal.Mask2Former", num_classes=133, preprocessing=WHOLE_PICTURE, small_size=192,
         small={"hidden_dim": 64, "ffn_dim": 256, "encoder_ffn_dim": 128, "encoder_layers": 2, "decoder_layers": 4,
                "heads": 4, "num_queries": 30, "points": 1024},
     ),

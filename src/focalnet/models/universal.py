@@ -118,6 +118,7 @@ class UperNet(DenseModel):
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             head.classifier = _Classifier(width, num_classes, dropout, classifier_std)
+        self.net.decode_head.bottleneck.register_forward_pre_hook(_channels_last)
         self.trunk.set_recompute(recompute)
 
     def class_parameters(self) -> Iterator[str]:
@@ -380,6 +381,11 @@ class Mask2Former(DenseModel):
             masks = outputs["mask_logits"][i].float()
             whole = (masks.shape[1] * self.stride, masks.shape[2] * self.stride)
             yield outputs["class_logits"][i].float(), cut_and_resize(resize(masks, whole), size, original)
+
+
+def _channels_last(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """The strides that all other maps have: pooled maps of 1x1 have none, and what follows them would be slow."""
+    return (inputs[0].contiguous(memory_format=torch.channels_last),)
 
 
 def _pairs(sizes: Tensor | Sizes | None) -> Sizes | None:
