@@ -23,7 +23,7 @@ from PIL import Image
 from focalnet.data.digits import Digits, open_digits
 from focalnet.data.scenes import Kind, Scene, Side, boxes_around
 
-TRAIN_SCENES = {"detection": 4000, "semantic": 13000, "panoptic": 6000}
+TRAIN_SCENES = {"detection": 4000, "semantic": 12000, "panoptic": 6000}
 VAL_SCENES = 200
 SIDE = 128
 LEAST, MOST = 3, 8
