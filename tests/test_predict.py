@@ -137,7 +137,8 @@ def test_windows_are_for_semantic_segmentation(model, segmenter):
     with pytest.raises(UserError, match="--window is 0"):
         Predictor(segmenter, window=0)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8))
-    whole, wide, narrow = (Predictor(segmenter, window=side).task for side in (None, 160, 80))
+    side = segmenter.spec.preprocessing.input_size
+    whole, wide, narrow = (Predictor(segmenter, window=window).task for window in (None, side, 80))
     views = [task.scores(segmenter, *_batch(task, segmenter, noise), [(128, 128)])[0] for task in (whole, wide, narrow)]
     assert torch.equal(views[0], views[1])
     assert views[2].shape == views[0].shape
