@@ -28,7 +28,7 @@ def measure(
     window: int | None = None,
     results: Path | None = None,
 ) -> dict[str, float]:
-    """Figures of a model on data, in float32; those of a run that trained in bf16 or fp16 are in its own precision.
+    """Figures of a model on data, in float32 (a run in bf16 or fp16 measures itself in that while it trains).
 
     Args:
         model: a run folder, a model folder, a name with `weights`, or a model of `create_model`.

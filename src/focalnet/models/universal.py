@@ -383,9 +383,12 @@ class Mask2Former(DenseModel):
             yield outputs["class_logits"][i].float(), cut_and_resize(resize(masks, whole), size, original)
 
 
-def _channels_last(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """The strides that all other maps have: pooled maps of 1x1 have none, and what follows them would be slow."""
-    return (inputs[0].contiguous(memory_format=torch.channels_last),)
+def _channels_last(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """The strides that all other maps have: pooled maps of 1x1 have none, and a training step would be slower.
+
+    Evaluation keeps transformers' own order of additions, and so its bits.
+    """
+    return (inputs[0].contiguous(memory_format=torch.channels_last),) if module.training else inputs
 
 
 def _pairs(sizes: Tensor | Sizes | None) -> Sizes | None:
