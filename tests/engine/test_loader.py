@@ -87,6 +87,15 @@ def test_the_callers_generator_is_neither_used_nor_moved():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_the_generator_of_an_accelerator_is_left_alone(monkeypatch):
+    """Without workers it would be seeded by a picture after a step had seeded it, so that workers would matter."""
+    seeded = []
+    for device in ("cuda", "mps", "xpu"):
+        monkeypatch.setattr(f"torch.{device}.manual_seed{'' if device == 'mps' else '_all'}", seeded.append)
+    batches()
+    assert seeded == []
+
+
 def test_an_epoch_that_begins_in_the_middle_goes_on_as_the_whole_one_would():
     assert same(batches(epoch=2)[3:], batches(epoch=2, start=3))
 

@@ -27,8 +27,9 @@ def stable_seed(*parts: int | str) -> int:
 
 
 def _seeded(seed: int, function: Callable[[], Any]) -> Any:
+    # not `torch.manual_seed`: without workers it would seed the accelerator too, between the seed of a step and its use
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return function()
 
 
