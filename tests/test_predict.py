@@ -90,8 +90,9 @@ def test_command_line_prints_json_and_draws(model, pictures, tmp_path, capsys):
     row = json.loads(capsys.readouterr().out)
     assert row["source"] == str(pictures / "b.png")
     assert row["label"] == row["top"][0]["label"]
-    with Image.open(tmp_path / "drawn" / "0000_b.png") as drawn:
+    with Image.open(tmp_path / "drawn" / row["drawn"]) as drawn:
         assert drawn.height > 36
+    assert json.loads((tmp_path / "drawn" / "predictions.jsonl").read_text()) == row
 
 
 def test_no_pictures_and_no_run(model, tmp_path):
@@ -165,6 +166,20 @@ def test_the_command_measures_in_windows(segmenter, tmp_path):
     assert len(set(figures)) == 3
 
 
+def test_the_map_beside_a_drawing_has_the_ids_of_its_row(segmenter, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    pictures = [(name, Image.fromarray(noise)) for name in ("a/x.png", "b/x.png")]  # one name in two folders
+    rows = [row for row, _ in Predictor(segmenter).answers(pictures, tmp_path / "drawn")]
+    assert [(row["source"], row["drawn"], row["labels"]) for row in rows] == [
+        ("a/x.png", "0000_x.png", "0000_x_labels.png"),
+        ("b/x.png", "0001_x.png", "0001_x_labels.png"),
+    ]
+    counts = np.bincount(np.asarray(Image.open(tmp_path / "drawn" / rows[1]["labels"])).ravel(), minlength=11)
+    found = {entry["id"]: entry["pixels"] for entry in rows[1]["classes"]}
+    assert found == {label: count for label, count in enumerate(counts) if count}
+    assert {entry["label"] for entry in rows[1]["classes"]} == {segmenter.spec.classes[label] for label in found}
+
+
 def test_a_video_frame_by_frame(detector, tmp_path):
     from fractions import Fraction
 
@@ -193,4 +208,6 @@ def test_the_command_predicts_pictures_and_videos(detector, tmp_path, capsys):
     main(["predict", str(tmp_path / "model"), *paths, "--json", "--threshold", "0", "--draw", str(tmp_path / "out")])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["source"], row.get("frame")) for row in rows] == [(paths[0], None), (paths[1], 0)]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0000_a.png", "0001_b.mp4"]
+    assert [row["drawn"] for row in rows] == ["0000_a.png", "0001_b.mp4"]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["0000_a.png", "0001_b.mp4", "predictions.jsonl"]

@@ -8,16 +8,15 @@ Ctrl-C.
 """
 
 import dataclasses
-import itertools
 import json
 import logging
 import os
-import re
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import tyro
 
@@ -220,34 +219,20 @@ def _predict(arguments: Sequence[str]) -> None:
                 that the run was not trained on. Videos are taken frame by frame.
             weights: "official", "timm", "transformers", a file or a hub id.
             json: Print one JSON object per picture.
-            draw: Write the pictures with their predictions into this folder.
+            draw: Write the pictures with their predictions into this folder, and predictions.jsonl, the JSON objects.
             threshold: Least score of an object; without it 0.5, and 0.8 in panoptic segmentation.
             window: Side in pixels of overlapping squares to see pictures in (semantic segmentation); whole without it.
             batch_size: Pictures per forward pass.
         """
-        from focalnet.predict import Predictor, find_images, held_out, is_video
+        from focalnet.predict import Predictor, find_images, held_out
 
         predictor = Predictor(model, weights=weights, threshold=threshold, window=window)
         pictures = [(source, source) for source in find_images(images)] if images else held_out(model)
-        number = 0
-        for video, group in itertools.groupby(pictures, key=lambda picture: is_video(picture[1])):
-            names, sources = zip(*group, strict=True)
-            if video:
-                for name in names:
-                    target = draw / f"{number:04d}_{_stem(name)}.mp4" if draw else None
-                    for place, prediction in predictor.video(name, target, batch_size):
-                        row = {"source": name, **place, **prediction.to_dict()}
-                        print(_dumps(row, None) if json else f"{name}:{place['frame']}  {prediction.summary()}")
-                    number += 1
-                continue
-            for name, (image, prediction) in zip(names, predictor.stream(sources, batch_size), strict=True):
-                row = {"source": name, **prediction.to_dict()}
-                print(_dumps(row, None) if json else f"{name}  {prediction.summary()}")
-                if draw:
-                    draw.mkdir(parents=True, exist_ok=True)
-                    for suffix, picture in {"": prediction.draw(image), **prediction.maps()}.items():
-                        picture.save(draw / f"{number:04d}_{_stem(name)}{suffix and f'_{suffix}'}.png")
-                number += 1
+        with _opened(draw / "predictions.jsonl") if draw else nullcontext() as file:
+            for row, line in predictor.answers(pictures, draw, batch_size):
+                print(_dumps(row, None) if json else line)
+                if file:
+                    print(_dumps(row, None), file=file)
 
     _parse(arguments, "predict", predict)
 
@@ -350,8 +335,9 @@ def _bench(arguments: Sequence[str]) -> None:
     bench(_parse(arguments, "bench", BenchOptions))
 
 
-def _stem(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", Path(name).stem)
+def _opened(path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w", encoding="utf-8")
 
 
 def _cell(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -101,6 +102,34 @@ class Predictor:
                         writer.write(answer.draw(image))
                     yield place, answer
 
+    def answers(
+        self, pictures: Iterable[tuple[str, Any]], folder: Path | None = None, batch_size: int = 16
+    ) -> Iterator[tuple[dict[str, Any], str]]:
+        """Predictions in words, for every picture and every frame of a video.
+
+        Args:
+            pictures: names with what they stand for: a video file, or a picture as for `stream`.
+            folder: where to write the drawings and maps, named by number and name; nothing is written without it.
+            batch_size: pictures per forward pass.
+
+        Yields:
+            an object for JSON, which names its `source` and the files written for it, and a line to read.
+        """
+        number = itertools.count()
+        for video, group in itertools.groupby(pictures, key=lambda picture: is_video(picture[1])):
+            names, sources = zip(*group, strict=True)
+            if video:
+                for name in names:
+                    target = folder / f"{_stem(number, name)}.mp4" if folder else None
+                    files = {"drawn": target.name} if target else {}
+                    for place, answer in self.video(name, target, batch_size):
+                        row = {"source": name, **place, **answer.to_dict(), **files}
+                        yield row, f"{name}:{place['frame']}  {answer.summary()}"
+                continue
+            for name, (image, answer) in zip(names, self.stream(sources, batch_size), strict=True):
+                files = _draw(answer, image, folder, _stem(number, name)) if folder else {}
+                yield {"source": name, **answer.to_dict(), **files}, f"{name}  {answer.summary()}"
+
 
 def is_video(source: Any) -> bool:
     """Whether what a user wrote is a video file, by its suffix."""
@@ -151,3 +180,17 @@ def find_images(sources: Iterable[str]) -> list[str]:
                 f"{source} is no file, folder, URL or pattern that matches anything (seen from {Path.cwd()})."
             )
     return found
+
+
+def _stem(number: Iterator[int], name: str) -> str:
+    return f"{next(number):04d}_{re.sub(r'[^A-Za-z0-9]+', '_', Path(name).stem)}"
+
+
+def _draw(answer: Prediction, image: Image, folder: Path, stem: str) -> dict[str, str]:
+    """Write the drawing and the maps of one picture; returns their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    answer.draw(image).save(folder / f"{stem}.png")
+    maps = {kind: f"{stem}_{kind}.png" for kind in answer.maps()}
+    for kind, picture in answer.maps().items():
+        picture.save(folder / maps[kind])
+    return {"drawn": f"{stem}.png", **maps}

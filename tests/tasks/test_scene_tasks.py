@@ -239,7 +239,12 @@ def test_label_maps_as_mask2former_takes_them():
 
 def test_prediction_of_a_segmenter():
     answer = SegmentPrediction(np.array([[0, 2, 2], [2, 0, 2]], np.uint8), ("sky", "sea", "sand"))
-    assert answer.to_dict() == {"classes": {"sand": 0.6667, "sky": 0.3333}}
+    assert answer.to_dict() == {
+        "classes": [
+            {"id": 2, "label": "sand", "pixels": 4, "share": 0.6667},
+            {"id": 0, "label": "sky", "pixels": 2, "share": 0.3333},
+        ]
+    }
     assert answer.summary() == "sand 66.7%, sky 33.3%"
     assert np.asarray(answer.maps()["labels"]).tolist() == answer.labels.tolist()
 

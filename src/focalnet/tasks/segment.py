@@ -148,16 +148,24 @@ class SegmentPrediction:
     classes: tuple[str, ...]
 
     @property
-    def shares(self) -> dict[str, float]:
-        """Share of the picture of each class that is on it, largest first."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes)) / self.labels.size
-        return {self.classes[i]: float(counts[i]) for i in np.argsort(-counts, kind="stable") if counts[i] > 0}
+    def pixels(self) -> dict[int, int]:
+        """Pixels of each class that is on the picture, most first."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        return {int(label): int(counts[label]) for label in np.argsort(-counts, kind="stable") if counts[label]}
 
     def to_dict(self) -> dict[str, Any]:
-        return {"classes": {name: round(share, 4) for name, share in self.shares.items()}}
+        """`id` is the value of the class in the map of `maps`."""
+        size = self.labels.size
+        return {
+            "classes": [
+                {"id": label, "label": self.classes[label], "pixels": pixels, "share": round(pixels / size, 4)}
+                for label, pixels in self.pixels.items()
+            ]
+        }
 
     def summary(self) -> str:
-        return ", ".join(f"{name} {share:.1%}" for name, share in list(self.shares.items())[:5])
+        size = self.labels.size
+        return ", ".join(f"{self.classes[label]} {n / size:.1%}" for label, n in list(self.pixels.items())[:5])
 
     def draw(self, image: Image) -> Image:
         return draw_semantic(image, self.labels, self.classes)
