@@ -165,6 +165,23 @@ def test_semantic_of_nothing():
     assert draw_semantic(grey(), np.full((128, 128), 255), ["a"]).getcolors() == [(384 * 384, GREY)]
 
 
+@pytest.mark.parametrize("size", [(20_000, 1), (3, 9_000), (700, 5)])
+def test_a_thin_picture_is_not_enlarged_beyond_bounds(size):
+    """A strip of 12,000 x 8 pixels was enlarged to 720,000 x 480."""
+    labels = np.zeros(size[::-1], np.uint8)
+    drawn = draw_semantic(grey(*size), labels, ["a class with a name"])
+    assert max(drawn.size) <= max(4 * drawing.READABLE, max(size) + 100)
+    legend = np.asarray(drawn)[size[1] :]
+    assert (legend == class_colour(0)).all(-1).any()
+    assert drawn.width >= drawing.READABLE // 2
+
+
+def test_many_classes_have_colours_of_their_own():
+    colours = np.array([class_colour(index) for index in range(150)])
+    close = (np.abs(colours[:, None] - colours).max(-1) <= 8).sum(1) > 1
+    assert close.sum() <= 2
+
+
 def test_a_long_legend_stays_inside():
     labels = np.arange(128 * 128).reshape(128, 128) % 60
     drawn = draw_semantic(grey(), labels, [f"a rather long name of class {index}" * 3 for index in range(60)])
@@ -188,6 +205,12 @@ def test_panoptic_segments_of_one_class_differ():
     legend = {tuple(colour) for colour in pixels[384:].reshape(-1, 3).tolist()}
     assert class_colour(1) in legend
     assert class_colour(0) not in legend  # it has no pixel
+    ids[80:] = 3
+    full = draw_panoptic(grey(), ids, segments, ["sky", "cow"])
+    assert pixels.shape[1] == full.width
+    assert (pixels[384:] != pictures.BACKGROUND).any(-1).sum() > (np.asarray(full)[384:] != pictures.BACKGROUND).any(
+        -1
+    ).sum() + 100  # the words for pixels without a segment
 
 
 def test_side_by_side_aligns_the_tops():

@@ -46,7 +46,8 @@ def class_colour(index: int) -> Colour:
     """
     if index < len(PALETTE):
         return PALETTE[index]
-    lightness, saturation = ((0.45, 0.85), (0.65, 0.6), (0.3, 0.6), (0.75, 0.85), (0.55, 0.4))[index % 5]
+    steps = ((0.45, 0.85), (0.65, 0.6), (0.3, 0.6), (0.75, 0.85), (0.55, 0.4), (0.38, 0.95))
+    lightness, saturation = steps[index % len(steps)]  # 6: every 55 classes, a multiple of 5, the hues come round again
     red, green, blue = colorsys.hls_to_rgb(index * 0.61803398875 % 1, lightness, saturation)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -110,7 +111,7 @@ def draw_semantic(image: Image.Image, labels: Any, classes: Sequence[str]) -> Im
     """
     labels = np.asarray(labels).astype(np.int64)
     known = (labels >= 0) & (labels < len(classes))
-    colours = np.array([class_colour(index) for index in range(len(classes))]).reshape(-1, 3)
+    colours = np.array([class_colour(index) for index in range(len(classes))], np.uint8).reshape(-1, 3)
     canvas = _paint_regions(image, np.where(known, labels, -1), colours[np.where(known, labels, 0)])
     counts = np.bincount(labels[known], minlength=len(classes))
     present = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
@@ -129,10 +130,11 @@ def draw_panoptic(
         classes: K names.
 
     Returns:
-        a new picture, RGB, with a legend that counts the segments of each class, enlarged if the picture is small.
+        a new picture, RGB, with a legend that counts the segments of each class and says where pixels are in none,
+        enlarged if the picture is small.
     """
     ids = np.asarray(ids).astype(np.int64)
-    colours, regions = np.zeros((*ids.shape, 3)), np.full(ids.shape, -1)
+    colours, regions = np.zeros((*ids.shape, 3), np.uint8), np.full(ids.shape, -1)
     seen: Counter[int] = Counter()
     for index, segment in enumerate(segments):
         inside, label = ids == segment["id"], int(segment["label"])
@@ -140,10 +142,12 @@ def draw_panoptic(
             colours[inside], regions[inside] = _shade(class_colour(label), seen[label]), index
             seen[label] += 1
     canvas = _paint_regions(image, regions, colours)
-    entries = [
+    entries: list[tuple[str, Colour | None]] = [
         (f"{classes[label]} × {count}" if count > 1 else classes[label], class_colour(label))
         for label, count in sorted(seen.items())
     ]
+    if (regions < 0).any():
+        entries.append(("not painted: no segment", None))
     return _with_legend(canvas, entries)
 
 
@@ -284,19 +288,20 @@ def _paint_mask(canvas: Image.Image, mask: np.ndarray, colour: Colour, factor: i
 
 
 def _paint_regions(image: Image.Image, regions: np.ndarray, colours: np.ndarray) -> Image.Image:
-    """The enlarged picture under the colours (H, W, 3) of its regions (H, W), -1 for none, with light lines between."""
+    """The enlarged picture under the colours (H, W, 3), uint8, of its regions (H, W), -1 for none, with light lines between."""
     assert regions.shape == (image.height, image.width), f"map {regions.shape}, picture {image.size}"
     canvas, factor = _enlarge(image)
-    regions, colours = _repeat(regions, factor), _repeat(colours, factor)
-    mixed = np.where(regions[..., None] >= 0, PAINT * colours + (1 - PAINT) * np.asarray(canvas), np.asarray(canvas))
+    regions, paint = _repeat(regions, factor), Image.fromarray(_repeat(colours, factor))
+    painted = Image.fromarray(np.uint8(255) * (regions >= 0))
+    canvas.paste(Image.blend(canvas, paint, PAINT), mask=painted)
     border = np.zeros(regions.shape, bool)
     border[:, 1:] |= regions[:, 1:] != regions[:, :-1]
     border[1:] |= regions[1:] != regions[:-1]
     if min(canvas.size) >= 800:
         border[:, :-1] |= border[:, 1:]
         border[:-1] |= border[1:]
-    mixed[border] = 0.35 * mixed[border] + 0.65 * 255
-    return Image.fromarray(mixed.round().astype(np.uint8))
+    canvas.paste((255, 255, 255), mask=Image.fromarray(np.uint8(0.65 * 255) * border))
+    return canvas
 
 
 def _shade(colour: Colour, turn: int) -> Colour:
@@ -344,24 +349,25 @@ def _overlap(one: Rectangle, two: Rectangle) -> bool:
     return one[0] < two[2] and two[0] < one[2] and one[1] < two[3] and two[1] < one[3]
 
 
-def _with_legend(canvas: Image.Image, entries: Sequence[tuple[str, Colour]]) -> Image.Image:
-    """The picture over a strip of swatches with names."""
-    size = max(13, canvas.width // 40)
+def _with_legend(canvas: Image.Image, entries: Sequence[tuple[str, Colour | None]]) -> Image.Image:
+    """The picture over a strip of swatches with names; a sheet wider than the picture if that is too narrow."""
+    size = max(13, canvas.width // 26)
     font, square, gap = pictures._font(size), size, size // 2
     draw = ImageDraw.Draw(canvas)
+    sheet_width = max(canvas.width, READABLE // 2) if entries else canvas.width
     shown: list[tuple[str, Colour | None]] = list(entries[:MOST_NAMED])
     if len(entries) > MOST_NAMED:
         shown.append((f"and {len(entries) - MOST_NAMED} more", None))
     x, y, row, places = gap, canvas.height + gap, round(1.5 * size), []
     for name, colour in shown:
         lead = square + gap if colour else 0
-        text = _fitting(draw, name, font, canvas.width - 2 * gap - lead)
+        text = _fitting(draw, name, font, sheet_width - 2 * gap - lead)
         width = lead + int(np.ceil(draw.textlength(text, font)))
-        if x > gap and x + width > canvas.width - gap:
+        if x > gap and x + width > sheet_width - gap:
             x, y = gap, y + row
         places.append((x, y, text, colour, lead))
         x += width + 2 * gap
-    sheet = Image.new("RGB", (canvas.width, y + row + gap // 2 if places else canvas.height), BACKGROUND)
+    sheet = Image.new("RGB", (sheet_width, y + row + gap // 2 if places else canvas.height), BACKGROUND)
     sheet.paste(canvas)
     draw = ImageDraw.Draw(sheet)
     for x, y, text, colour, lead in places:

@@ -333,8 +333,9 @@ def _font(size: int) -> Any:
 
 
 def _enlarged(image: Image.Image, side: int) -> Image.Image:
-    """A small picture by a whole factor, until its shorter side has about `side` pixels."""
-    factor = max(1, side // min(image.size))
+    """A small picture by a whole factor, until its shorter side has about `side` pixels, or the longer one four times
+    as many."""
+    factor = max(1, min(side // min(image.size), 4 * side // max(image.size)))
     return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
 
 

@@ -41,14 +41,32 @@ def test_report(tmp_path):
     path = tmp_path / "report.html"
     sections = [
         Section("Curves", "Epoch by epoch.", png=b"\x89PNG not really"),
-        Section("Classes", table=[["class", "recall", "note"], ["cat", "0.9", "x"], ["dog", 0.123456, None]]),
+        Section(
+            "Classes",
+            table=[["class", "recall", "note"], ["cat", "1,234", "x"], ["emu", "–", "y"], ["dog", 0.123456, None]],
+        ),
         Section("Only text", "Nothing else."),
     ]
     write_report(path, title="A run", summary={"top1": 0.99321, "epochs": 30}, sections=sections)
     page = Page(path)
     assert page.texts[:6] == ["A run", "A run", "top1", "0.9932", "epochs", "30"]
     assert page.texts[6:] == [
-        *["Curves", "Epoch by epoch.", "Classes", "class", "recall", "note", "cat", "0.9", "x", "dog", "0.1235"],
+        *[
+            "Curves",
+            "Epoch by epoch.",
+            "Classes",
+            "class",
+            "recall",
+            "note",
+            "cat",
+            "1,234",
+            "x",
+            "emu",
+            "–",
+            "y",
+            "dog",
+            "0.1235",
+        ],
         *["Only text", "Nothing else."],
     ]
     (image,) = page.named("img")
@@ -56,7 +74,7 @@ def test_report(tmp_path):
     assert head == "data:image/png;base64"
     assert base64.b64decode(data) == sections[0].png
     assert image["alt"] == "Curves"
-    assert [cell.get("class") for cell in page.named("td")] == [None, "number", None] * 2
+    assert [cell.get("class") for cell in page.named("td")] == [None, "number", None] * 3
 
 
 def test_needs_nothing_beside_it(tmp_path):

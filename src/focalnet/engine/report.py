@@ -95,8 +95,10 @@ def _table(rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _is_number(cell: Any) -> bool:
+    if cell == "–":  # a figure that is not defined
+        return True
     try:
-        float(cell)
+        float(cell.replace(",", "") if isinstance(cell, str) else cell)
     except (TypeError, ValueError):
         return False
     return not isinstance(cell, bool)

@@ -74,7 +74,7 @@ class Panoptic(SceneTask):
             pairs.append(side_by_side(truth, answer.draw(scene.image), ("truth", "found")))
         return [
             Section("Classes", "Panoptic quality of every class.", table=per_class_table(details["classes"], names)),
-            Section("Predictions", "Pictures never trained on.", png=mosaic(pairs, 3)),
+            Section("Predictions", "Pictures never trained on.", png=mosaic(pairs, 2)),
         ]
 
 

@@ -110,7 +110,7 @@ class Segment(SceneTask):
             Section(
                 "Classes", "Overlap and accuracy of every class.", table=per_class_table(details["classes"], names)
             ),
-            Section("Predictions", "Pictures never trained on.", png=mosaic(pairs, 3)),
+            Section("Predictions", "Pictures never trained on.", png=mosaic(pairs, 2)),
         ]
 
 

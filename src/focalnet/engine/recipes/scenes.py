@@ -19,7 +19,7 @@ _MUON = {"optimizer": "muon", "precision": "bf16"}
 _SMALL_SCENES: dict[str, dict[str, Any]] = {
     "mask_rcnn": {"epochs": 7, "batch_size": 8, "lr": 1e-3, "clip_grad": 5.0},
     "dino": {"epochs": 9, "batch_size": 8, "lr": 5e-4, "clip_grad": 0.1},
-    "upernet": {"epochs": 3, "batch_size": 16, "warmup_epochs": 0.16, "lr": 3e-3, "clip_grad": 5.0, **_MUON},
+    "upernet": {"epochs": 3, "batch_size": 16, "warmup_epochs": 0.16, "lr": 6e-3, "clip_grad": 5.0, **_MUON},
     "mask2former": {"epochs": 2, "batch_size": 8, "warmup_epochs": 0.16, "lr": 2e-3, "backbone_lr": 0.3,
                     "clip_grad": 1.0, **_MUON},
 }  # fmt: skip
