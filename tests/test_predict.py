@@ -1,5 +1,6 @@
 """Finding pictures, and predictions from run folders, model folders and models."""
 
+import copy
 import io
 import json
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 import focalnet
 from focalnet.cli import main
+from focalnet.engine.measure import measure
 from focalnet.errors import UserError
 from focalnet.predict import Predictor, find_images, held_out
 
@@ -79,6 +81,22 @@ def test_a_bad_picture_is_named(model, tmp_path):
         Predictor(model)(tmp_path / "broken.jpg")
 
 
+def test_pictures_before_a_bad_one_are_answered(model, pictures, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    answers = Predictor(model).stream([*[pictures / "b.png"] * 3, tmp_path / "broken.jpg", pictures / "b.png"], 16)
+    assert [next(answers)[1].label for _ in range(3)] == [Predictor(model)(pictures / "b.png").label] * 3
+    with pytest.raises(UserError, match=r"broken\.jpg"):
+        next(answers)
+    with pytest.raises(UserError, match="--batch-size is 0"):
+        next(Predictor(model).stream([pictures / "b.png"], 0))
+
+
+def test_a_head_that_would_be_random_is_refused(model, tmp_path):
+    focalnet.save_pretrained(model, tmp_path / "classifier")
+    with pytest.raises(UserError, match="holds a classifier, so the head of upernet_minifocal_128 would be random"):
+        Predictor("upernet_minifocal_128", weights=tmp_path / "classifier")
+
+
 def test_a_name_without_weights_is_refused():
     with pytest.raises(UserError, match="has no weights; say where they are"):
         Predictor("focalnet_tiny_srf")
@@ -109,6 +127,43 @@ def detector():
     torch.manual_seed(0)
     small = {"embed_dim": 8, "depths": (1, 1, 1, 1), "fpn_channels": 8, "representation_size": 8}
     return focalnet.create_model("mask_rcnn_minifocal_128", classes=["cat", "dog"], **small)
+
+
+@pytest.mark.parametrize("kind", ["model", "segmenter"])
+def test_half_precision(kind, request):
+    network = copy.deepcopy(request.getfixturevalue(kind)).to(torch.bfloat16)
+    assert Predictor(network)(Image.new("RGB", (40, 36), "red")).to_dict()
+
+
+def test_a_rotated_picture_is_drawn_upright(segmenter, tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.new("RGB", (120, 80), "red").save(tmp_path / "rotated.jpg", exif=exif)
+    answer = Predictor(segmenter)(tmp_path / "rotated.jpg")
+    assert answer.labels.shape == (120, 80)
+    assert answer.draw(Image.open(tmp_path / "rotated.jpg")).height > 480
+
+
+def test_more_classes_than_a_byte_has_values():
+    network = focalnet.create_model("upernet_minifocal_128", num_classes=300, embed_dim=8).eval()
+    with torch.no_grad():
+        network.net.decode_head.classifier.bias[280] = 100
+    answer = Predictor(network)(Image.new("RGB", (40, 36), "red"))
+    assert set(answer.pixels) == {280}
+    assert np.asarray(answer.maps()["labels"]).max() == 280
+
+
+def test_numbers_out_of_range_are_refused(segmenter, detector):
+    picture = Image.new("RGB", (40, 36), "red")
+    for level in (-1, 1.7, float("nan")):
+        with pytest.raises(UserError, match="--threshold is"):
+            Predictor(detector, threshold=level)(picture)
+    for options, message in (
+        ({"batch_size": 0}, "--batch-size is 0"), ({"workers": -1}, "--workers is -1"),
+        ({"results": "folder"}, "segment has no format"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            measure(segmenter, **options)
 
 
 def test_a_threshold_is_for_detectors(model, detector):

@@ -180,10 +180,10 @@ def _evaluate(arguments: Sequence[str]) -> None:
             weights: "official", "timm", "transformers", a file or a hub id.
             batch_size: Pictures per forward pass; detectors and segmenters take pictures of unequal size one by one.
             workers: Processes that prepare pictures.
-            augment: Average over mirrored and resized pictures (detectors and segmenters).
+            augment: Average over mirrored and resized pictures (detection and semantic segmentation).
             window: Side in pixels of overlapping squares to see pictures in (semantic segmentation); whole without it.
             json: Also write the figures to this file.
-            results: Write every detection into this folder, in COCO's results format.
+            results: Write every detection into this folder, in COCO's results format (detectors).
         """
         from focalnet.engine.measure import measure
 
@@ -253,7 +253,7 @@ def _explain(arguments: Sequence[str]) -> None:
             image: The picture; without it, one that the run was not trained on.
             weights: "official", "timm", "transformers", a file or a hub id.
             out: The PNG to write; the arrays go beside it.
-            grad_cam: Add Grad-CAM.
+            grad_cam: Add Grad-CAM (classifiers).
             target: The class that Grad-CAM explains; without it, the likeliest.
         """
         from focalnet.data import load_image

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from focalnet import pictures
 from focalnet.pictures import BACKGROUND, INK
@@ -265,9 +265,10 @@ def _cell(value: Any) -> str:
 
 
 def _enlarge(image: Image.Image) -> tuple[Image.Image, int]:
-    """A copy that text fits on, and by which factor it is larger."""
-    canvas = pictures._enlarged(image.convert("RGB"), READABLE)
-    return canvas.copy(), canvas.width // image.width
+    """An upright copy that text fits on, and by which factor it is larger."""
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    canvas = pictures._enlarged(upright, READABLE)
+    return canvas.copy(), canvas.width // upright.width
 
 
 def _repeat(values: np.ndarray, factor: int) -> np.ndarray:
@@ -288,9 +289,13 @@ def _paint_mask(canvas: Image.Image, mask: np.ndarray, colour: Colour, factor: i
 
 
 def _paint_regions(image: Image.Image, regions: np.ndarray, colours: np.ndarray) -> Image.Image:
-    """The enlarged picture under the colours (H, W, 3), uint8, of its regions (H, W), -1 for none, with light lines between."""
-    assert regions.shape == (image.height, image.width), f"map {regions.shape}, picture {image.size}"
+    """The enlarged picture under the colours (H, W, 3) of its regions (H, W), -1 for none, with light lines between.
+
+    Colours are uint8.
+    """
     canvas, factor = _enlarge(image)
+    size = (canvas.height // factor, canvas.width // factor)
+    assert regions.shape == size, f"map {regions.shape}, picture {size}"
     regions, paint = _repeat(regions, factor), Image.fromarray(_repeat(colours, factor))
     painted = Image.fromarray(np.uint8(255) * (regions >= 0))
     canvas.paste(Image.blend(canvas, paint, PAINT), mask=painted)

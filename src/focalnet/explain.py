@@ -114,7 +114,7 @@ def explain(
         raise UserError(f"{type(model).__name__} holds no FocalNet, so there is nothing to explain.")
     classifier = trunk if isinstance(trunk, FocalNetClassifier) and trunk.num_classes else None
     if grad_cam and classifier is None:
-        raise UserError("Grad-CAM explains a class, and this model has none; explain a classifier, or leave it out.")
+        raise UserError(f"Grad-CAM explains the classes of a classifier, no {type(model).__name__}; leave it out.")
     spec = getattr(model, "spec", None) or getattr(trunk, "spec", None)
     how = preprocessing or (spec.preprocessing if spec else Preprocessing())
     pixels = _pixels(image, how, trunk.config.strides[-1])

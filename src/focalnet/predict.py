@@ -71,10 +71,24 @@ class Predictor:
 
         Yields:
             the picture (RGB) and its prediction, in order.
+
+        Raises:
+            UserError: a picture that cannot be read, after the predictions for those before it.
         """
-        sources = iter(sources)
-        while batch := [load_image(source) for source in itertools.islice(sources, batch_size)]:
-            yield from zip(batch, self.task.predict(self.model, batch), strict=True)
+        if batch_size < 1:
+            raise UserError(f"--batch-size is {batch_size}; give 1 or more.")
+        sources, broken = iter(sources), None
+        while broken is None:
+            batch: list[Image] = []
+            try:
+                for source in itertools.islice(sources, batch_size):
+                    batch.append(load_image(source))
+            except UserError as error:
+                broken = error  # told after the answers for the pictures before it
+            if not batch and broken is None:
+                return
+            yield from zip(batch, self.task.predict(self.model, batch) if batch else [], strict=True)
+        raise broken
 
     def video(
         self, source: str | Path, target: Path | None = None, batch_size: int = 16

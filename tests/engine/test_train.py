@@ -11,6 +11,7 @@ from PIL import Image
 
 from focalnet.cli import main
 from focalnet.engine import run as run_module
+from focalnet.errors import UserError
 
 OPTIONS = "--model minifocal_32 --weights None --image-size 32 --epochs 1 --batch-size 4 --workers 0"
 
@@ -84,6 +85,21 @@ def test_a_loss_that_is_no_number_names_its_step(capsys, pictures):
     assert code == 2
     assert "The loss is nan at step" in err
     assert "lower --lr" in err
+
+
+def test_a_run_that_fails_before_it_learned_anything_leaves_no_folder(capsys, pictures, monkeypatch):
+    def refuse(*arguments):
+        raise UserError("a batch that cannot be learned from.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("focalnet.engine.training.Training.step", refuse)
+        assert train(capsys, pictures)[0] == 2
+    assert not (pictures.parent / "run").exists()
+    assert train(capsys, pictures)[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("focalnet.engine.training.Training.step", refuse)
+        assert train(capsys, pictures, "--epochs", "2", command="resume")[0] == 2
+    assert (pictures.parent / "run" / "last").exists()
 
 
 def test_data_that_changed_under_a_run(capsys, pictures):

@@ -47,6 +47,9 @@ def measure(
         UserError: the classes of data and model do not fit, one of them cannot be opened, or the task has no such
             option.
     """
+    for option, value, least in (("--batch-size", batch_size, 1), ("--workers", workers, 0)):
+        if value < least:
+            raise UserError(f"{option} is {value}; give {least} or more.")
     run, seed = None, 0
     network: Network
     if isinstance(model, str) and (Path(model) / "metrics.jsonl").exists():
@@ -57,6 +60,8 @@ def measure(
         network = model if isinstance(model, nn.Module) else load_model(model, weights)
         task = task_of(network.spec)()
     task = task.with_options(data=data, test_augment=augment or None, window=window)
+    if results is not None and not task.answers:
+        raise UserError(f"--results writes the answers of detectors, and {task.name} has no format; leave it out.")
     accelerator = build_accelerator()
     network.to(accelerator.device)
     own = run if data is None else None
@@ -70,11 +75,8 @@ def measure(
         figures, details = evaluate(
             task, network, loader, network.spec, accelerator, lambda done, _: progress.update(bar, completed=done)
         )
-    answers = details.get("results")
     if results is not None and accelerator.is_main_process:
-        if answers is None:
-            raise UserError(f"{task.name} has no format for single answers; leave --results out.")
-        write_results(results, answers)
+        write_results(results, details["results"])
     if own and not augment and window is None and accelerator.is_main_process:
         write_run_report(own, task, dataset, figures, details)
     return figures

@@ -16,7 +16,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,14 @@ class RunFolder:
                 "`focalnet train` made."
             )
         return run
+
+    def discard_unless_begun(self) -> None:
+        """Take back `create` where nothing was learned yet, so that a new run can have the folder."""
+        if not any((self.path / name).exists() for name in ("last", "last.old", "best", "best.old")):
+            for name in ("config.json", "metrics.jsonl"):
+                (self.path / name).unlink(missing_ok=True)
+            with suppress(OSError):  # something else is in it
+                self.path.rmdir()
 
     def config(self) -> dict[str, Any]:
         """Content of `config.json`."""

@@ -62,7 +62,14 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
     if accelerator.is_main_process:
         RunFolder.create(out, record)
     accelerator.wait_for_everyone()
-    return _fit(task, config, RunFolder.open(out), data, model, accelerator, None)
+    run = RunFolder.open(out)
+    try:
+        return _fit(task, config, run, data, model, accelerator, None)
+    except UserError as error:
+        # what the system refused (a full disk, a picture) can be mended, and the run resumed
+        if accelerator.is_main_process and not isinstance(error.__cause__, OSError):
+            run.discard_unless_begun()
+        raise
 
 
 def resume(path: str | Path, *, epochs: int | None = None, checkpoint: str = "last") -> RunFolder:

@@ -75,6 +75,17 @@ def create_model(
     spec, loaded = _prepare(name, head, weights, overrides)
     if spec.head == "backbone":
         raise UserError(f"{weights} holds a backbone, no classifier; use create_backbone for its features.")
+    return _assemble(spec, loaded, num_classes, classes, recompute, device)
+
+
+def _assemble(
+    spec: ModelSpec,
+    loaded: Weights | None,
+    num_classes: int | None = None,
+    classes: Sequence[str] | None = None,
+    recompute: Recompute = "none",
+    device: torch.device | str | None = None,
+) -> Any:
     names = None if classes is None else tuple(classes)
     if num_classes is None:
         num_classes = len(names) if names is not None else spec.num_classes
@@ -104,7 +115,13 @@ def load_model(model: str | Path, weights: str | Path | None = None) -> Any:
     parse_name(str(model))
     if weights is None:
         raise UserError(f"{model} has no weights; say where they are, for example --weights official.")
-    return create_model(str(model), weights=weights)
+    spec, loaded = _prepare(str(model), None, weights, {})
+    if loaded and loaded.spec.head != spec.head:
+        raise UserError(
+            f"{weights} holds a {loaded.spec.head}, so the head of {model} would be random; train it first, or name "
+            f"a {loaded.spec.head}."
+        )
+    return _assemble(spec, loaded)
 
 
 def create_backbone(

@@ -122,6 +122,7 @@ class Task(ABC):
         score: the figure of `Metric.compute` that chooses the best checkpoint; higher is better.
         embedded: the data set that needs no download: its name, its recipe, and the model that learns it.
         recipe: of any other data.
+        answers: whether `Metric.details` has `results`, the single answers in a format of the field.
     """
 
     name: ClassVar[str]
@@ -129,6 +130,7 @@ class Task(ABC):
     score: ClassVar[str]
     embedded: ClassVar["Embedded"]
     recipe: ClassVar[str]
+    answers: ClassVar[bool] = False
 
     data: str | None = None
     """What to learn from; without it, what is made of the handwritten digits inside scikit-learn."""
@@ -148,6 +150,10 @@ class Task(ABC):
     """Stochastic depth of the last block; without it, the variant's own."""
     recompute: Recompute = "none"
     """Save memory by computing again in the backward pass: "context" the focal levels, "block" whole blocks."""
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(f"--image-size is {self.image_size}; give a side in pixels, or leave it out.")
 
     def with_options(self, **options: Any) -> Self:
         """This task with those of `options` that are not None.

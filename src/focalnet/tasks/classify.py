@@ -143,8 +143,7 @@ class Classify(Task):
 
     def predict(self, model: Network, images: Sequence[Image]) -> list["ClassPrediction"]:
         transform = _eval_transform(model.spec.preprocessing)
-        device = next(model.parameters()).device
-        batch = torch.stack([transform(image) for image in images]).to(device)
+        batch = torch.stack([transform(image) for image in images]).to(next(model.parameters()))
         with torch.inference_mode():
             probabilities = model(batch).float().softmax(-1).cpu()
         names = model.spec.classes or tuple(f"class {index}" for index in range(probabilities.shape[1]))

@@ -21,7 +21,7 @@ from focalnet.errors import MissingExtraError
 from focalnet.metrics.detection import AveragePrecision
 from focalnet.models.dense import Detections
 from focalnet.tasks.base import Batch, Embedded, Network, Section
-from focalnet.tasks.scenes import WITH_MASKS, SceneTask, class_names
+from focalnet.tasks.scenes import WITH_MASKS, SceneTask, check_threshold, class_names
 from focalnet.weights.labels import COCO_CLASSES, COCO_IDS, COCO_RAW_CLASSES
 from focalnet.weights.spec import ModelSpec
 
@@ -40,11 +40,16 @@ class Detect(SceneTask):
     score: ClassVar[str] = "box_ap"
     embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "mask_rcnn_minifocal_128")
     recipe: ClassVar[str] = "finetune_detector"
+    answers: ClassVar[bool] = True
 
     model: str = "mask_rcnn_focalnet_tiny_lrf"
     """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
     threshold: Annotated[float, tyro.conf.Suppress] = 0.5
     """Least score of an object in a prediction."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_threshold(self.threshold)
 
     def metric(self, spec: ModelSpec) -> "DetectionMetric":
         return DetectionMetric(self, spec)

@@ -23,7 +23,7 @@ from focalnet.metrics.detection import AveragePrecision
 from focalnet.metrics.panoptic import PanopticMetric
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.tasks.base import Batch, Embedded, Network, Section
-from focalnet.tasks.scenes import SceneTask, class_names
+from focalnet.tasks.scenes import SceneTask, check_threshold, class_names
 from focalnet.weights.spec import ModelSpec
 
 
@@ -42,6 +42,12 @@ class Panoptic(SceneTask):
     """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
     threshold: Annotated[float, tyro.conf.Suppress] = 0.8
     """Least score of a segment."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_threshold(self.threshold)
+        if self.test_augment:
+            raise UserError("--augment is for detection and semantic segmentation; leave it out for panoptic.")
 
     def metric(self, spec: ModelSpec) -> "PanopticFigures":
         return PanopticFigures(self, spec)

@@ -126,14 +126,14 @@ class SceneTask(Task):
         return batch["targets"]
 
     def predict(self, model: Network, images: Sequence[Image]) -> list[Any]:
-        device = next(model.parameters()).device
+        weight = next(model.parameters())
         transform = _eval_transform(model.spec.preprocessing)
         answers = []
         for image in images:
             pixels, target = transform(bare_scene(image))
-            sizes = torch.tensor([target["size"]], device=device)
+            sizes = torch.tensor([target["size"]], device=weight.device)
             with torch.inference_mode():
-                answers.append(self.answer(model, pixels[None].to(device), sizes, (image.height, image.width)))
+                answers.append(self.answer(model, pixels[None].to(weight), sizes, (image.height, image.width)))
         return answers
 
     @abstractmethod
@@ -156,6 +156,12 @@ def bare_scene(image: Image) -> Scene:
     """A picture of which nothing is known."""
     none = torch.zeros(0)
     return Scene(image, "", none.reshape(0, 4), none.long(), None, none.bool(), none, None, 0)
+
+
+def check_threshold(value: float) -> None:
+    """Refuse what is no score."""
+    if not 0 <= value <= 1:
+        raise UserError(f"--threshold is {value}; give a score from 0 to 1.")
 
 
 def class_names(spec: ModelSpec) -> tuple[str, ...]:

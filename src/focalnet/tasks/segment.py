@@ -47,6 +47,7 @@ class Segment(SceneTask):
     """Side of the squares that a picture is seen in, in pixels of the resized picture; whole without it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.window is not None and self.window < 1:
             raise UserError(f"--window is {self.window}; give the side of a square in pixels, or leave it out.")
 
@@ -95,7 +96,9 @@ class Segment(SceneTask):
 
     def answer(self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]) -> "SegmentPrediction":
         (scores,) = self.scores(model, images, sizes, [original])
-        return SegmentPrediction(scores.argmax(0).cpu().numpy().astype(np.uint8), class_names(model.spec))
+        names = class_names(model.spec)
+        labels = scores.argmax(0).cpu().numpy().astype(np.uint8 if len(names) <= 256 else np.uint16)
+        return SegmentPrediction(labels, names)
 
     def show(self, model: Network, scenes: Sequence[Scene], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)
