@@ -144,7 +144,7 @@ def test_backbone():
     assert found.logits is None
     assert found.caption == ""
     assert [modulator.shape for modulator in found.modulators] == [(16, 24), (8, 12), (4, 6)]
-    with pytest.raises(UserError, match="Grad-CAM explains a class"):
+    with pytest.raises(UserError, match="Grad-CAM explains the classes of a classifier, no FocalNet"):
         explain(FocalNet(CONFIG, out_indices=(0,)), picture(), preprocessing=HOW, grad_cam=True)
 
 
