@@ -366,7 +366,9 @@ def test_broken_segments(tmp_path):
     for bad, kind in {
         "category": (segments(1, "1.png", (3, 8, 0)), "segments of an unknown category, void .first: 1.png, segment 3"),
         "twice": (segments(1, "1.png", (3, 5, 0), (3, 5, 0)), "segments of an id that another has"),
-        "no id": (segments(1, "1.png", (None, 5, 0)), "segments without an id, void"),
+        "no id": (segments(1, "1.png", (None, 5, 0)), "segments without an id from 1 to 16777215, void"),
+        "void": (segments(1, "1.png", (0, 5, 0)), "segments without an id from 1 to 16777215, void"),
+        "huge id": (segments(1, "1.png", (2**70, 5, 0)), "segments without an id from 1 to 16777215, void"),
         "no png": (segments(1, "7.png"), "missing PNG files of segments, their pictures left out .first: 7.png"),
         "no infos": ({"image_id": 1, "file_name": "1.png"}, "annotations without image_id, file_name or segments_info"),
         "again": (good, "pictures annotated twice"),

@@ -3,6 +3,7 @@
 Objects are rectangles on whole pixels, so a mask's own box and the box that was carried along must agree.
 """
 
+import colorsys
 import dataclasses
 
 import numpy as np
@@ -123,6 +124,11 @@ def test_photometric():
     assert 20 < len({picture.numpy().tobytes() for picture in changed}) <= 40, "often changed, now and then left alone"
     assert any(torch.equal(picture, image) for picture in changed)
     assert torch.equal(photometric(image, 0.0, 0.0), image)
+    red = torch.tensor([200, 60, 60], dtype=torch.uint8)[:, None, None].expand(3, 2, 2)
+    hues = [colorsys.rgb_to_hsv(*(photometric(red, 0.0, 1.0)[:, 0, 0] / 255).tolist())[0] for _ in range(200)]
+    turned = [360 * ((hue + 0.5) % 1 - 0.5) for hue in hues]
+    assert 30 < max(turned) < 37
+    assert -37 < min(turned) < -30
     grey = image[:1].expand(3, -1, -1)
     for _ in range(5):
         assert (photometric(grey, 0.0, 1.0).int() - grey.int()).abs().max() <= 1, "grey has no colour"

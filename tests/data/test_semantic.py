@@ -88,6 +88,33 @@ def test_ade20k(tmp_path):
     assert opened(tmp_path, on_bad_annotation="skip").train[0].semantic.unique().tolist() == [255]
 
 
+def test_other_data_in_folders_like_those_of_ade20k(tmp_path):
+    """Vessels of DRIVE, 1, became ADE20K's walls, and the background unknown."""
+    for split in ("training", "validation"):
+        picture(tmp_path / "data" / "images" / split / "21_training.png")
+        save(tmp_path / "data" / "annotations" / split / "21_training.png", grid(0, 1))
+    refused(tmp_path / "data", r"classes\.txt cannot be read")
+    refused(tmp_path, r"is the folder around the data: give .*data\.")
+    (tmp_path / "data" / "objectInfo150.txt").touch()
+    assert opened(tmp_path / "data").classes == ADE20K_CLASSES
+
+
+def test_sizes_come_from_the_head_of_a_file(tmp_path, monkeypatch):
+    """Pillow decodes a whole PNG to see whether it is turned; a mask is taken as it lies, whatever its EXIF says."""
+    exif = Image.Exif()
+    exif[0x112] = 6
+    folder(tmp_path, *[grid(0, 1)] * 2)
+    Image.fromarray(grid(0, 1)).save(tmp_path / "masks" / "0.png", exif=exif)
+    loaded = []
+    load = Image.Image.load
+    with monkeypatch.context() as patched:
+        patched.setattr("focalnet.data.semantic._look", lambda *arguments: None)
+        patched.setattr("PIL.ImageFile.ImageFile.load", lambda image: loaded.append(image) or load(image))
+        data = opened(tmp_path)
+    assert loaded == []
+    assert len(data.train) + len(data.val) == 2
+
+
 def test_cityscapes(tmp_path):
     for split in ("train", "val"):
         for city in ("ulm", "bonn"):
@@ -182,6 +209,8 @@ def test_class_lists(tmp_path):
         "road\ncar\nroad": "line 3 repeats road",
     }.items():
         refused(folder(tmp_path, grid(0), grid(0), names=names), message)
+    (tmp_path / "classes.txt").write_text("\ufeffroad\ncar", encoding="utf-8")  # as Windows writes it
+    assert opened(tmp_path).classes == ("road", "car")
     (tmp_path / "classes.txt").unlink()
     refused(tmp_path, "classes.txt cannot be read: write the class names there, one per line; line 1 is id 0")
 

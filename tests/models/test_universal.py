@@ -221,6 +221,11 @@ def test_bad_arguments_are_refused():
         mask2former(hidden_dim=40)
 
 
+def test_boxes_alone_teach_mask2former_nothing():
+    with pytest.raises(UserError, match="target 0 has no `masks`, from which Mask2Former learns"):
+        mask2former()(torch.randn(1, 3, 32, 32), [{"labels": torch.tensor([1]), "boxes": torch.ones(1, 4)}])
+
+
 def test_one_picture_is_too_few_to_learn_from():
     model = upernet()
     with pytest.raises(UserError, match="batch size >= 2"):

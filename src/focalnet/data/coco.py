@@ -14,7 +14,6 @@ reach over the edge by up to a pixel are COCO's own rounding and stay as they ar
 """
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,8 @@ from focalnet.data.outlines import Outline, draw, mask_api, polygon_arrays, run_
 from focalnet.data.scenes import Complaints, Scene, Side
 from focalnet.errors import UserError
 
+LARGEST = 1e9
+"""Numbers from here on are no coordinates or areas."""
 SLACK = 1.0
 """Pixels by which a box may reach over the edge."""
 
@@ -242,7 +243,7 @@ def _object(note: Mapping[str, Any], size: tuple[int, int], masks: bool, complai
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) < LARGEST  # which nan is not
 
 
 def clip_box(

@@ -163,8 +163,8 @@ def _segments(note: dict[str, Any], labels: dict[int, int], complaints: Complain
     segments: dict[int, tuple[int, int, bool]] = {}
     for info in note["segments_info"]:
         example = f"{note['file_name']}, segment {info.get('id') if isinstance(info, dict) else info}"
-        if not isinstance(info, dict) or not isinstance(info.get("id"), int):
-            complaints.add("segments without an id, void", example)
+        if not isinstance(info, dict) or not is_id(info.get("id")) or not 0 < info["id"] < 256**3:
+            complaints.add("segments without an id from 1 to 16777215, void", example)
         elif not isinstance(info.get("category_id"), int) or info["category_id"] not in labels:
             complaints.add("segments of an unknown category, void", f"{example}, category {info.get('category_id')}")
         elif info["id"] in segments:

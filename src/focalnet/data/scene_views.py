@@ -117,10 +117,13 @@ def draw(low: float = 0.0, high: float = 1.0) -> float:
 
 
 def photometric(image: Tensor, light: float, colour: float) -> Tensor:
-    """SSD's photometric distortion, as mmsegmentation has it: each change with probability 1/2.
+    """SSD's photometric distortion, in the ranges of mmsegmentation: each change with probability 1/2.
 
     At strength 1 brightness changes by up to 32 of 255, contrast and saturation by factors from 0.5 to 1.5, hue by up
-    to 18 degrees. Contrast comes before or after saturation and hue.
+    to 36 degrees (18 of OpenCV's 180). Contrast comes before or after saturation and hue.
+
+    What differs from mmsegmentation: saturation is a blend with grey (torchvision's), there a factor in HSV;
+    pixels are clipped after brightness and contrast, there after each.
 
     Args:
         image: (3, H, W), uint8.
@@ -130,7 +133,7 @@ def photometric(image: Tensor, light: float, colour: float) -> Tensor:
     shift = draw(-32 * light, 32 * light)
     contrast = draw(1 - 0.5 * light, 1 + 0.5 * light)
     saturation = draw(1 - 0.5 * colour, 1 + 0.5 * colour)
-    hue = draw(-0.05, 0.05) * colour
+    hue = draw(-0.1, 0.1) * colour
     brighter, contrasted, saturated, turned, first = (torch.rand(5) < 0.5).tolist()
     pixels = image.float() / 255
     if brighter:

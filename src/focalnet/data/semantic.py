@@ -16,7 +16,7 @@ hold is looked at in some masks of each side when the data is opened, and in eve
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -127,12 +127,15 @@ def open_masks(root: Path, complaints: Complaints) -> tuple[Side, Side | None]:
     if (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir():
         return _cityscapes(root, complaints)
     layout = _layout(root)
+    inner = next((folder for folder in root.iterdir() if (folder / "images" / "training").is_dir()), None)
+    if inner:
+        raise UserError(f"{root.absolute()} is the folder around the data: give {inner.absolute()}.")
     if not layout:
         raise UserError(
             f"{root.absolute()} has no images/ beside masks/, no train/ with these two, and is neither ADE20K "
             f"(images/training, annotations/training) nor Cityscapes (leftImg8bit, gtFine): arrange it like one."
         )
-    if "training" in layout and (root / "annotations").is_dir() and not (root / "classes.txt").exists():
+    if _is_ade20k(root, layout):
         classes = ADE20K_CLASSES
         table = np.concatenate(([IGNORE], np.arange(len(classes)))).astype(np.uint8)
         reader = MaskFiles(table, np.ones(len(table), bool))
@@ -146,6 +149,14 @@ def open_masks(root: Path, complaints: Complaints) -> tuple[Side, Side | None]:
     chosen = [next(iter(splits)) if train is None else train, *([] if train is None or val is None else [val])]
     sides = [_side(_pairs(*splits[name], complaints), reader, classes, complaints) for name in chosen]
     return sides[0], sides[1] if len(sides) > 1 else None
+
+
+def _is_ade20k(root: Path, layout: Mapping[str, tuple[Path, Path]]) -> bool:
+    """Others have such folders too (converters of DRIVE, STARE), but not its list of classes or names of pictures."""
+    if "training" not in layout or not (root / "annotations").is_dir() or (root / "classes.txt").exists():
+        return False
+    lists = ("objectInfo150.txt", "sceneCategories.txt")
+    return any((root / name).is_file() for name in lists) or any(layout["training"][0].glob("ADE_*"))
 
 
 def _layout(root: Path) -> dict[str, tuple[Path, Path]]:
@@ -167,7 +178,7 @@ def _layout(root: Path) -> dict[str, tuple[Path, Path]]:
 def _class_list(root: Path) -> tuple[str, ...]:
     path = root / "classes.txt"
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeError) as error:
         raise UserError(
             f"{path.absolute()} cannot be read: write the class names there, one per line; line 1 is id 0."
@@ -237,7 +248,7 @@ def _side(pairs: list[Pair], reader: MaskFiles, classes: tuple[str, ...], compla
     kept: list[Pair] = []
     sizes: list[tuple[int, int]] = []
     for pair in pairs:
-        picture, mask = _size(pair.path), _size(pair.mask)
+        picture, mask = _size(pair.path, turned=True), _size(pair.mask)
         if picture and mask and picture != mask:
             example = f"{pair.mask}, {mask[1]} x {mask[0]} not {picture[1]} x {picture[0]}"
             complaints.add("masks of another size than their pictures, both left out", example)
@@ -250,11 +261,12 @@ def _side(pairs: list[Pair], reader: MaskFiles, classes: tuple[str, ...], compla
     return Side(reader, kept, classes, (False,) * len(classes), sizes)
 
 
-def _size(path: str) -> tuple[int, int] | None:
-    """(height, width) from the head of a file, upright; None where there is none."""
+def _size(path: str, *, turned: bool = False) -> tuple[int, int] | None:
+    """(height, width) from the head of a file; None where there is none. `turned`: upright, where EXIF says how."""
     try:
         with Image.open(path) as image:
-            rotated = image.getexif().get(0x0112) in ROTATED
+            known = turned and (image.format != "PNG" or "exif" in image.info)  # or Pillow decodes a PNG to look
+            rotated = known and image.getexif().get(0x0112) in ROTATED
             return (image.width, image.height) if rotated else (image.height, image.width)
     except Exception:  # whatever it is, reading the picture tells it
         return None

@@ -284,7 +284,16 @@ class Mask2Former(DenseModel):
             `class_logits` (B, Q, K + 1), the last one for "none", and `mask_logits` (B, Q, h, w). With targets the
             weighted losses `loss_cross_entropy`, `loss_mask`, `loss_dice` of the last layer, the same with `_0`, `_1`,
             … of those before, and `loss`, their sum.
+
+        Raises:
+            UserError: a target without masks.
         """
+        for index, target in enumerate(targets or ()):
+            if "masks" not in target:
+                raise UserError(
+                    f"target {index} has no `masks`, from which Mask2Former learns; give masks (N, H, W), or train a "
+                    "detector of boxes, for example head='dino'."
+                )
         hidden = self.net.model(images, output_hidden_states=True)
         masks = hidden.masks_queries_logits
         states = hidden.transformer_decoder_intermediate_states
