@@ -204,7 +204,7 @@ def _draw(answer: Prediction, image: Image, folder: Path, stem: str) -> dict[str
     """Write the drawing and the maps of one picture; returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
     answer.draw(image).save(folder / f"{stem}.png")
-    maps = {kind: f"{stem}_{kind}.png" for kind in answer.maps()}
-    for kind, picture in answer.maps().items():
-        picture.save(folder / maps[kind])
-    return {"drawn": f"{stem}.png", **maps}
+    maps = answer.maps()
+    for kind, picture in maps.items():
+        picture.save(folder / f"{stem}_{kind}.png")
+    return {"drawn": f"{stem}.png", **{kind: f"{stem}_{kind}.png" for kind in maps}}

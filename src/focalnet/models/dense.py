@@ -9,13 +9,14 @@ picture. The head ignores the rest; the backbone cannot: its global context is a
 scores a little otherwise in a batch than alone. Evaluation therefore takes one picture at a time by default.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from focalnet.backbone import FocalNet
+from focalnet.errors import UserError
 from focalnet.weights.spec import ModelSpec
 
 Target = dict[str, Tensor]
@@ -71,3 +72,17 @@ class DenseModel(nn.Module):
     def class_parameters(self) -> Iterator[str]:
         """Names in the state dict whose shape depends on the number of classes: new for other classes."""
         raise NotImplementedError
+
+
+def require_masks(targets: Sequence[Target], network: str) -> None:
+    """Refuse targets of boxes alone for a network that learns from masks.
+
+    Raises:
+        UserError: a target has no `masks`.
+    """
+    for index, target in enumerate(targets):
+        if "masks" not in target:
+            raise UserError(
+                f"target {index} has no `masks`, from which {network} learns; give masks (N, H, W), or train a "
+                "detector of boxes, for example head='dino'."
+            )

@@ -38,7 +38,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from focalnet.backbone import FocalNet, Recompute
 from focalnet.errors import UserError
-from focalnet.models.dense import DenseModel, Detections, Target
+from focalnet.models.dense import DenseModel, Detections, Target, require_masks
 from focalnet.models.mask_rcnn_parts import Anchors, RoIPool, paste_masks
 from focalnet.models.mask_rcnn_stages import BoxAndMaskHeads, ProposalNetwork
 from focalnet.variants import FocalNetConfig
@@ -213,13 +213,9 @@ class MaskRCNN(DenseModel):
 
     def _targets(self, targets: Sequence[Target], images: Tensor) -> list[Target]:
         """Targets with labels from 1 and masks of the size of the padded images."""
+        require_masks(targets, "Mask R-CNN")
         result = []
         for index, target in enumerate(targets):
-            if "masks" not in target:
-                raise UserError(
-                    f"target {index} has no `masks`, from which Mask R-CNN learns; give masks (N, H, W), or train a "
-                    "detector of boxes, for example head='dino'."
-                )
             labels, masks = target["labels"], target["masks"]
             if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
                 raise UserError(

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from focalnet.backbone import Recompute
 from focalnet.errors import UserError
-from focalnet.models.dense import DenseModel, Detections, Target
+from focalnet.models.dense import DenseModel, Detections, Target, require_masks
 from focalnet.models.hf_backbone import FocalNetBackboneConfig  # first: it says which extra is missing
 from focalnet.models.postprocess import Segment, cut_and_resize, instances, panoptic, resize, semantic
 from focalnet.variants import FocalNetConfig
@@ -288,12 +288,7 @@ class Mask2Former(DenseModel):
         Raises:
             UserError: a target without masks.
         """
-        for index, target in enumerate(targets or ()):
-            if "masks" not in target:
-                raise UserError(
-                    f"target {index} has no `masks`, from which Mask2Former learns; give masks (N, H, W), or train a "
-                    "detector of boxes, for example head='dino'."
-                )
+        require_masks(targets or (), "Mask2Former")
         hidden = self.net.model(images, output_hidden_states=True)
         masks = hidden.masks_queries_logits
         states = hidden.transformer_decoder_intermediate_states
