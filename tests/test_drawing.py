@@ -208,9 +208,8 @@ def test_panoptic_segments_of_one_class_differ():
     ids[80:] = 3
     full = draw_panoptic(grey(), ids, segments, ["sky", "cow"])
     assert pixels.shape[1] == full.width
-    assert (pixels[384:] != pictures.BACKGROUND).any(-1).sum() > (np.asarray(full)[384:] != pictures.BACKGROUND).any(
-        -1
-    ).sum() + 100  # the words for pixels without a segment
+    inked, without = ((sheet[384:] != pictures.BACKGROUND).any(-1).sum() for sheet in (pixels, np.asarray(full)))
+    assert inked > without + 100  # the words for pixels without a segment
 
 
 def test_side_by_side_aligns_the_tops():

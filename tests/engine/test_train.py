@@ -87,7 +87,7 @@ def test_a_loss_that_is_no_number_names_its_step(capsys, pictures):
     assert "lower --lr" in err
 
 
-def test_a_run_that_fails_before_it_learned_anything_leaves_no_folder(capsys, pictures, monkeypatch):
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_no_folder(capsys, pictures, monkeypatch):
     def refuse(*arguments):
         raise UserError("a batch that cannot be learned from.")
 

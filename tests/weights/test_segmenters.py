@@ -95,7 +95,7 @@ def test_mask2former_has_the_logits_of_facebookresearch():
     with torch.no_grad():
         outputs = loaded("facebookresearch")(MAKE["pictures"]())
     # A position is attended to where a mask is above 0, so rounding moves some: in float64, and on other processors
-    # than the fixture's (where the difference is 0.0), up to 4e-5 of the largest value differs.
+    # than the fixture's, up to 4e-5 of the largest value differs.
     for key in ("class_logits", "mask_logits"):
         assert np.abs(outputs[key].numpy() - expected[key]).max() < 1e-4 * np.abs(expected[key]).max()
 

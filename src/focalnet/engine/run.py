@@ -67,8 +67,8 @@ class RunFolder:
             )
         return run
 
-    def discard_unless_begun(self) -> None:
-        """Take back `create` where nothing was learned yet, so that a new run can have the folder."""
+    def discard_without_checkpoint(self) -> None:
+        """Take back `create` where there is no checkpoint to go on from, so that a new run can have the folder."""
         if not any((self.path / name).exists() for name in ("last", "last.old", "best", "best.old")):
             for name in ("config.json", "metrics.jsonl"):
                 (self.path / name).unlink(missing_ok=True)

@@ -68,7 +68,7 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
     except UserError as error:
         # what the system refused (a full disk, a picture) can be mended, and the run resumed
         if accelerator.is_main_process and not isinstance(error.__cause__, OSError):
-            run.discard_unless_begun()
+            run.discard_without_checkpoint()
         raise
 
 
