@@ -273,7 +273,7 @@ def test_broken_files(tmp_path):
     refused(tmp_path, "has the JSON files a.json, b.json; wanted are")
     refused(write(tmp_path / "c.json", content([], pictures=(1,))), "has 1 picture, so none can be set aside")
     write(tmp_path / "annotations/instances_val2017.json", content([]))
-    refused(tmp_path, "has the JSON files instances_val2017.json; wanted are")
+    refused(tmp_path, "has a validation side only; add annotations/instances_train2017.json")
 
 
 def test_validation_needs_no_new_classes(tmp_path, caplog):
@@ -356,7 +356,8 @@ def test_coco_panoptic_classes(tmp_path):
         {"id": number, "name": name, "isthing": int(thing)}
         for number, name, thing in zip(ids, COCO_PANOPTIC_CLASSES, COCO_PANOPTIC_THINGS, strict=True)
     ]
-    panoptic_folder(tmp_path, [segments(n, f"{n}.png", (3, 1, 0)) for n in (1, 2)], kinds[::-1])
+    infos = [(number, 1, 0) for number in (70000, 300, 3, 4)]
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png", *infos) for n in (1, 2)], kinds[::-1])
     data = panoptic(tmp_path)
     assert (data.classes, data.things) == (COCO_PANOPTIC_CLASSES, COCO_PANOPTIC_THINGS)
 
@@ -382,6 +383,44 @@ def test_broken_segments(tmp_path):
     scene = (by_id(data.train) | by_id(data.val))[1]
     assert scene.labels.tolist() == [0], "the unknown one is void, segment 77 has no pixel"
     assert scene.semantic.unique().tolist() == [0, 255]
+
+
+def test_png_files_are_compared_with_their_segments(tmp_path):
+    pngs = tmp_path / "annotations/panoptic_train2017"
+    panoptic_folder(tmp_path, [segments(1, "1.png", *WHOLE), segments(2, "2.png", *WHOLE[1:])])
+    with pytest.raises(UserError, match=r"1 PNG files with ids that no segment has, .*2 looked at. .first: .*, 70000"):
+        panoptic(tmp_path)
+    panoptic_folder(tmp_path, [segments(1, "1.png", *WHOLE), segments(2, "2.png", *WHOLE, (77, 5, 0))])
+    with pytest.raises(UserError, match=r"1 PNG files without a pixel of some segments, .*2 looked at. .first: .*, 77"):
+        panoptic(tmp_path)
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png", *WHOLE) for n in (1, 2)])
+    Image.new("RGB", (4, 4)).save(pngs / "2.png")
+    with pytest.raises(
+        UserError, match=r"of another size than their pictures, both left out .first: 2.png, 4 x 4 not 31"
+    ):
+        panoptic(tmp_path)
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png") for n in (1, 2)])
+    with pytest.raises(UserError, match="has no segment of a known category on its 2 pictures"):
+        panoptic(tmp_path, on_bad_annotation="skip")
+
+
+@pytest.mark.parametrize("stem", ["instances", "panoptic"])
+def test_measuring_needs_no_training_side(tmp_path, stem):
+    kind = "panoptic" if stem == "panoptic" else "detection"
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png", *WHOLE) for n in (1, 2)])
+    (tmp_path / "train2017").rename(tmp_path / "val2017")
+    (tmp_path / "annotations/panoptic_train2017").rename(tmp_path / "annotations/panoptic_val2017")
+    (tmp_path / "annotations/panoptic_train2017.json").rename(tmp_path / "annotations/panoptic_val2017.json")
+    write(tmp_path / "annotations/instances_val2017.json", content([note(1), note(2, 2)]))
+    options = {"on_bad_image": "stop", "on_bad_annotation": "stop"}
+    number = 2 if kind == "panoptic" else len(NAMES)
+    assert len(open_scene_evaluation(kind, str(tmp_path), None, number, **options)) == 2
+    with pytest.raises(UserError, match=f"has a validation side only; add annotations/{stem}_train2017.json"):
+        open_scenes(kind, str(tmp_path), val_fraction=0.5, seed=0, **options)
+    # as COCO is downloaded: the annotations of both sides, the pictures of one
+    lost = content([note(1)]) | {"images": [{"id": 1, "file_name": "lost.jpg", "width": 3, "height": 3}]}
+    write(tmp_path / "annotations/instances_train2017.json", lost)
+    assert len(open_scene_evaluation("detection", str(tmp_path), None, len(NAMES), **options)) == 2
 
 
 def test_segments_that_cannot_be_read(tmp_path):

@@ -215,6 +215,46 @@ def test_class_lists(tmp_path):
     refused(tmp_path, "classes.txt cannot be read: write the class names there, one per line; line 1 is id 0")
 
 
+def test_what_is_left_out_is_said(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="focalnet")
+    for split in ("train", "val", "test"):
+        folder(tmp_path, grid(0), grid(1), pictures=f"images/{split}", beside=f"masks/{split}")
+    assert len(opened(tmp_path).val) == 2
+    assert f"{tmp_path}: left out test" in caplog.text
+    picture(tmp_path / "images" / "stray.jpg")
+    refused(tmp_path, "1 pictures beside the folders of the splits, left out .first: .*stray.jpg")
+    (tmp_path / "images" / "stray.jpg").unlink()
+    picture(tmp_path / "images" / "train" / "0.jpg", (50, 50))
+    refused(tmp_path, r"1 files of a name that another has, left out .first: .*0\.png, beside 0\.jpg")
+
+
+def test_masks_without_a_class(tmp_path):
+    refused(
+        folder(tmp_path / "a", grid(255), grid(255)), "have no pixel of a class, only the ids 255: write the number"
+    )
+    refused(folder(tmp_path / "b", grid(7, 9), grid(255)), "only the ids 7, 9, 255")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "masks"),
+    [
+        ("images/{}/{{}}", "masks/{}/{{}}"),
+        ("leftImg8bit/{}/ulm/{{}}_leftImg8bit", "gtFine/{}/ulm/{{}}_gtFine_labelIds"),
+    ],
+)
+def test_measuring_needs_no_training_side(tmp_path, pictures, masks):
+    for name in ("a", "b"):
+        picture(tmp_path / f"{pictures.format('val').format(name)}.png")
+        save(tmp_path / f"{masks.format('val').format(name)}.png", grid(0, 7))
+    (tmp_path / "classes.txt").write_text("\n".join("abcdefgh"))
+    for path in (pictures, masks):
+        (tmp_path / path.format("train")).parent.mkdir(parents=True)
+    number = 19 if "leftImg8bit/" in pictures else 8
+    options = {"on_bad_image": "stop", "on_bad_annotation": "stop"}
+    assert len(open_scene_evaluation("semantic", str(tmp_path), None, number, **options)) == 2
+    refused(tmp_path, "No picture in .*train")
+
+
 def test_folders_of_no_layout(tmp_path):
     refused(tmp_path, "has no images/ beside masks/")
     refused(__file__, "is a file; give a folder of pictures and masks")

@@ -5,7 +5,8 @@
     PNG             id = R + 256 G + 65536 B; 0 is void
 
 Labels are the categories in the order of their ids. Every segment becomes an object, things and stuff alike. Ids of
-the PNG that `segments_info` does not list become void, as 0 is; segments that no pixel has are left out.
+the PNG that `segments_info` does not list become void, as 0 is; segments that no pixel has are left out. Some PNG files
+of each side are searched for both when the data is opened.
 """
 
 import logging
@@ -20,11 +21,15 @@ import torch
 from PIL import Image
 
 from focalnet.data.coco import categories, is_id, listed, load_json, pictures
-from focalnet.data.images import BadImageError, load_image
+from focalnet.data.images import BadImageError, load_image, size_of
+from focalnet.data.labelled import preview
 from focalnet.data.scenes import IGNORE, Complaints, Scene, Side, boxes_around
 from focalnet.errors import UserError
 
 log = logging.getLogger(__name__)
+
+LOOKED_AT = 50
+"""PNG files of each side whose ids are looked at when the data is opened."""
 
 
 class Segments(NamedTuple):
@@ -96,7 +101,7 @@ def segment_ids(path: str) -> np.ndarray:
 
 
 def open_panoptic(annotations: Path, folders: Sequence[Path], complaints: Complaints) -> Side:
-    """Open one JSON file with its pictures and PNG files; nothing is decoded yet.
+    """Open one JSON file with its pictures and PNG files; no picture is decoded yet.
 
     Args:
         annotations: the JSON file; the PNG files lie in the folder of its name without the ending, in the one without
@@ -130,6 +135,9 @@ def open_panoptic(annotations: Path, folders: Sequence[Path], complaints: Compla
             complaints.add("pictures without segments, left out", path)
         elif not os.path.isfile(png := os.path.join(root, note["file_name"])):
             complaints.add("missing PNG files of segments, their pictures left out", note["file_name"])
+        elif (painted := size_of(png)) not in (None, size):  # a broken file is met when it is read
+            example = f"{note['file_name']}, {painted[1]} x {painted[0]} not {size[1]} x {size[0]}"
+            complaints.add("PNG files of segments of another size than their pictures, both left out", example)
         else:
             segments = _segments(note, labels, complaints)
             ids, kinds, crowd = zip(*segments, strict=True) if segments else ((), (), ())
@@ -139,8 +147,28 @@ def open_panoptic(annotations: Path, folders: Sequence[Path], complaints: Compla
         complaints.add("annotations of an unknown picture, left out", f"picture {image_id}")
     if not found:
         raise UserError(f"No picture of {annotations.absolute()} has its PNG file of segments in {root}.")
+    _look(found[:: max(1, len(found) // LOOKED_AT)], complaints)
     used = frozenset(classes[label] for entry in found for label in entry.labels.tolist())
+    if not used:
+        raise UserError(f"{annotations.absolute()} has no segment of a known category on its {len(found)} pictures.")
     return Side(PanopticFiles(), found, classes, things, [entry.size for entry in found], used)
+
+
+def _look(entries: Sequence[Segments], complaints: Complaints) -> None:
+    """Compare the ids of some PNG files with those of their segments."""
+    for entry in entries:
+        try:
+            painted = set(np.unique(segment_ids(entry.png)).tolist()) - {0}
+        except BadImageError:
+            continue
+        listed_ids = set(entry.ids.tolist())
+        for ids, kind in (
+            (painted - listed_ids, "PNG files with ids that no segment has, such pixels void"),
+            (listed_ids - painted, "PNG files without a pixel of some segments, which are left out"),
+        ):
+            if ids:
+                example = f"{entry.png}, {preview([str(i) for i in sorted(ids)])}"
+                complaints.add(f"{kind} ({len(entries)} looked at)", example)
 
 
 def _sane(note: Any) -> bool:

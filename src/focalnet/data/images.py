@@ -32,6 +32,8 @@ EXTENSIONS = frozenset(
     ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
 )
 """Endings of the files that are taken for pictures, in lower case."""
+ROTATED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 DOWNLOAD_SECONDS = 20
 DOWNLOAD_BYTES = 64 * 2**20
 
@@ -93,6 +95,17 @@ def load_image(source: str | Path | bytes | Image.Image, *, name: str | None = N
         if isinstance(error, Image.UnidentifiedImageError):
             raise _bad(name, "it is no picture of a known format") from error
         raise _bad(name, str(error) or type(error).__name__) from error
+
+
+def size_of(path: str, *, turned: bool = False) -> tuple[int, int] | None:
+    """(height, width) from the head of a file; None where there is none. `turned`: upright, where EXIF says how."""
+    try:
+        with Image.open(path) as image:
+            known = turned and (image.format != "PNG" or "exif" in image.info)  # or Pillow decodes a PNG to look
+            rotated = known and image.getexif().get(0x0112) in ROTATED
+            return (image.width, image.height) if rotated else (image.height, image.width)
+    except Exception:  # whatever it is, reading the picture tells it
+        return None
 
 
 def _bad(name: str, reason: str) -> BadImageError:

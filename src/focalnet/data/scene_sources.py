@@ -11,18 +11,20 @@
                 Cityscapes          leftImg8bit/train beside gtFine/train
                 folders             images/ and masks/ with classes.txt
 
-Where there is no validation side, a share of the pictures is set aside at random.
+Where there is no validation side, a share of the pictures is set aside at random. A measurement needs the validation
+side alone.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from focalnet.data import coco, coco_panoptic, digit_scenes, semantic, yolo
 from focalnet.data.labelled import OnBadImage, choose_splits, preview
-from focalnet.data.scenes import Complaints, Kind, OnBadAnnotation, SceneData, Scenes, Side
+from focalnet.data.scenes import Complaints, Kind, OnBadAnnotation, Opener, SceneData, Scenes, Side
 from focalnet.errors import UserError
 from focalnet.weights.labels import COCO_CLASSES, COCO_RAW_CLASSES
 
@@ -64,6 +66,7 @@ def open_scenes(
         UserError: nothing there, other classes in validation than in training, or broken annotations with "stop".
     """
     train, val = _open(kind, source, on_bad_annotation, masks)
+    assert train is not None
     classes, place = train.classes, source or "digit_scenes"
     if train.used is not None and (unseen := [name for name in classes if name not in train.used]):
         log.warning("%s: nothing to train on for %s", place, preview(unseen))
@@ -105,8 +108,9 @@ def open_scene_evaluation(
     Raises:
         UserError: nothing there, or classes that the model does not have.
     """
-    train, val = _open(kind, source, on_bad_annotation, masks)
+    train, val = _open(kind, source, on_bad_annotation, masks, evaluation=True)
     side, place = val or train, source or "digit_scenes"
+    assert side is not None
     if classes is None and num_classes == len(COCO_RAW_CLASSES) and side.classes == COCO_CLASSES:
         classes = COCO_RAW_CLASSES
     if len(side.classes) == num_classes and not set(side.classes) & set(classes or ()):
@@ -140,7 +144,10 @@ def _split(count: int, val_fraction: float, seed: int, place: str) -> tuple[list
     return sorted(order[held_out:]), sorted(order[:held_out])
 
 
-def _open(kind: Kind, source: str | None, on_bad_annotation: OnBadAnnotation, masks: bool) -> tuple[Side, Side | None]:
+def _open(
+    kind: Kind, source: str | None, on_bad_annotation: OnBadAnnotation, masks: bool, *, evaluation: bool = False
+) -> tuple[Side | None, Side | None]:
+    """The training side and the validation side; `evaluation`: only the latter, if there is one."""
     if source is None or source == "digit_scenes":
         if source and Path(source).exists():
             raise UserError('"digit_scenes" means the scenes of digits; for the folder here write ./digit_scenes.')
@@ -149,28 +156,35 @@ def _open(kind: Kind, source: str | None, on_bad_annotation: OnBadAnnotation, ma
     if not path.exists():
         raise UserError(f"There is no {path.absolute()}: check the path, or leave it out for the scenes of digits.")
     if kind == "semantic":
-        sides = semantic.open_masks(path, complaints)
+        open_train, open_val = semantic.find_masks(path, complaints)
     elif kind == "panoptic":
-        train, val = _coco_files(path, "panoptic")
-        sides = (coco_panoptic.open_panoptic(*train, complaints), val and coco_panoptic.open_panoptic(*val, complaints))
+        open_train, open_val = _openers(path, "panoptic", partial(coco_panoptic.open_panoptic, complaints=complaints))
+    elif path.suffix in (".yaml", ".yml") or (path / "data.yaml").is_file():
+        description = path if path.is_file() else path / "data.yaml"
+        sides = yolo.open_yolo(description, complaints, masks=masks)
+        complaints.settle(source, on_bad_annotation)
+        return sides
     else:
-        sides = _detection(path, complaints, masks)
+        open_train, open_val = _openers(path, "instances", partial(coco.open_coco, complaints=complaints, masks=masks))
+    train = None if evaluation and open_val else open_train()
+    val = open_val() if open_val else None
     complaints.settle(source, on_bad_annotation)
-    return sides
+    return train, val
 
 
-def _detection(path: Path, complaints: Complaints, masks: bool) -> tuple[Side, Side | None]:
-    if path.suffix in (".yaml", ".yml"):
-        return yolo.open_yolo(path, complaints, masks=masks)
-    if path.is_dir() and (path / "data.yaml").is_file():
-        return yolo.open_yolo(path / "data.yaml", complaints, masks=masks)
-    train, val = _coco_files(path, "instances")
-    side = coco.open_coco(*train, complaints, masks=masks)
-    return side, coco.open_coco(*val, complaints, masks=masks) if val else None
+def _openers(path: Path, stem: str, open_file: Callable[..., Side]) -> tuple[Opener, Opener | None]:
+    train, val = _coco_files(path, stem)
+
+    def open_train() -> Side:
+        if train is None:
+            raise UserError(f"{path.absolute()} has a validation side only; add annotations/{stem}_train2017.json.")
+        return open_file(*train)
+
+    return open_train, partial(open_file, *val) if val else None
 
 
-def _coco_files(path: Path, stem: str) -> tuple[Files, Files | None]:
-    """The files of the training side and of the validation side, if there is one.
+def _coco_files(path: Path, stem: str) -> tuple[Files | None, Files | None]:
+    """The files of the training side and of the validation side, where there are such.
 
     Args:
         path: an existing JSON file or folder.
@@ -183,9 +197,9 @@ def _coco_files(path: Path, stem: str) -> tuple[Files, Files | None]:
         return (path, _picture_folders(path, stem)), None
     folders = {folder.name: folder for folder in path.iterdir() if (folder / ROBOFLOW).is_file()}
     train, val = choose_splits(folders)
-    if train is not None:
-        found = [(folders[name] / ROBOFLOW, [folders[name]]) for name in (train, val) if name is not None]
-        return found[0], found[1] if len(found) > 1 else None
+    if train is not None or val is not None:
+        first, second = ((folders[name] / ROBOFLOW, [folders[name]]) if name else None for name in (train, val))
+        return first, second
     files = sorted([*path.glob("*.json"), *path.glob("annotations/*.json")])
     files = [file for file in files if file.name.startswith(stem)] or [
         file for file in files if not file.name.startswith(OTHERS)
@@ -193,14 +207,14 @@ def _coco_files(path: Path, stem: str) -> tuple[Files, Files | None]:
     sides = [[file for file in files if word in file.stem.lower()] for word in ("train", "val")]
     if not any(sides):
         sides[0] = files
-    if len(sides[0]) != 1 or len(sides[1]) > 1:
+    if max(map(len, sides)) != 1:
         what = f"the JSON files {preview([file.name for file in files])}" if files else "no JSON file of annotations"
         raise UserError(
             f"{path.absolute()} has {what}; wanted are annotations/{stem}_train2017.json and, if there is one, "
             f"annotations/{stem}_val2017.json: give such a folder, or one JSON file."
         )
-    train, val = ([(file, _picture_folders(file, stem)) for file in side] for side in sides)
-    return train[0], val[0] if val else None
+    first, second = ((side[0], _picture_folders(side[0], stem)) if side else None for side in sides)
+    return first, second
 
 
 def _picture_folders(file: Path, stem: str) -> list[Path]:

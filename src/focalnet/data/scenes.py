@@ -14,7 +14,7 @@ Boxes are x1 y1 x2 y2 in pixels and count edges, not centres: the box around the
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -106,6 +106,10 @@ class Side(NamedTuple):
     def take(self, indices: Sequence[int]) -> "Side":
         sizes = None if self.sizes is None else [self.sizes[i] for i in indices]
         return self._replace(where=[self.where[i] for i in indices], sizes=sizes)
+
+
+Opener = Callable[[], Side]
+"""Opens one side when it is wanted: a measurement needs no training pictures."""
 
 
 class Scenes(Dataset[Scene]):

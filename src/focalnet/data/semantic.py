@@ -16,8 +16,9 @@ hold is looked at in some masks of each side when the data is opened, and in eve
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,9 +26,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from focalnet.data.images import EXTENSIONS, BadImageError, load_image
+from focalnet.data.images import EXTENSIONS, BadImageError, load_image, size_of
 from focalnet.data.labelled import choose_splits, preview
-from focalnet.data.scenes import IGNORE, Complaints, Scene, Side
+from focalnet.data.scenes import IGNORE, Complaints, Opener, Scene, Side
 from focalnet.errors import UserError
 from focalnet.weights.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
 
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 LOOKED_AT = 50
 """Masks of each side whose ids are looked at when the data is opened."""
 MASK_FOLDERS = ("masks", "annotations", "labels")
-ROTATED = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
 
 
 class Pair(NamedTuple):
@@ -109,24 +108,25 @@ def read_mask(path: str) -> np.ndarray:
     return pixels[..., 0]
 
 
-def open_masks(root: Path, complaints: Complaints) -> tuple[Side, Side | None]:
-    """Open a folder of pictures and masks; see the table on top of this module.
+def find_masks(root: Path, complaints: Complaints) -> tuple[Opener, Opener | None]:
+    """Find the pictures and masks of a folder; see the table on top of this module.
 
     Args:
         root: an existing folder.
         complaints: takes in what is wrong.
 
     Returns:
-        the training side, and the validation side if there is one.
+        what opens the training side, and the validation side if there is one. It raises UserError where there are no
+        pairs, or masks that hold no ids.
 
     Raises:
-        UserError: none of the layouts, no list of classes, no pairs, or masks that hold no ids.
+        UserError: none of the layouts, or no list of classes.
     """
     if not root.is_dir():
         raise UserError(f"{root.absolute()} is a file; give a folder of pictures and masks.")
     if (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir():
         return _cityscapes(root, complaints)
-    layout = _layout(root)
+    layout = _layout(root, complaints)
     inner = next((folder for folder in root.iterdir() if (folder / "images" / "training").is_dir()), None)
     if inner:
         raise UserError(f"{root.absolute()} is the folder around the data: give {inner.absolute()}.")
@@ -144,11 +144,17 @@ def open_masks(root: Path, complaints: Complaints) -> tuple[Side, Side | None]:
         reader = _plain(len(classes))
     splits = {name.replace("training", "train"): folders for name, folders in layout.items()}
     train, val = choose_splits(splits)
-    if train is None and len(splits) > 1:
-        raise UserError(f"{root.absolute()} has {', '.join(splits)} but no train: add it, or give one of them.")
-    chosen = [next(iter(splits)) if train is None else train, *([] if train is None or val is None else [val])]
-    sides = [_side(_pairs(*splits[name], complaints), reader, classes, complaints) for name in chosen]
-    return sides[0], sides[1] if len(sides) > 1 else None
+    if len(splits) == 1:
+        train, val = next(iter(splits)), None
+    if left := [name for name in splits if name not in (train, val)]:
+        log.info("%s: left out %s", root.absolute(), ", ".join(left))
+
+    def open_split(name: str | None) -> Side:
+        if name is None:
+            raise UserError(f"{root.absolute()} has {', '.join(splits)} but no train: add it, or give one of them.")
+        return _side(_pairs(*splits[name], complaints), reader, classes, complaints)
+
+    return partial(open_split, train), partial(open_split, val) if val else None
 
 
 def _is_ade20k(root: Path, layout: Mapping[str, tuple[Path, Path]]) -> bool:
@@ -159,13 +165,16 @@ def _is_ade20k(root: Path, layout: Mapping[str, tuple[Path, Path]]) -> bool:
     return any((root / name).is_file() for name in lists) or any(layout["training"][0].glob("ADE_*"))
 
 
-def _layout(root: Path) -> dict[str, tuple[Path, Path]]:
+def _layout(root: Path, complaints: Complaints) -> dict[str, tuple[Path, Path]]:
     """Folders of pictures and masks, by split; "" where they are not split."""
     for masks in MASK_FOLDERS:
         if (root / "images").is_dir() and (root / masks).is_dir():
             splits = sorted(folder.name for folder in (root / "images").iterdir() if folder.is_dir())
             found = {name: (root / "images" / name, root / masks / name) for name in splits}
             found = {name: pair for name, pair in found.items() if pair[1].is_dir()}
+            for path in sorted((root / "images").iterdir()) if found else ():
+                if path.suffix.lower() in EXTENSIONS and path.is_file():
+                    complaints.add("pictures beside the folders of the splits, left out", str(path))
             return found or {"": (root / "images", root / masks)}
     found = {}
     for folder in sorted(folder for folder in root.iterdir() if folder.is_dir()):
@@ -201,7 +210,7 @@ def _plain(classes: int) -> MaskFiles:
     return MaskFiles(table, known)
 
 
-def _cityscapes(root: Path, complaints: Complaints) -> tuple[Side, Side | None]:
+def _cityscapes(root: Path, complaints: Complaints) -> tuple[Opener, Opener | None]:
     def open_split(split: str) -> Side:
         ids = {path.name.removesuffix("_gtFine_labelTrainIds.png"): path for path in
                (root / "gtFine" / split).rglob("*_gtFine_labelTrainIds.png")}  # fmt: skip
@@ -217,17 +226,23 @@ def _cityscapes(root: Path, complaints: Complaints) -> tuple[Side, Side | None]:
         pairs = _match(pictures, ids, str(root / "leftImg8bit" / split), complaints)
         return _side(pairs, reader, CITYSCAPES_CLASSES, complaints)
 
-    val = open_split("val") if (root / "leftImg8bit" / "val").is_dir() else None
-    return open_split("train"), val
+    val = partial(open_split, "val") if (root / "leftImg8bit" / "val").is_dir() else None
+    return partial(open_split, "train"), val
 
 
 def _pairs(pictures: Path, masks: Path, complaints: Complaints) -> list[Pair]:
-    def find(folder: Path, wanted: Callable[[Path], bool]) -> dict[str, Path]:
-        files = (path for path in sorted(folder.rglob("*")) if wanted(path) and not path.name.startswith("."))
-        return {str(path.relative_to(folder).with_suffix("")): path for path in files}
+    def find(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for path in sorted(folder.rglob("*")):
+            name = str(path.relative_to(folder).with_suffix(""))
+            if path.suffix.lower() not in suffixes or path.name.startswith("."):
+                continue
+            if name in found:
+                complaints.add("files of a name that another has, left out", f"{path}, beside {found[name].name}")
+            found.setdefault(name, path)
+        return found
 
-    found = find(pictures, lambda path: path.suffix.lower() in EXTENSIONS)
-    return _match(found, find(masks, lambda path: path.suffix.lower() == ".png"), str(pictures), complaints)
+    return _match(find(pictures, EXTENSIONS), find(masks, (".png",)), str(pictures), complaints)
 
 
 def _match(pictures: dict[str, Path], masks: dict[str, Path], place: str, complaints: Complaints) -> list[Pair]:
@@ -248,7 +263,7 @@ def _side(pairs: list[Pair], reader: MaskFiles, classes: tuple[str, ...], compla
     kept: list[Pair] = []
     sizes: list[tuple[int, int]] = []
     for pair in pairs:
-        picture, mask = _size(pair.path, turned=True), _size(pair.mask)
+        picture, mask = size_of(pair.path, turned=True), size_of(pair.mask)
         if picture and mask and picture != mask:
             example = f"{pair.mask}, {mask[1]} x {mask[0]} not {picture[1]} x {picture[0]}"
             complaints.add("masks of another size than their pictures, both left out", example)
@@ -261,19 +276,8 @@ def _side(pairs: list[Pair], reader: MaskFiles, classes: tuple[str, ...], compla
     return Side(reader, kept, classes, (False,) * len(classes), sizes)
 
 
-def _size(path: str, *, turned: bool = False) -> tuple[int, int] | None:
-    """(height, width) from the head of a file; None where there is none. `turned`: upright, where EXIF says how."""
-    try:
-        with Image.open(path) as image:
-            known = turned and (image.format != "PNG" or "exif" in image.info)  # or Pillow decodes a PNG to look
-            rotated = known and image.getexif().get(0x0112) in ROTATED
-            return (image.width, image.height) if rotated else (image.height, image.width)
-    except Exception:  # whatever it is, reading the picture tells it
-        return None
-
-
 def _look(pairs: Sequence[Pair], reader: MaskFiles, classes: int, complaints: Complaints) -> None:
-    """Look at the ids of some masks: colours are refused, unknown ids counted, black and white refused."""
+    """Look at the ids of some masks: unknown ids are counted; colours, black and white, and no class are refused."""
     seen: set[int] = set()
     for pair in pairs:
         try:
@@ -286,6 +290,11 @@ def _look(pairs: Sequence[Pair], reader: MaskFiles, classes: int, complaints: Co
         if strange := reader.strange(ids):
             kind = f"masks with ids that have no class ({len(pairs)} looked at), such pixels ignored"
             complaints.add(kind, f"{pair.mask}, {preview([str(i) for i in strange])}")
+    if seen and not any(i < len(reader.table) and reader.table[i] != IGNORE for i in seen):
+        raise UserError(
+            f"The masks beside {os.path.dirname(pairs[0].path)} have no pixel of a class, only the ids "
+            f"{preview([str(i) for i in sorted(seen)])}: write the number of its class at every pixel."
+        )
     if seen == {0, IGNORE} and classes == 2:
         raise UserError(
             f"The masks beside {os.path.dirname(pairs[0].path)} hold 0 and 255 only, and 255 means not scored: write "
