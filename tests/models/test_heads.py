@@ -1,6 +1,7 @@
 """Names of whole networks, and weights of every kind going into every kind of network."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from focalnet.models.factory import create_backbone, create_model, load_weights,
 from focalnet.models.heads import HEADS, PUBLISHED, list_models, parse_name
 from focalnet.variants import VARIANTS
 from focalnet.weights.convert import convert_file
+from focalnet.weights.dense import dense_layouts
 from focalnet.weights.files import write_state_dict
+from focalnet.weights.labels import ADE20K_CLASSES, published
 
 MINI = "minifocal_128"
 SMALL = {
@@ -65,6 +68,8 @@ def test_what_the_published_names_mean():
         ("upernet_minifocal_128_4scale", {}, "only dino has a number of scales"),
         ("dino_minifocal_128", {"num_querys": 3}, "no option of dino 'num_querys'; did you mean 'num_queries'"),
         ("minifocal_128", {"num_queries": 3}, "no FocalNet option 'num_queries'"),
+        ("upernet_minifocal_128", {"num_classes": 0}, "a upernet needs a class at least; create_backbone gives"),
+        ("dino_minifocal_128", {"classes": []}, "a dino needs a class at least"),
     ],
 )
 def test_mistaken_names_get_the_nearest(name, options, sentence):
@@ -171,3 +176,109 @@ def test_raw_outputs_of_a_normalised_batch():
         outputs = small("mask2former", num_classes=3).eval()(images)
         assert outputs["class_logits"].shape == (2, 30, 4)
         assert outputs["mask_logits"].shape == (2, 30, 16, 24)
+
+
+def bare(path, head, *, meta=None, without=(), **options):
+    """A file as the official code of the head writes it, and the network in it."""
+    model = create_model(f"{head}_{MINI}", **SMALL[head], **options).eval()
+    layout = next(layout for layout in dense_layouts() if (layout.name, layout.head) == (FOREIGN[head], head))
+    weights = {name: tensor for name, tensor in layout.write(model.state_dict()).items() if name not in without}
+    torch.save({layout.wrapper: weights, **({"meta": meta} if meta else {})}, path)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("head", "lost", "named"),
+    [
+        ("upernet", "decode_head.conv_seg.weight", "net.decode_head.classifier.weight"),
+        ("upernet", "decode_head.conv_seg.bias", "net.decode_head.classifier.bias"),
+        ("upernet", "auxiliary_head.conv_seg.weight", "net.auxiliary_head.classifier.weight"),
+        ("upernet", "auxiliary_head.conv_seg.bias", "net.auxiliary_head.classifier.bias"),
+        ("mask2former", "sem_seg_head.predictor.class_embed.weight", "net.class_predictor.weight"),
+        ("mask2former", "sem_seg_head.predictor.class_embed.bias", "net.class_predictor.bias"),
+        ("mask_rcnn", "roi_head.bbox_head.fc_reg.bias", "roi_heads.box_predictor.bbox_pred.bias"),
+    ],
+)
+def test_a_file_that_lacks_a_class_parameter_is_refused(head, lost, named, tmp_path):
+    bare(tmp_path / "w.pth", head, num_classes=4, without=(lost,))
+    for options in ({}, {"num_classes": 4}, {"num_classes": 7}):
+        with pytest.raises(UserError, match=re.escape(named)):
+            create_model(weights=tmp_path / "w.pth", **options)
+
+
+def test_two_heads_of_different_classes_are_refused(tmp_path):
+    bare(tmp_path / "w.pth", "upernet", num_classes=4)
+    content = torch.load(tmp_path / "w.pth")
+    content["state_dict"]["auxiliary_head.conv_seg.weight"] = torch.zeros(7, 8, 1, 1)
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"1 of another shape \(net.auxiliary_head.classifier.weight \(7, 8, 1, 1\)"):
+        create_model(weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("head", "unread"),
+    [("mask2former", ("criterion.empty_weight",)), ("upernet", tuple(
+        f"{part}.num_batches_tracked" for part in ("decode_head.bottleneck.bn", "decode_head.psp_modules.0.1.bn")
+    ))],
+)  # fmt: skip
+def test_what_no_prediction_reads_may_be_missing(head, unread, tmp_path):
+    model = bare(tmp_path / "w.pth", head, num_classes=4, without=unread)
+    assert_same(model, create_model(weights=tmp_path / "w.pth"))
+    other = create_model(weights=tmp_path / "w.pth", num_classes=9)
+    own, others = model.state_dict(), other.state_dict()
+    assert {name for name in own if own[name].shape != others[name].shape} == set(model.class_parameters())
+
+
+@pytest.mark.parametrize(
+    ("head", "classes", "size"),
+    [
+        ("upernet", 150, (512, 2048)), ("upernet", 7, (512, 2048)), ("upernet", 19, (1024, 2048)),
+        ("mask2former", 133, (800, 1333)), ("mask2former", 150, (512, 2048)), ("mask_rcnn", 80, (800, 1333)),
+    ],
+)  # fmt: skip
+def test_a_bare_file_sees_the_pictures_of_the_published_networks(head, classes, size, tmp_path):
+    model = bare(tmp_path / "w.pth", head, num_classes=classes)
+    torch.save(model.state_dict(), tmp_path / "own.pth")
+    for path in ("w.pth", "own.pth"):
+        seen = create_model(weights=tmp_path / path).spec.preprocessing
+        assert (seen.input_size, seen.long_side) == size
+
+
+def test_mask2former_of_large_nets_sees_larger_pictures_of_ade20k():
+    assert published("mask2former", 150, 192)["preprocessing"].input_size == 640
+    assert published("mask2former", 150, 192)["preprocessing"].long_side == 2560
+
+
+def test_a_converted_file_keeps_what_its_layout_means(tmp_path):
+    bare(tmp_path / "w.pth", "upernet", num_classes=4)
+    convert_file(tmp_path / "w.pth", tmp_path / "own.safetensors", to="focalnet")
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        first, again = (create_model(weights=tmp_path / name)(images) for name in ("w.pth", "own.safetensors"))
+    assert torch.equal(first["logits"], again["logits"])
+    assert create_model(weights=tmp_path / "own.safetensors").spec.architecture.stem_padding == 3
+    assert parse_name("upernet_focalnet_tiny_srf_deeper").architecture.stem_padding == 3
+
+
+def test_names_of_classes_come_out_of_the_file(tmp_path):
+    names = tuple(f"kind {index}" for index in range(150))
+    for number, meta in enumerate(({"CLASSES": names}, {"dataset_meta": {"classes": list(names)}})):
+        path = tmp_path / f"{number}.pth"
+        model = bare(path, "upernet", num_classes=150, meta=meta)
+        again = create_model(weights=path)
+        assert again.spec.classes == names
+        assert_same(model, again)
+        assert_same(model, create_model(weights=path, classes=names))
+        other = create_model(weights=path, classes=[f"other {index}" for index in range(150)])
+        assert not torch.equal(other.net.decode_head.classifier.weight, model.net.decode_head.classifier.weight)
+
+
+def test_names_that_the_number_suggests_are_said_and_keep_the_head(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="focalnet")
+    model = bare(tmp_path / "w.pth", "upernet", num_classes=150)
+    assert create_model(weights=tmp_path / "w.pth").spec.classes == ADE20K_CLASSES
+    assert "w.pth: 150 classes without names are taken for wall, building, sky, …; classes= says" in caplog.text
+    own = [f"kind {index}" for index in range(150)]
+    again = create_model(weights=tmp_path / "w.pth", classes=own)
+    assert again.spec.classes == tuple(own)
+    assert_same(model, again)

@@ -273,10 +273,10 @@ def test_a_window_of_nothing():
 def test_published_classes():
     from focalnet.weights.labels import published
 
-    assert published("upernet", 150) == {"classes": ADE20K_CLASSES}
-    assert published("mask2former", 133)["task"] == "panoptic"
-    assert sum(published("mask2former", 133)["things"]) == 80
-    assert published("dino", 366) == {}
+    assert published("upernet", 150, 96)["classes"] == ADE20K_CLASSES
+    assert published("mask2former", 133, 96)["task"] == "panoptic"
+    assert sum(published("mask2former", 133, 96)["things"]) == 80
+    assert published("dino", 366, 192) == {}
 
 
 def test_a_picture_smaller_than_anything(setting):

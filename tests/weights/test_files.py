@@ -114,6 +114,53 @@ def test_no_code_of_a_file_ever_runs(tmp_path, function, legacy):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("function", [os.system, eval, exec], ids=lambda function: function.__name__)
+def test_no_code_of_a_pickle_ever_runs(tmp_path, function):
+    mark = tmp_path / "mark"
+    code = f"touch {mark}" if function is os.system else f"open({str(mark)!r}, 'w')"
+    arrays = {name: tensor.numpy() for name, tensor in WEIGHTS.items()}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"model": arrays, "config": Evil(function, code)}))
+    assert equal(read_state_dict(tmp_path / "w.pkl"), WEIGHTS)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+def test_arrays_of_numpy_become_tensors(tmp_path, dtype):
+    """detectron2 publishes pickles of arrays; some save them with torch."""
+    arrays = {"a.weight": np.arange(6, dtype=dtype).reshape(2, 3), "a.bias": np.asfortranarray(np.ones((2, 3), dtype))}
+    content = {"model": arrays, "__author__": "someone", "iteration": np.float64(3), "matching_heuristics": True}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(content))
+    torch.save(content, tmp_path / "w.pth")
+    for name in ("w.pkl", "w.pth"):
+        read = read_state_dict(tmp_path / name)
+        assert {key: tensor.numpy().dtype for key, tensor in read.items()} == dict.fromkeys(arrays, dtype)
+        assert all((read[key].numpy() == array).all() for key, array in arrays.items())
+
+
+def test_a_pickle_of_something_else_is_a_sentence(tmp_path):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"model": {"a": np.array(["text"])}}))
+    with pytest.raises(UserError, match="holds no weights"):
+        read_state_dict(tmp_path / "w.pkl")
+    (tmp_path / "w.pkl").write_bytes(b"<html>404</html>")
+    with pytest.raises(UserError, match=r"w\.pkl is"):
+        read_state_dict(tmp_path / "w.pkl")
+
+
+@pytest.mark.parametrize(
+    ("meta", "classes"),
+    [
+        ({"CLASSES": ("cat", "dog"), "mmseg_version": "0.11.0"}, ("cat", "dog")),
+        ({"dataset_meta": {"classes": ["cat", "dog"], "palette": [[1, 2, 3]]}}, ("cat", "dog")),
+        ({"epoch": 3}, None),
+        ({"CLASSES": None}, None),
+        (None, None),
+    ],
+)
+def test_names_of_classes_that_openmmlab_writes(tmp_path, meta, classes):
+    torch.save({"meta": meta, "state_dict": WEIGHTS}, tmp_path / "w.pth")
+    assert read_checkpoint(tmp_path / "w.pth").classes == classes
+
+
 def broken(tmp_path: Path, case: str) -> Path:
     path = tmp_path / ("w.safetensors" if "safetensors" in case else "w.pth")
     match case:

@@ -21,7 +21,7 @@ from focalnet.backbone import FocalNet, Recompute
 from focalnet.errors import UserError
 from focalnet.models.classifier import FocalNetClassifier
 from focalnet.models.dense import DenseModel
-from focalnet.models.heads import Wanted, build, parse_name, split_overrides
+from focalnet.models.heads import HEADS, Wanted, build, parse_name, split_overrides
 from focalnet.variants import FocalNetConfig, get_variant
 from focalnet.weights.adapt import CLASSES_1K, CLASSES_22K, adapt_dense, adapt_state_dict
 from focalnet.weights.card import model_card
@@ -89,10 +89,13 @@ def _assemble(
     names = None if classes is None else tuple(classes)
     if num_classes is None:
         num_classes = len(names) if names is not None else spec.num_classes
+    if spec.head in HEADS and num_classes < 1:
+        raise UserError(f"a {spec.head} needs a class at least; create_backbone gives the maps alone.")
     fresh_head = False
     known = loaded.spec if loaded is not None and loaded.spec.head == spec.head else None
     if names is not None:
-        fresh_head = known is not None and _class_names(known, num_classes) not in (None, names)
+        guessed = loaded is not None and loaded.guessed
+        fresh_head = known is not None and not guessed and _class_names(known, num_classes) not in (None, names)
     elif known is not None:
         names = _class_names(known, num_classes)
     spec = spec.replace(num_classes=num_classes, classes=names)

@@ -25,10 +25,9 @@ from focalnet.errors import UserError, unknown
 from focalnet.models.classifier import FocalNetClassifier
 from focalnet.variants import VARIANTS, FocalNetConfig, get_variant
 from focalnet.variants import list_models as list_variants
-from focalnet.weights.spec import WHOLE_PICTURE, ModelSpec, Preprocessing
+from focalnet.weights.spec import SEMANTIC, WHOLE_PICTURE, ModelSpec, Preprocessing
 
 _GROWN = {"focal_windows": 9, "stem_padding": 3}
-_ADE = dataclasses.replace(WHOLE_PICTURE, input_size=512, long_side=2048)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,7 @@ HEADS: Mapping[str, Head] = {
                "decoder_layers": 3, "num_queries": 60, "dn_number": 30, "dn_box_noise": 0.4},
     ),
     "upernet": Head(
-        home="universal.UperNet", num_classes=150, preprocessing=_ADE, grown=True, small_size=192,
+        home="universal.UperNet", num_classes=150, preprocessing=SEMANTIC, grown=True, small_size=192,
         small={"channels": 96, "aux_channels": 32, "dropout": 0.0, "classifier_std": 0.1},
     ),
     "mask2former": Head(
@@ -145,7 +144,7 @@ def parse_name(name: str, head: str | None = None) -> Wanted:
     if head not in HEADS:
         raise unknown("head", head, HEADS)
     kind, small = HEADS[head], variant.startswith("minifocal_")
-    if kind.grown and re.fullmatch(r"focalnet_(tiny|small|base)_[sl]rf(_overlap)?", variant):
+    if kind.grown and re.fullmatch(r"focalnet_(tiny|small|base)_[sl]rf(_overlap|_deeper)?", variant):
         row = row.replace(**_GROWN)
     options = dict(kind.small) if small else {}
     if head == "mask2former" and re.match("focalnet_(large|xlarge|huge)", variant):

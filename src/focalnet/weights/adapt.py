@@ -1,6 +1,7 @@
 """Weights of one FocalNet fitted to another: other classes, larger kernels, more focal levels, another use.
 
-    head        as many classes: kept; 21842 -> 1000: the first 1000 rows (below); otherwise the model's own fresh head
+    head        as many classes: kept; 21842 -> 1000: the first 1000 rows (below); otherwise the model's own fresh head;
+                of a detector or segmenter, all that depends on the classes has another shape, or nothing has
     kernels     k < K: zeros around; k > K: the centre                         official detection code
     levels      more: gate rows of the new levels are zero, the last row stays the global gate; fewer: refused
     dense use   `norm` and `head` of the classifier are left out, the norms of the maps start as identity
@@ -37,6 +38,8 @@ CLASSES_22K = 21842
 _KERNEL = re.compile(r"(layers\.(\d+)\.blocks\.\d+\.modulation\.)focal_layers\.\d+\.0\.weight")
 _GATES = re.compile(r"layers\.(\d+)\.blocks\.\d+\.modulation\.f\.(weight|bias)")
 _MAP_NORM = re.compile(r"norm\d\.(weight|bias)")
+_UNREAD = re.compile(r".+\.(num_batches_tracked|empty_weight)")
+"""Counters and the loss's class weights: no prediction reads them, and some files lack them."""
 
 
 def adapt_state_dict(
@@ -88,7 +91,7 @@ def adapt_dense(
         fresh_head: keep the model's own `class_parameters`, because the classes are others.
 
     Raises:
-        UserError: names or shapes differ.
+        UserError: names or shapes differ, and not because all of `class_parameters` are for another number of classes.
     """
     own = model.state_dict()
     inside = under(state_dict, prefix)
@@ -98,10 +101,12 @@ def adapt_dense(
     if not whole:
         logger.info("head: new and random; the weights are of another kind")
         return {**own, **fitted}
-    weights = {**state_dict, **fitted}
-    changed = [name for name in class_parameters if name not in weights or weights[name].shape != own[name].shape]
-    if changed or fresh_head:
-        logger.info("classes: %d parameters are new and random (%s)", len(class_parameters), _modules(sorted(changed)))
+    unread = {name: tensor for name, tensor in own.items() if _UNREAD.fullmatch(name)}
+    weights = {**unread, **state_dict, **fitted}
+    told = [name for name in class_parameters if name not in unread]
+    others = all(name in weights and weights[name].shape != own[name].shape for name in told)
+    if others or fresh_head:
+        logger.info("classes: %d parameters are new and random (%s)", len(told), ", ".join(sorted(told)[:3]))
         weights |= {name: own[name] for name in class_parameters}
     _check(inside, weights, own)
     return {name: weights[name] for name in own}

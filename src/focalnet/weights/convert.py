@@ -8,6 +8,7 @@ Mask2Former               facebookresearch, focalnet
 """
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,7 @@ from focalnet.errors import UserError, unknown
 from focalnet.weights.dense import dense_layouts, find_layout
 from focalnet.weights.files import check_suffix, read_checkpoint, write_state_dict
 from focalnet.weights.layouts import Layout, convert_state_dict, detect_layout
-from focalnet.weights.sources import SPEC_KEY, read_spec, resolve
+from focalnet.weights.sources import SPEC_KEY, load_dense, read_spec, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,8 @@ def convert_file(src: str | Path, dst: str | Path, *, to: str, use_postln: bool 
     """Write the weights of `src` to `dst` in another layout.
 
     What is known about the network (classes, preprocessing, options) travels in the header of a `.safetensors` file,
-    and in an official `.pth` beside the weights; the other formats have no place for it.
+    and in an official `.pth` beside the weights; the other formats have no place for it. For a detector or segmenter
+    that includes what its layout means without saying it, such as the padding of an overlapped stem.
 
     Args:
         src: a weight file, a model or run folder, or a hub id, in any layout.
@@ -53,8 +55,11 @@ def convert_file(src: str | Path, dst: str | Path, *, to: str, use_postln: bool 
         known = {layout.name: layout for layout in dense_layouts() if layout.head == source.head}
         if to not in known:
             raise unknown(f"layout of {source.head} weights", to, known)
-        converted, wrapper = known[to].write(source.read(checkpoint.state_dict)), known[to].wrapper
-        write_state_dict(target, converted, wrapper=wrapper, metadata=metadata)
+        with suppress(UserError):  # of no known variant: then only the names change
+            spec = load_dense(source, located, checkpoint).spec
+            metadata |= {SPEC_KEY: spec.to_json()}
+        converted = known[to].write(source.read(checkpoint.state_dict))
+        write_state_dict(target, converted, wrapper=known[to].wrapper, metadata=metadata)
         logger.info("%s (%s) -> %s (%s)", located.path, source.name, target, to)
         return target
     if use_postln is None and spec is not None:

@@ -1,15 +1,16 @@
-"""Reading and writing weight files: `.pth`, `.pt`, `.bin` (torch.save) and `.safetensors`.
+"""Reading and writing weight files: `.pth`, `.pt`, `.bin` (torch.save) and `.safetensors`; reading detectron2's `.pkl`.
 
 Files are read with `weights_only=True`, always, so no code of theirs runs. Training checkpoints carry more than
 tensors: the official ones a yacs `CfgNode`, others an `argparse.Namespace` or numpy scalars. The names of such classes
 are read off the file first, and each is answered with an inert stand-in: nothing is imported, what the object held
-becomes plain dictionaries that nobody looks at.
+becomes plain dictionaries that nobody looks at. Arrays of numpy, which detectron2 publishes, become tensors.
 
 Wrappers are opened (`model`, `state_dict`, an EMA's `model_ema`), prefixes dropped (`module.`, `_orig_mod.`, and the
 `vision.` that today's official code puts before every key). Where a file holds both, the average is taken, as
 evaluation did.
 """
 
+import codecs
 import logging
 import os
 import pickle
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +30,8 @@ from focalnet.errors import UserError
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+"""What is written."""
+READ_SUFFIXES = (*SUFFIXES, ".pkl")
 WRAPPERS = ("model_ema", "ema_model", "state_dict_ema", "model", "state_dict")
 PREFIXES = ("module.", "_orig_mod.", "vision.", "visual.")
 
@@ -39,17 +43,19 @@ class Checkpoint:
     Attributes:
         state_dict: names -> tensors, in whatever layout the file has.
         metadata: strings that travel with them (the header of a safetensors file).
+        classes: names of the classes, where mmdetection or mmsegmentation wrote them.
     """
 
     state_dict: dict[str, Tensor]
     metadata: dict[str, str]
+    classes: tuple[str, ...] | None = None
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a weight file, on the CPU, wrappers opened and prefixes dropped.
 
     Args:
-        path: a file of `torch.save` or safetensors.
+        path: a file of `torch.save` or safetensors, or a pickle of detectron2.
 
     Raises:
         UserError: the file is missing, damaged, or holds no weights.
@@ -65,7 +71,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"there is no weight file {path}; check the path.")
     try:
-        content, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        if path.suffix == ".safetensors":
+            content, metadata = _read_safetensors(path)
+        else:
+            content = _read_pickle(path) if path.suffix == ".pkl" else _read_torch(path)
+            metadata = _strings(content)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is no checkpoint of tensors, or a damaged one; save it again as a state dict."
@@ -74,7 +84,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"{path} cannot be read: {error.strerror}; ask for permission.") from error
     except Exception as error:  # every library has its own exception for a file that is cut off
         raise UserError(f"{path} is damaged or cut off ({first_line(error)}); copy or download it again.") from error
-    return Checkpoint(_unwrap(content, path), metadata)
+    return Checkpoint(_unwrap(content, path), metadata, _classes(content))
 
 
 def write_state_dict(
@@ -172,29 +182,74 @@ class _InertMapping:
 
 
 class _InertObject:
-    """Stands in for numpy's scalars and dtypes, whose state is a tuple."""
+    """Stands in for numpy's scalars, whose state is a tuple."""
 
     def __init__(self, *args: Any) -> None: ...
 
     def __setstate__(self, state: Any) -> None: ...
 
 
-def _read_torch(path: Path) -> tuple[Any, dict[str, str]]:
+_RECONSTRUCT = np.zeros(0).__reduce__()[0]
+_ARRAYS: dict[str, Any] = {
+    "numpy.ndarray": np.ndarray,
+    "numpy.dtype": np.dtype,
+    "numpy.core.multiarray._reconstruct": _RECONSTRUCT,
+    "numpy._core.multiarray._reconstruct": _RECONSTRUCT,
+    "_codecs.encode": codecs.encode,
+    **{f"numpy.dtypes.{kind.__name__}": kind for kind in map(type, map(np.dtype, ("f2", "f4", "f8", "i4", "i8")))},
+}
+"""What an array of numbers needs to come out of a pickle."""
+
+
+def _stand_in(name: str) -> Any:
+    return _ARRAYS.get(name, _InertObject if name.startswith("numpy.") else _InertMapping)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        return OrderedDict if (module, name) == ("collections", "OrderedDict") else _stand_in(f"{module}.{name}")
+
+
+def _read_pickle(path: Path) -> Any:
+    with open(path, "rb") as file:
+        return _Unpickler(file, encoding="latin1").load()
+
+
+def _read_torch(path: Path) -> Any:
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except ValueError:  # the format of torch before 1.6, whose names cannot be listed
         foreign = ["yacs.config.CfgNode", "argparse.Namespace"]
-    stand_ins = [(_InertObject if name.startswith("numpy.") else _InertMapping, name) for name in foreign]
+    stand_ins = [(_stand_in(name), name) for name in foreign]
+    if any(name.startswith("numpy.") for name in foreign):
+        stand_ins += [(value, name) for name, value in _ARRAYS.items()]  # torch asks for the dtypes' classes too
     if foreign:
         logger.debug("%s: inert stand-ins for %s", path, ", ".join(sorted(foreign)))
     with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _strings(content: Any) -> dict[str, str]:
     metadata = content.get("metadata") if isinstance(content, Mapping) else None
-    return content, {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else {}
+    return {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else {}
+
+
+def _classes(content: Any) -> tuple[str, ...] | None:
+    """`meta.CLASSES` of mmdetection and mmsegmentation until 2022, `meta.dataset_meta.classes` since."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return None
+    since = meta.get("dataset_meta")
+    names = since.get("classes") or since.get("CLASSES") if isinstance(since, Mapping) else meta.get("CLASSES")
+    return tuple(map(str, names)) if isinstance(names, list | tuple) and names else None
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiu")
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    while not (isinstance(content, Mapping) and content and all(isinstance(v, Tensor) for v in content.values())):
+    while not (isinstance(content, Mapping) and content and all(map(_is_numbers, content.values()))):
         if not isinstance(content, Mapping):
             raise UserError(f"{path} holds a {type(content).__name__}, no state dict; save `model.state_dict()`.")
         wrappers = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
@@ -206,7 +261,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
         if len(wrappers) > 1:
             logger.info("%s: took %r, left %s", path.name, wrappers[0], ", ".join(map(repr, wrappers[1:])))
         content = content[wrappers[0]]
-    weights = {str(key): tensor for key, tensor in content.items() if key != "n_averaged"}
+    weights = {str(key): torch.as_tensor(tensor) for key, tensor in content.items() if key != "n_averaged"}
     while any(all(key.startswith(prefix) for key in weights) for prefix in PREFIXES):
         weights = {key.split(".", 1)[1]: tensor for key, tensor in weights.items()}
     return weights

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from focalnet.errors import UserError
 from focalnet.weights.dense import DenseFacts, DenseLayout, StateDict
+from focalnet.weights.spec import SEMANTIC
 
 UPERNET, MASK2FORMER = "net.backbone.trunk.", "net.model.pixel_level_module.encoder.trunk."
 
@@ -60,6 +61,7 @@ _FACEBOOK = (
     (_QUERY + "transformer_ffn_layers.{i}.norm.", _DECODER_OURS + "final_layer_norm."),
     (_QUERY + "decoder_norm.", _QUERY_OURS + "decoder.layernorm."),
     (_QUERY + "query_feat.", _QUERY_OURS + "queries_features."),
+    (_QUERY + "static_query.", _QUERY_OURS + "queries_features."),  # its name before version 2 of the code
     (_QUERY + "query_embed.", _QUERY_OURS + "queries_embedder."),
     (_QUERY + "level_embed.", _QUERY_OURS + "level_embed."),
     (_QUERY + "mask_embed.layers.{i}.", _QUERY_OURS + "decoder.mask_predictor.mask_embedder.{i}.0."),
@@ -102,6 +104,7 @@ _WRITE_FACEBOOK = tuple(_rule(ours, theirs) for theirs, ours in _FACEBOOK)
 
 def _read_facebook(weights: StateDict) -> dict[str, Tensor]:
     result: dict[str, Tensor] = {}
+    weights = {name: tensor for name, tensor in weights.items() if name not in ("pixel_mean", "pixel_std")}
     for name, tensor in _renamed(weights, _READ_FACEBOOK, "Mask2Former").items():
         match = _SPLIT.fullmatch(name)
         if match is None or match[1] != "in":
@@ -139,7 +142,7 @@ def _facts_upernet(weights: StateDict, overrides: Mapping[str, int]) -> DenseFac
         "channels": _shape(weights, "net.decode_head.bottleneck.conv.weight")[0],
         "aux_channels": _shape(weights, "net.auxiliary_head.convs.0.conv.weight")[0],
     }
-    return DenseFacts(_shape(weights, "net.decode_head.classifier.bias")[0], options, overrides)
+    return DenseFacts(_shape(weights, "net.decode_head.classifier.bias")[0], options, overrides, SEMANTIC)
 
 
 def _facts_mask2former(weights: StateDict) -> DenseFacts:
@@ -166,7 +169,7 @@ SEGMENTERS: tuple[DenseLayout, ...] = (
         name="mmseg",
         head="upernet",
         trunk_prefix=UPERNET,
-        matches=_has("backbone.", "decode_head.psp_modules.", "decode_head.conv_seg."),
+        matches=_has("backbone.", "decode_head.psp_modules."),
         read=partial(_renamed, rules=_READ_MMSEG, what="UPerNet"),
         write=partial(_renamed, rules=_WRITE_MMSEG, what="UPerNet"),
         facts=partial(_facts_upernet, overrides={"stem_padding": 3}),

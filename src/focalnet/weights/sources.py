@@ -6,7 +6,9 @@
     "organisation/name", "hf-hub:…"           a folder on the hub                         hub, foreign
 
 A bare file says nothing but its shapes. It is then named after the released file of the same name, or recognised, or
-it takes the name that the user gave; and 1000 classes without names are taken for ImageNet-1K.
+it takes the name that the user gave; and 1000 classes without names are taken for ImageNet-1K. Of a detector or
+segmenter, the training code may have written the names of its classes into the file; otherwise their number suggests
+COCO's, ADE20K's or Cityscapes'.
 """
 
 import difflib
@@ -23,7 +25,7 @@ from focalnet.errors import UserError
 from focalnet.variants import get_variant
 from focalnet.weights.adapt import CLASSES_1K
 from focalnet.weights.dense import DenseLayout, find_layout, under
-from focalnet.weights.files import SUFFIXES, Checkpoint, read_checkpoint
+from focalnet.weights.files import READ_SUFFIXES, Checkpoint, read_checkpoint
 from focalnet.weights.foreign import read_folder_config
 from focalnet.weights.hub import (
     ENTRIES,
@@ -75,12 +77,14 @@ class Weights:
         spec: the network that they are of.
         use_postln: where the block norms stand, if something tells it; None if only the shapes were seen.
         trunk_prefix: what the backbone's names begin with.
+        guessed: whether the class names of a detector or segmenter are only those that its number of classes suggests.
     """
 
     state_dict: dict[str, Tensor]
     spec: ModelSpec
     use_postln: bool | None
     trunk_prefix: str = ""
+    guessed: bool = False
 
     def trunk(self) -> dict[str, Tensor]:
         """The backbone's tensors in the official layout (of a classifier, with its head)."""
@@ -112,7 +116,7 @@ def resolve(weights: str | Path, variant: str | None = None, *, head: str = "cla
     if text.lower() in ENTRIES:
         return _released(find(text))
     hub_id = _HUB_ID.fullmatch(text)
-    if hub_id and path.suffix not in SUFFIXES:
+    if hub_id and path.suffix not in READ_SUFFIXES:
         return _in_folder(download_folder(hub_id[1]), hub_id[1])
     near = difflib.get_close_matches(text.lower(), [*SOURCES, *ENTRIES], n=1)
     raise UserError(
@@ -177,7 +181,7 @@ def load(weights: str | Path, variant: str | None = None, *, head: str = "classi
     checkpoint = read_checkpoint(located.path)
     dense = find_layout(checkpoint.state_dict)
     if dense is not None:
-        return _load_dense(dense, located, checkpoint, variant)
+        return load_dense(dense, located, checkpoint, variant)
     told = stored_use_postln(checkpoint.state_dict)
     official = convert_state_dict(checkpoint.state_dict, to="official")
     spec = located.spec or read_spec(checkpoint)
@@ -191,10 +195,21 @@ def load(weights: str | Path, variant: str | None = None, *, head: str = "classi
     return Weights(official, spec, spec.architecture.use_postln)
 
 
-def _load_dense(layout: DenseLayout, located: Located, checkpoint: Checkpoint, variant: str | None) -> Weights:
+def load_dense(layout: DenseLayout, located: Located, checkpoint: Checkpoint, variant: str | None = None) -> Weights:
+    """Weights of a detector or segmenter.
+
+    Args:
+        layout: what the names of the tensors follow.
+        located: where the file was found.
+        checkpoint: what is in it.
+        variant: of the trunk, where it is known.
+
+    Raises:
+        UserError: a tensor without a place, or a trunk of an unknown variant and `variant` is not given.
+    """
     weights = layout.read(checkpoint.state_dict)
     spec = located.spec or read_spec(checkpoint)
-    prefix = layout.trunk_prefix
+    prefix, guessed = layout.trunk_prefix, False
     if spec is None or spec.head != layout.head:
         facts = layout.facts(weights)
         trunk = under(weights, prefix)
@@ -210,13 +225,21 @@ def _load_dense(layout: DenseLayout, located: Located, checkpoint: Checkpoint, v
             head=layout.head,
             head_options=facts.head_options,
             num_classes=facts.num_classes,
-            **published(layout.head, facts.num_classes),
-            preprocessing=facts.preprocessing,
+            **{"preprocessing": facts.preprocessing, **published(layout.head, facts.num_classes, seen.embed_dim)},
             licence=located.entry.licence if located.entry else None,
             source=located.entry.url if located.entry else located.path.name,
         )
+        told = checkpoint.classes
+        if told is not None and len(told) == spec.num_classes:
+            spec = spec if told == spec.classes else spec.replace(classes=told, things=None, task=None)
+        elif spec.classes is not None and located.entry is None:
+            guessed = True
+            logger.info(
+                "%s: %d classes without names are taken for %s, …; classes= says otherwise",
+                located.path.name, spec.num_classes, ", ".join(spec.classes[:3]),
+            )  # fmt: skip
         _say_what_is_unsettled(spec)
-    return Weights(weights, spec, spec.architecture.use_postln, prefix)
+    return Weights(weights, spec, spec.architecture.use_postln, prefix, guessed)
 
 
 def read_spec(checkpoint: Checkpoint) -> ModelSpec | None:

@@ -50,6 +50,8 @@ class Preprocessing:
 
 WHOLE_PICTURE = Preprocessing(input_size=800, long_side=1333, crop_pct=1.0, interpolation="bilinear")
 """What the published detectors see."""
+SEMANTIC = dataclasses.replace(WHOLE_PICTURE, input_size=512, long_side=2048)
+"""What the published UPerNets see."""
 
 
 @dataclass(frozen=True, kw_only=True)
