@@ -252,7 +252,13 @@ def test_detr_scales():
 
 
 def test_squares_have_one_size():
-    for name, side in (("lsj", 82), ("semantic", 64), ("digit_scenes", 64), ("digit_crops", 43)):
+    for name, side in (
+        ("lsj", 82),
+        ("semantic", 64),
+        ("semantic_steps", 64),
+        ("digit_scenes", 64),
+        ("digit_crops", 43),
+    ):
         torch.manual_seed(0)
         transform = train_scene_transform(PLAIN, AUGMENTATIONS[name])
         assert {transform(scene())[0].shape for _ in range(20)} == {(3, side, side)}
@@ -285,7 +291,8 @@ def test_digit_crops_are_closer_digit_scenes_of_a_larger_input():
     assert torch.equal(examples[0][1]["boxes"], examples[1][1]["boxes"])
 
 
-def test_no_class_takes_the_whole_window():
+@pytest.mark.parametrize(("most_of_one", "draws"), [(0.75, 11), (1.0, 1)])
+def test_no_class_takes_the_whole_window(most_of_one, draws):
     """Few windows have no class of 3/4 or more; of eleven draws one is found in most cases."""
     dull = scene(64, 640, ((0, 0, 30, 64), (300, 0, 320, 64)))
 
@@ -295,12 +302,25 @@ def test_no_class_takes_the_whole_window():
 
     windows = [mixed(dull.semantic[:32, left : left + 32]) for left in range(609)]
     share = sum(windows) / len(windows)
-    how = SceneAugmentation(kind="window", hflip=0.0, jitter=(1.0, 1.0), side=0.5)
+    how = SceneAugmentation(kind="window", hflip=0.0, jitter=(1.0, 1.0), side=0.5, most_of_one=most_of_one)
     transform = train_scene_transform(Preprocessing(input_size=64, long_side=640), how)
     torch.manual_seed(0)
     found = sum(mixed(transform(dull)[1]["semantic"]) for _ in range(100)) / 100
     assert share < 0.15
-    assert abs(found - (1 - (1 - share) ** 11)) < 0.12
+    assert abs(found - (1 - (1 - share) ** draws)) < 0.12
+
+
+def test_semantic_steps_never_pass_the_longer_side():
+    """facebookresearch's Mask2Former: sixteen short sides."""
+    steps = AUGMENTATIONS["semantic_steps"]
+    assert [round(640 * scale) for scale in steps.scales] == [64 * tenths for tenths in range(5, 21)]
+    preprocessing = Preprocessing(input_size=40, long_side=100, interpolation="bilinear")
+    how = dataclasses.replace(steps, hflip=0.0, side=10.0)  # a square around everything
+    transform = train_scene_transform(preprocessing, how)
+    torch.manual_seed(0)
+    found = {transform(scene(48, 96, ((1, 1, 30, 30),)))[1]["size"] for _ in range(200)}
+    assert {height for height, _ in found} == {*range(20, 50, 4), 50}
+    assert max(width for _, width in found) == 100
 
 
 def test_values_out_of_range():

@@ -139,6 +139,25 @@ def test_steps_and_a_straight_line():
     assert rates == pytest.approx([1e-3, 0.5005, 0.9, 0.5, 0.01])
 
 
+def test_poly_is_what_is_left_to_the_power_0_9():
+    config = TrainConfig(epochs=10, lr=1.0, min_lr=0.0, schedule="poly", warmup_epochs=0)
+    rates = [learning_rate(config, step, 10) for step in (0, 50, 99, 100)]
+    assert rates == pytest.approx([1, 0.5**0.9, 0.01**0.9, 0])
+
+
+def test_embeddings_of_mask2former_are_not_decayed():
+    with torch.device("meta"):
+        model = create_model("mask2former_minifocal_128", num_classes=3)
+    decayed, rest = (
+        {name for name, p in model.named_parameters() if any(p is other for other in group["params"])}
+        for group in parameter_groups(model, 0.05)
+    )
+    embeddings = {name for name in rest if model.get_parameter(name).ndim == 2}
+    inside = "net.model.transformer_module."
+    assert embeddings == {f"{inside}{name}.weight" for name in ("queries_embedder", "queries_features", "level_embed")}
+    assert "net.model.pixel_level_module.decoder.level_embed" in decayed
+
+
 def test_published_schedules_of_the_detectors():
     config = config_of("coco_3x", "mask_rcnn_focalnet_tiny_lrf")
     assert (config.epochs, config.drop_at, config.batch_size, config.lr) == (36, (27, 33), 16, 1e-4)

@@ -169,6 +169,51 @@ def test_losses_under_autocast_are_float32():
         losses["loss"].backward()
 
 
+@torch.no_grad()
+def test_the_pixel_decoder_keeps_its_precision_under_autocast():
+    """As in the official code: bfloat16 has 8 bits, a place between the pixels of a map needs more."""
+    model = mask2former().eval()
+    images = torch.randn(1, 3, 64, 96)
+    decoder = model.net.model.pixel_level_module.decoder
+    seen = []
+    decoder.register_forward_hook(lambda module, inputs, outputs: seen.append((inputs[0], outputs)))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(images)
+    maps, outputs = seen[0]
+    assert {feature.dtype for feature in maps} & {torch.bfloat16}
+    alone = decoder([feature.float() for feature in maps])
+    assert torch.equal(outputs.mask_features, alone.mask_features)
+    assert all(map(torch.equal, outputs.multi_scale_features, alone.multi_scale_features))
+
+
+def test_first_weights_of_mask2former_are_facebookresearchs():
+    """Bounds of uniform distributions, from the shapes: xavier, kaiming with a=1, and PyTorch's own for Linear."""
+    torch.manual_seed(0)
+    model = mask2former(hidden_dim=64, ffn_dim=48, encoder_ffn_dim=80, num_classes=30)
+    pixel = model.net.model.pixel_level_module.decoder
+    encoder, query = pixel.encoder.layers[0], model.net.model.transformer_module.decoder.layers[0]
+
+    def xavier(tensor: torch.Tensor) -> float:
+        return (6 / (tensor.shape[0] + tensor[0].numel())) ** 0.5
+
+    for weight in (pixel.input_projections[0][0].weight, encoder.fc1.weight, encoder.fc2.weight, query.fc1.weight,
+                   query.self_attn.out_proj.weight, query.cross_attn.in_proj_weight):  # fmt: skip
+        assert weight.flatten(1).abs().max().item() == pytest.approx(xavier(weight.flatten(1)), rel=0.03)
+        assert abs(weight.mean().item()) < 0.1 * weight.abs().max().item()
+    for linear in (query.self_attn.q_proj, query.self_attn.k_proj, query.self_attn.v_proj):  # one matrix there
+        assert linear.weight.abs().max().item() == pytest.approx((6 / (64 + 3 * 64)) ** 0.5, rel=0.03)
+        assert linear.bias.abs().max() == 0
+    for weight in (pixel.mask_projection.weight, pixel.adapter_1[0].weight, pixel.layer_1[0].weight):
+        assert weight.abs().max().item() == pytest.approx((3 / weight[0].numel()) ** 0.5, rel=0.03)
+    for linear in (model.net.class_predictor, query.fc1, query.fc2, encoder.fc1, encoder.fc2):
+        assert linear.bias.abs().max().item() == pytest.approx(linear.in_features**-0.5, rel=0.15)
+    assert model.net.class_predictor.weight.abs().max().item() == pytest.approx(64**-0.5, rel=0.03)
+    for bias in (pixel.input_projections[0][0].bias, pixel.mask_projection.bias, query.cross_attn.in_proj_bias):
+        assert bias.abs().max() == 0
+    for embedding in (pixel.level_embed, *model.embeddings()):
+        assert embedding.std().item() == pytest.approx(1, rel=0.2)
+
+
 def test_mask_losses_are_those_of_the_padded_map():
     """At 45x67 the map of stride 4 covers 48x68 pixels: a mask is compared with that part of the map it stands on."""
     model = mask2former(points=512).eval()

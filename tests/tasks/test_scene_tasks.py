@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from focalnet.engine.recipes import get_recipe
 from focalnet.errors import UserError
 from focalnet.models.dense import Detections
 from focalnet.tasks import get_task, task_of, task_of_model
@@ -126,11 +127,23 @@ def test_models_choose_their_tasks():
     assert [task_of_model(name).name for name in names] == ["detect", "detect", "segment", "classify", "classify"]
 
 
-@pytest.mark.parametrize("task", [Detect, Segment, Panoptic])
-def test_image_size_scales_the_longest_side(task):
+@pytest.mark.parametrize(("task", "longest"), [(Detect, 128), (Segment, 256), (Panoptic, 128)])
+def test_image_size_scales_the_longest_side(task, longest):
+    """Published segmenters see the longer side up to four times the shorter one."""
     task = task(model=f"{HEADS[task.name]}_minifocal_128", image_size=64)
     data = Datasets(("a", "b"), [], [], "", (True, False))
-    assert task.build_model(data).spec.preprocessing.long_side == 128
+    assert task.build_model(data).spec.preprocessing.long_side == longest
+
+
+def test_the_recipe_of_ade20k_is_facebookresearchs():
+    recipe = get_recipe("mask2former_ade20k", "mask2former_minifocal_128")
+    task = Segment(model="mask2former_minifocal_128", **recipe.task)
+    model = task.build_model(Datasets(("a", "b"), [], [], "", (False, False)))
+    assert (
+        model.spec.head_options["num_queries"] == len(model.net.model.transformer_module.queries_features.weight) == 100
+    )
+    assert (model.spec.preprocessing.input_size, model.spec.preprocessing.long_side) == (640, 2560)
+    assert (recipe.train["schedule"], task.augment) == ("poly", "semantic_steps")
 
 
 # detection

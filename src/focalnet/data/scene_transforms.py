@@ -6,7 +6,8 @@
     whole        the shorter side becomes one of several scales
     detr         that, or, in half of the draws, first another resize and a random crop (DETR; D3, D4)
     square       large-scale jitter: resize by a random factor, cut or pad to a fixed square (LSJ; D5)
-    window       resize by a random factor, cut a square in which no class has more than 3/4 of the pixels (F4.1)
+    window       resize to one of several scales or by a random factor, cut a square; in the original of F4.1, one in
+                 which no class has more than 3/4 of the pixels
 
 Lengths are given in proportion to `Preprocessing.input_size`, so that a recipe for 800 pixels serves a small demo too.
 Boxes and masks stay in step (`scene_views.py`). Objects of which a cut leaves less than a pixel, or none of the mask,
@@ -53,17 +54,17 @@ class SceneAugmentation:
     hflip: float = 0.5
     """Probability of a flip from left to right."""
     scales: tuple[float, ...] = (1.0,)
-    """"whole", "detr": the shorter side is one of these, unless the longer one would pass `long_side`."""
+    """"whole", "detr", "window": the shorter side is one of these, unless the longer one would pass `long_side`."""
     first_scales: tuple[float, ...] = (0.5, 0.625, 0.75)
     """"detr": the shorter side before the crop is one of these."""
     crop: tuple[float, float] = (0.48, 0.75)
     """"detr": least and most of each side of the crop."""
     jitter: tuple[float, float] = (0.1, 2.0)
-    """"square", "window": least and most factor of the resize."""
+    """"square", "window": least and most factor of the resize, after `scales`."""
     side: float = 1.0
     """"square", "window": side of the square."""
     most_of_one: float = 0.75
-    """"window": most of the labelled pixels that one class may have; given up after 10 draws."""
+    """"window": most of the labelled pixels that one class may have, given up after 10 draws; 1 takes any square."""
     light: float = 0.0
     """Strength of the change of brightness and contrast; 1 is the usual one (SSD)."""
     colour: float = 0.0
@@ -94,10 +95,19 @@ AUGMENTATIONS = {
     ),
     "lsj": SceneAugmentation(kind="square", side=1.28),
     "semantic": SceneAugmentation(kind="window", jitter=(0.5, 2.0), light=1.0, colour=1.0),
+    "semantic_steps": SceneAugmentation(
+        kind="window",
+        scales=tuple(tenths / 10 for tenths in range(5, 21)),
+        jitter=(1.0, 1.0),
+        most_of_one=1.0,
+        light=1.0,
+        colour=1.0,
+    ),
     "digit_scenes": SceneAugmentation(kind="square", hflip=0.0, jitter=(1.0, 1.25), light=0.5),
     "digit_crops": SceneAugmentation(kind="square", hflip=0.0, jitter=(1.15, 1.4), side=2 / 3, light=0.5),
 }
 """By name: "hres" is "detr" for an input of 1200 pixels (480 to 1200, 2000 the longer side), "lsj" cuts 1024 for 800;
+"semantic" is mmsegmentation's, "semantic_steps" facebookresearch's, whose longer side never passes `long_side`;
 "digit_scenes" enlarges and shifts, and never flips, as digits are not symmetric; "digit_crops" comes closer, with
 squares of two thirds of the input."""
 
@@ -218,13 +228,13 @@ def _square(view: View, preprocessing: Preprocessing, how: SceneAugmentation) ->
 
 
 def _window(view: View, preprocessing: Preprocessing, how: SceneAugmentation) -> View:
-    factor = draw(*how.jitter)
-    short, long = preprocessing.input_size, preprocessing.long_side or LONGEST * preprocessing.input_size
+    factor, short = draw(*how.jitter), _pick(how.scales) * preprocessing.input_size
+    long = preprocessing.long_side or LONGEST * preprocessing.input_size
     size = _scaled(view.size, factor * min(short / min(view.size), long / max(view.size)))
     view, side = resize(view, size, preprocessing), _length(how.side, preprocessing)
     top, left = _place(view.size, (side, side))
     for _ in range(10):
-        if view.semantic is None:
+        if view.semantic is None or how.most_of_one == 1:
             break
         labels = view.semantic[top : top + side, left : left + side]
         counts = labels[labels != IGNORE].unique(return_counts=True)[1]

@@ -29,9 +29,10 @@ class TrainConfig:
     lr: float = 1e-4
     """Peak learning rate."""
     min_lr: Annotated[float, tyro.conf.Suppress] = 1e-6
-    """Learning rate at the end of the cosine."""
-    schedule: Annotated[Literal["cosine", "linear", "step"], tyro.conf.Suppress] = "cosine"
-    """How the learning rate falls; "step" divides it by ten at every epoch of `drop_at`."""
+    """Learning rate at the end; "step" has none."""
+    schedule: Annotated[Literal["cosine", "linear", "poly", "step"], tyro.conf.Suppress] = "cosine"
+    """How the learning rate falls; "poly" follows what is left of the run to the power 0.9, "step" divides it by
+    ten at every epoch of `drop_at`."""
     drop_at: Annotated[tuple[float, ...], tyro.conf.Suppress] = ()
     """Epochs at which the schedule "step" falls."""
     backbone_lr: Annotated[float, tyro.conf.Suppress] = 1.0

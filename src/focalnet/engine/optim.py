@@ -1,15 +1,16 @@
 """Parameter groups, optimiser and learning rate of the paper (Table 18; official `optimizer.py`, `lr_scheduler.py`).
 
-AdamW decays the weights that multiply (two or more dimensions) and leaves biases, norms and LayerScale alone. The
-official code means the same but decays nothing: its list of names to skip is `{''}`, and the empty string is in
-every name. Which of the two made the published weights is not known; `official_decay_bug=True` reproduces the code.
+AdamW decays the weights that multiply (two or more dimensions) and leaves biases, norms, LayerScale and Mask2Former's
+embeddings alone. The official code means the same but decays nothing: its list of names to skip is `{''}`, and the
+empty string is in every name. Which of the two made the published weights is not known; `official_decay_bug=True`
+reproduces the code.
 
 Muon instead (`muon.py`) is not the paper's: from random weights it needs about half the steps (docs/log.md).
 
 The learning rate is a function of the step and of nothing else, so there is no scheduler to save. Classification has
-a cosine, UPerNet a straight line (mmseg's "poly" of power 1), detectors a constant that falls to a tenth at given
-epochs. As in the official schedule the curve does not wait for the warm-up: after it, the rate continues where the
-curve is by then, a little under the peak.
+a cosine, UPerNet a straight line (mmseg's "poly" of power 1), Mask2Former on ADE20K "poly" of power 0.9, detectors a
+constant that falls to a tenth at given epochs. As in the official schedule the curve does not wait for the warm-up:
+after it, the rate continues where the curve is by then, a little under the peak.
 """
 
 import math
@@ -35,7 +36,7 @@ def parameter_groups(
 
     Args:
         model: the network.
-        weight_decay: for parameters of two or more dimensions.
+        weight_decay: for parameters of two or more dimensions that are no `DenseModel.embeddings`.
         official_decay_bug: put everything into the second group.
         backbone_lr: where it is not 1, the backbone of a detector or segmenter has two groups of its own, with this
             number as `lr_share`.
@@ -44,11 +45,12 @@ def parameter_groups(
     trunk = model.trunk.parameters() if backbone_lr != 1 and isinstance(model, DenseModel) else ()
     inside = {id(parameter) for parameter in trunk}
     classes = set(model.class_parameters()) if isinstance(model, DenseModel) else {"head.weight"}
+    added = {id(parameter) for parameter in model.embeddings()} if isinstance(model, DenseModel) else set()
     hidden = {id(model.get_parameter(name)) for name in matrices(model, classes)} if muon else set()
     groups: list[dict[str, Any]] = []
     for backbone in (False, True) if inside else (False,):
         parameters = [p for p in model.parameters() if p.requires_grad and (id(p) in inside) == backbone]
-        decayed = [] if official_decay_bug else [parameter for parameter in parameters if parameter.ndim >= 2]
+        decayed = [] if official_decay_bug else [p for p in parameters if p.ndim >= 2 and id(p) not in added]
         chosen = {id(parameter) for parameter in decayed}
         rest = [parameter for parameter in parameters if id(parameter) not in chosen]
         part = [
@@ -87,5 +89,5 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     if config.schedule == "step":
         return config.lr * 0.1 ** sum(step >= round(epoch * steps_per_epoch) for epoch in config.drop_at)
     progress = min(step / (config.epochs * steps_per_epoch), 1.0)
-    shape = 1 - progress if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-    return config.min_lr + (config.lr - config.min_lr) * shape
+    shapes = {"linear": 1 - progress, "poly": (1 - progress) ** 0.9, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
+    return config.min_lr + (config.lr - config.min_lr) * shapes[config.schedule]

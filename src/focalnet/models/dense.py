@@ -73,6 +73,10 @@ class DenseModel(nn.Module):
         """Names in the state dict whose shape depends on the number of classes: new for other classes."""
         raise NotImplementedError
 
+    def embeddings(self) -> Iterator[Tensor]:
+        """Matrices that are added and multiply nothing, which the official code of the head does not decay."""
+        yield from ()
+
 
 def require_masks(targets: Sequence[Target], network: str) -> None:
     """Refuse targets of boxes alone for a network that learns from masks.

@@ -12,6 +12,9 @@ Choices that transformers does not make, after the official code: UPerNet has dr
 averages its cross-entropy over all pixels, ignored ones included, so that a picture with little truth weighs little;
 Mask2Former divides by the mean number of masks per process.
 
+As there, Mask2Former's pixel decoder computes in float32 under autocast, its random weights are drawn layer by layer
+from the same distributions, and its embeddings are not decayed.
+
 What differs from the official code: losses are computed in float32 under autocast too.
 
 Legend: B batch, K classes, H W pixels of the padded input, h w positions of the finest map, Q queries, N objects.
@@ -37,7 +40,7 @@ from transformers import (  # isort: skip
     UperNetConfig,
     UperNetForSemanticSegmentation,
 )
-from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss  # isort: skip
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss, Mask2FormerPixelDecoder  # isort: skip
 
 IGNORE = 255
 """The class of pixels that count for nothing."""
@@ -186,6 +189,15 @@ class _Mask2FormerConfig(Mask2FormerConfig):
     backbones_supported = ("swin", FocalNetBackboneConfig.model_type)
 
 
+class _PixelDecoder(Mask2FormerPixelDecoder):
+    """transformers' pixel decoder, in the precision of its weights: places between pixels need more than 8 bits."""
+
+    def forward(self, features: Sequence[Tensor], **options: Any) -> Any:
+        precise = [feature.to(self.level_embed.dtype) for feature in features]
+        with torch.autocast(precise[0].device.type, enabled=False):
+            return super().forward(precise, **options)
+
+
 class _Loss(Mask2FormerLoss):
     """transformers' loss, which asks accelerate for the number of masks of the other processes; this asks torch."""
 
@@ -265,10 +277,15 @@ class Mask2Former(DenseModel):
         self.stride = architecture.strides[0]
         self.net: Any = Mask2FormerForUniversalSegmentation(config)
         self.net.criterion = _Loss(config, self.net.weight_dict)
+        self.net.model.pixel_level_module.decoder.__class__ = _PixelDecoder
+        _draw_weights(self.net)
         self.trunk.set_recompute(recompute)
 
     def class_parameters(self) -> Iterator[str]:
         yield from ("net.class_predictor.weight", "net.class_predictor.bias", "net.criterion.empty_weight")
+
+    def embeddings(self) -> Iterator[Tensor]:
+        return (module.weight for module in self.net.modules() if isinstance(module, nn.Embedding))
 
     def forward(
         self, images: Tensor, targets: Sequence[Target] | None = None, sizes: Sizes | None = None
@@ -385,6 +402,29 @@ class Mask2Former(DenseModel):
             masks = outputs["mask_logits"][i].float()
             whole = (masks.shape[1] * self.stride, masks.shape[2] * self.stride)
             yield outputs["class_logits"][i].float(), cut_and_resize(resize(masks, whole), size, original)
+
+
+@torch.no_grad()
+def _draw_weights(net: Any) -> None:
+    """Random weights of the heads as facebookresearch draws them, where transformers has a normal distribution of
+    standard deviation 0.02 or, for three projections that were one matrix, another width."""
+    pixel = net.model.pixel_level_module.decoder
+    for projection in pixel.input_projections:
+        nn.init.xavier_uniform_(projection[0].weight)
+        nn.init.zeros_(projection[0].bias)
+    for convolution in (pixel.mask_projection, pixel.adapter_1[0], pixel.layer_1[0]):
+        nn.init.kaiming_uniform_(convolution.weight, a=1)
+        if convolution.bias is not None:
+            nn.init.zeros_(convolution.bias)
+    decoder = net.model.transformer_module.decoder
+    for layer in (*pixel.encoder.layers, *decoder.layers):
+        for linear in (layer.fc1, layer.fc2):
+            linear.reset_parameters()
+            nn.init.xavier_uniform_(linear.weight)
+    for layer in decoder.layers:
+        for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
+            nn.init.xavier_uniform_(linear.weight, gain=0.5**0.5)
+    net.class_predictor.reset_parameters()
 
 
 def _channels_last(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

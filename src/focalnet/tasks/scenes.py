@@ -41,16 +41,22 @@ class SceneTask(Task):
 
     Class attributes:
         kind: what is known of a scene.
+        longest: with `image_size`, the longer side at most, as a multiple of it; without, as the head has it.
     """
 
     kind: ClassVar[Kind]
+    longest: ClassVar[int | None] = None
 
-    augment: Literal["none", "light", "detr", "hres", "lsj", "semantic", "digit_scenes", "digit_crops"] = "light"
+    augment: Literal[
+        "none", "light", "detr", "hres", "lsj", "semantic", "semantic_steps", "digit_scenes", "digit_crops"
+    ] = "light"
     """Augmentation: "light" flips and rescales a little, "detr" resizes and crops at many scales, "hres" is its
-    larger form, "lsj" large-scale jitter, "semantic" ratio, crop and colour, "digit_scenes" and "digit_crops" enlarge
-    and never flip."""
+    larger form, "lsj" large-scale jitter, "semantic" and "semantic_steps" ratio, crop and colour, "digit_scenes" and
+    "digit_crops" enlarge and never flip."""
     on_bad_annotation: OnBadAnnotation = "skip"
     """A broken annotation (no area, outside, unknown class) is left out and counted, or stops the run."""
+    num_queries: Annotated[int | None, tyro.conf.Suppress] = None
+    """Queries of a new head that has them; the name's number without it."""
     test_augment: Annotated[bool, tyro.conf.Suppress] = False
     """Answer from mirrored and resized copies of a picture too."""
 
@@ -79,7 +85,8 @@ class SceneTask(Task):
         return wish if dataset.sizes is not None and len(set(dataset.sizes)) == 1 else 1
 
     def build_model(self, data: Datasets) -> Network:
-        overrides: dict[str, Any] = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}
+        wishes = {"drop_path_rate": self.drop_path, "num_queries": self.num_queries}
+        overrides: dict[str, Any] = {name: value for name, value in wishes.items() if value is not None}
         model = create_model(
             self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides
         )
@@ -90,8 +97,10 @@ class SceneTask(Task):
             )
         preprocessing = model.spec.preprocessing
         if self.image_size is not None:
-            longest = preprocessing.long_side * self.image_size // preprocessing.input_size
-            preprocessing = dataclasses.replace(preprocessing, input_size=self.image_size, long_side=longest)
+            longest = self.longest or preprocessing.long_side / preprocessing.input_size
+            preprocessing = dataclasses.replace(
+                preprocessing, input_size=self.image_size, long_side=int(longest * self.image_size)
+            )
         model.spec = model.spec.replace(preprocessing=preprocessing, things=data.things, task=self.name)
         return model
 

@@ -40,6 +40,7 @@ class Segment(SceneTask):
     score: ClassVar[str] = "miou"
     embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "upernet_minifocal_128")
     recipe: ClassVar[str] = "finetune_segmenter"
+    longest: ClassVar[int | None] = 4
 
     model: str = "upernet_focalnet_tiny_lrf"
     """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
