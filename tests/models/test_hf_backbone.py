@@ -178,7 +178,7 @@ def test_a_head_of_transformers_learns_on_it(head):
 
 
 def test_our_mask2former_warns_of_nothing(monkeypatch):
-    from focalnet.models.universal import Mask2Former
+    from focalnet.models.mask2former import Mask2Former
 
     heard = []
     logger = transformers.models.mask2former.configuration_mask2former.logger

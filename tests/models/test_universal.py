@@ -10,8 +10,9 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from focalnet.errors import UserError
+from focalnet.models.mask2former import Mask2Former
 from focalnet.models.postprocess import Segment, instances, panoptic, semantic
-from focalnet.models.universal import IGNORE, Mask2Former, UperNet
+from focalnet.models.upernet import IGNORE, UperNet
 from focalnet.variants import FocalNetConfig, get_variant
 
 SMALL = FocalNetConfig(embed_dim=8, depths=(1, 1, 1, 1), focal_levels=2)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from focalnet.errors import UserError
-from focalnet.models.universal import Mask2Former, UperNet
+from focalnet.models.mask2former import Mask2Former
+from focalnet.models.upernet import UperNet
 from focalnet.variants import FocalNetConfig
 from focalnet.weights.dense import find_layout
 from focalnet.weights.recognise import read_architecture

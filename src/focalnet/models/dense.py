@@ -17,11 +17,16 @@ from torch import Tensor, nn
 
 from focalnet.backbone import FocalNet
 from focalnet.errors import UserError
+from focalnet.variants import FocalNetConfig
 from focalnet.weights.spec import ModelSpec
 
 Target = dict[str, Tensor]
 """The truth of one picture: `boxes` (N, 4) as x1 y1 x2 y2 in pixels of the input, `labels` (N,) from 0, and where the
 head needs them `masks` (N, H, W), bool, at the size of the padded input."""
+Outputs = dict[str, Tensor]
+"""What a segmenter gives for a batch, by name."""
+Sizes = Sequence[tuple[int, int]]
+"""(height, width) per picture."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,16 @@ class DenseModel(nn.Module):
     def embeddings(self) -> Iterator[Tensor]:
         """Matrices that are added and multiply nothing, which the official code of the head does not decay."""
         yield from ()
+
+
+def require_four_stages(head: str, architecture: FocalNetConfig) -> None:
+    """Refuse a backbone that a head for four maps cannot stand on.
+
+    Raises:
+        UserError: the backbone has more or fewer stages.
+    """
+    if len(architecture.depths) != 4:
+        raise UserError(f"{head} needs a backbone of four stages, this one has {len(architecture.depths)}.")
 
 
 def require_masks(targets: Sequence[Target], network: str) -> None:

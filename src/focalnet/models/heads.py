@@ -75,11 +75,11 @@ HEADS: Mapping[str, Head] = {
                "decoder_layers": 3, "num_queries": 60, "dn_number": 30, "dn_box_noise": 0.4},
     ),
     "upernet": Head(
-        home="universal.UperNet", num_classes=150, preprocessing=SEMANTIC, grown=True, small_size=192,
+        home="upernet.UperNet", num_classes=150, preprocessing=SEMANTIC, grown=True, small_size=192,
         small={"channels": 96, "aux_channels": 32, "dropout": 0.0, "classifier_std": 0.1},
     ),
     "mask2former": Head(
-        home="universal.Mask2Former", num_classes=133, preprocessing=WHOLE_PICTURE, small_size=192,
+        home="mask2former.Mask2Former", num_classes=133, preprocessing=WHOLE_PICTURE, small_size=192,
         small={"hidden_dim": 64, "ffn_dim": 256, "encoder_ffn_dim": 128, "encoder_layers": 2, "decoder_layers": 4,
                "heads": 4, "num_queries": 30, "points": 1024},
     ),

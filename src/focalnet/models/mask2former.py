@@ -1,19 +1,12 @@
-"""UPerNet and Mask2Former: transformers' classes on our backbone.
+"""Mask2Former (Cheng et al., CVPR 2022) on our backbone: transformers' class, equal to facebookresearch's heads.
 
-    UPerNet       a class per pixel. Pyramid pooling on the last map, a feature pyramid over all maps, one 3x3
-                  convolution over their concatenation; while training, a second small head on the third map helps
-                  (weight 0.4). Equal to mmsegmentation's `UPerHead` and `FCNHead` under other names.
-    Mask2Former   N queries, each a class (or none) and a mask: the dot product of the query with an embedding of every
-                  position. A pixel decoder (deformable attention over three maps) makes these embeddings; in the
-                  query decoder, a query attends only where its mask of the layer before is on. Every layer's
-                  prediction is matched to the truth one to one and has its loss. Equal to facebookresearch's heads.
+N queries, each a class (or none) and a mask: the dot product of the query with an embedding of every position. A pixel
+decoder (deformable attention over three maps) makes these embeddings; in the query decoder, a query attends only where
+its mask of the layer before is on. Every layer's prediction is matched to the truth one to one and has its loss.
 
-Choices that transformers does not make, after the official code: UPerNet has dropout before both classifiers and
-averages its cross-entropy over all pixels, ignored ones included, so that a picture with little truth weighs little;
-Mask2Former divides by the mean number of masks per process.
-
-As there, Mask2Former's pixel decoder computes in float32 under autocast, its random weights are drawn layer by layer
-from the same distributions, and its embeddings are not decayed.
+Choices that transformers does not make, after the official code: losses are divided by the mean number of masks per
+process, the pixel decoder computes in float32 under autocast, random weights are drawn layer by layer from the official
+distributions, and embeddings are not decayed.
 
 What differs from the official code: losses are computed in float32 under autocast too.
 
@@ -29,158 +22,13 @@ from torch import Tensor, nn
 
 from focalnet.backbone import Recompute
 from focalnet.errors import UserError
-from focalnet.models.dense import DenseModel, Detections, Target, require_masks
+from focalnet.models.dense import DenseModel, Detections, Outputs, Sizes, Target, require_four_stages, require_masks
 from focalnet.models.hf_backbone import FocalNetBackboneConfig  # first: it says which extra is missing
 from focalnet.models.postprocess import Segment, cut_and_resize, instances, panoptic, resize, semantic
 from focalnet.variants import FocalNetConfig
 
-from transformers import (  # isort: skip
-    Mask2FormerConfig,
-    Mask2FormerForUniversalSegmentation,
-    UperNetConfig,
-    UperNetForSemanticSegmentation,
-)
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation  # isort: skip
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss, Mask2FormerPixelDecoder  # isort: skip
-
-IGNORE = 255
-"""The class of pixels that count for nothing."""
-
-Outputs = dict[str, Tensor]
-Sizes = Sequence[tuple[int, int]]
-"""(height, width) per picture."""
-
-
-class _Classifier(nn.Conv2d):
-    """Whole channels dropped, then a 1x1 convolution to the classes; parameters named as those of the convolution."""
-
-    def __init__(self, channels: int, num_classes: int, dropout: float, std: float) -> None:
-        super().__init__(channels, num_classes, 1)
-        self.drop = nn.Dropout2d(dropout)
-        nn.init.normal_(self.weight, std=std)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the name is PyTorch's
-        return super().forward(self.drop(input))
-
-
-class UperNet(DenseModel):
-    """UPerNet for semantic segmentation.
-
-    Args:
-        architecture: of the backbone.
-        num_classes: classes.
-        recompute: see `FocalNet`.
-        channels: width of the head.
-        aux_channels: width of the auxiliary head.
-        aux_weight: weight of the auxiliary loss.
-        dropout: rate at which channels are dropped before the classifiers.
-        classifier_std: standard deviation of the classifiers' random weights. The official 0.01 is for a pre-trained
-            backbone; a random one learns to tell classes apart sooner from larger weights.
-        pool_scales: sides of the pooled maps.
-        average_ignored: divide the cross-entropy by the number of all pixels, as mmsegmentation does; otherwise by the
-            number of those that have a class.
-
-    Attributes:
-        net: transformers' network; `model.net.save_pretrained(folder)` writes it for plain transformers code.
-    """
-
-    trunk_prefix = "net.backbone.trunk."
-
-    def __init__(
-        self,
-        architecture: FocalNetConfig,
-        *,
-        num_classes: int = 150,
-        recompute: Recompute = "none",
-        channels: int = 512,
-        aux_channels: int = 256,
-        aux_weight: float = 0.4,
-        dropout: float = 0.1,
-        classifier_std: float = 0.01,
-        pool_scales: Sequence[int] = (1, 2, 3, 6),
-        average_ignored: bool = True,
-    ) -> None:
-        super().__init__()
-        _four_stages("UPerNet", architecture)
-        config = UperNetConfig(
-            backbone_config=FocalNetBackboneConfig(architecture=architecture),
-            hidden_size=channels,
-            pool_scales=list(pool_scales),
-            auxiliary_channels=aux_channels,
-            auxiliary_in_channels=architecture.channels[2],
-            auxiliary_loss_weight=aux_weight,
-            loss_ignore_index=IGNORE,
-            num_labels=num_classes,  # type: ignore[call-arg]  # of every configuration
-        )
-        self.aux_weight = aux_weight
-        self.average_ignored = average_ignored
-        self.net: Any = UperNetForSemanticSegmentation(config)
-        for head, width in ((self.net.decode_head, channels), (self.net.auxiliary_head, aux_channels)):
-            for module in head.modules():
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            head.classifier = _Classifier(width, num_classes, dropout, classifier_std)
-        self.net.decode_head.bottleneck.register_forward_pre_hook(_channels_last)
-        self.trunk.set_recompute(recompute)
-
-    def class_parameters(self) -> Iterator[str]:
-        for head in ("decode_head", "auxiliary_head"):
-            yield from (f"net.{head}.classifier.{leaf}" for leaf in ("weight", "bias"))
-
-    def forward(self, images: Tensor, targets: Tensor | None = None, sizes: Sizes | None = None) -> Outputs:
-        """Raw outputs, or losses.
-
-        Args:
-            images: (B, 3, H, W), normalised.
-            targets: (B, H, W), int64, the class of each pixel; 255 where it has none.
-            sizes: not needed: padding is 255 in `targets`.
-
-        Returns:
-            `logits` and `aux_logits`, (B, K, H, W); with targets `loss_main`, `loss_aux`, and `loss`, their weighted
-            sum.
-
-        Raises:
-            UserError: one picture alone while training.
-        """
-        if (
-            self.training
-            and len(images) == 1
-            and isinstance(self.net.decode_head.bottleneck.batch_norm, nn.BatchNorm2d)
-        ):
-            raise UserError(
-                "UPerNet normalises over the batch and cannot learn from one picture; use a batch size >= 2."
-            )
-        maps = self.net.backbone(images).feature_maps
-        heads = {"logits": self.net.decode_head, "aux_logits": self.net.auxiliary_head}
-        outputs = {
-            name: F.interpolate(head(maps), size=images.shape[2:], mode="bilinear", align_corners=False)
-            for name, head in heads.items()
-        }
-        if targets is None:
-            return outputs
-        main, aux = (self._cross_entropy(logits.float(), targets) for logits in outputs.values())
-        return {"loss_main": main, "loss_aux": aux, "loss": main + self.aux_weight * aux}
-
-    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        counted = targets.numel() if self.average_ignored else (targets != IGNORE).sum().clamp(min=1)
-        return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
-
-    def semantic(self, outputs: Outputs, sizes: Sizes, original_sizes: Sizes | None = None) -> list[Tensor]:
-        """Probabilities of the classes at every pixel.
-
-        Args:
-            outputs: raw outputs of a batch.
-            sizes: what of each padded input is picture.
-            original_sizes: sizes of the pictures before they were resized; `sizes` by default.
-
-        Returns:
-            per picture (K, H, W), float32, at its original size.
-        """
-        return [
-            cut_and_resize(logits, size, original).softmax(0)
-            for logits, size, original in zip(outputs["logits"].float(), sizes, original_sizes or sizes, strict=True)
-        ]
 
 
 class _Mask2FormerConfig(Mask2FormerConfig):
@@ -254,7 +102,7 @@ class Mask2Former(DenseModel):
         no_object_weight: float = 0.1,
     ) -> None:
         super().__init__()
-        _four_stages("Mask2Former", architecture)
+        require_four_stages("Mask2Former", architecture)
         if hidden_dim % 32 or hidden_dim % heads:
             raise UserError(f"hidden_dim={hidden_dim} with heads={heads}; give a multiple of 32 that the heads divide.")
         config = _Mask2FormerConfig(
@@ -427,18 +275,5 @@ def _draw_weights(net: Any) -> None:
     net.class_predictor.reset_parameters()
 
 
-def _channels_last(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """The strides that all other maps have: pooled maps of 1x1 have none, and a training step would be slower.
-
-    Evaluation keeps transformers' own order of additions, and so its bits.
-    """
-    return (inputs[0].contiguous(memory_format=torch.channels_last),) if module.training else inputs
-
-
 def _pairs(sizes: Tensor | Sizes | None) -> Sizes | None:
     return [(height, width) for height, width in sizes.tolist()] if isinstance(sizes, Tensor) else sizes
-
-
-def _four_stages(head: str, architecture: FocalNetConfig) -> None:
-    if len(architecture.depths) != 4:
-        raise UserError(f"{head} needs a backbone of four stages, this one has {len(architecture.depths)}.")
