@@ -39,7 +39,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from focalnet.backbone import FocalNet, Recompute
 from focalnet.errors import UserError
 from focalnet.models.dense import DenseModel, Detections, Target, require_masks
-from focalnet.models.mask_rcnn_parts import Anchors, RoIPool, paste_masks
+from focalnet.models.mask_rcnn_parts import Anchors, RoIPool, paste_masks, precise
 from focalnet.models.mask_rcnn_stages import BoxAndMaskHeads, ProposalNetwork
 from focalnet.variants import FocalNetConfig
 
@@ -223,7 +223,7 @@ class MaskRCNN(DenseModel):
                     f"{self.num_classes} classes, which count from 0; set num_classes."
                 )
             masks = F.pad(masks, (0, images.shape[3] - masks.shape[2], 0, images.shape[2] - masks.shape[1]))
-            result.append({"boxes": target["boxes"].float(), "labels": labels.long() + 1, "masks": masks})
+            result.append({"boxes": precise(target["boxes"]), "labels": labels.long() + 1, "masks": masks})
         return result
 
 

@@ -7,7 +7,7 @@
     assignment  a box below the threshold goes to an object if it is the object's best and overlaps it enough
     pasting     a mask is a picture over its exact box, sampled at the centres of the pixels
 
-Everything here computes in float32, also under autocast.
+Everything here computes in float32, also under autocast and with weights of half precision; in float64 with such.
 
 Legend: N boxes, G objects of one picture, K classes.
 """
@@ -21,6 +21,11 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import roi_align
+
+
+def precise(values: Tensor) -> Tensor:
+    """In float32, or in float64 if they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class Anchors(AnchorGenerator):
@@ -44,7 +49,7 @@ class Anchors(AnchorGenerator):
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """Per picture all anchors, (A, 4): level by level, row by row."""
-        self.set_cell_anchors(torch.float32, feature_maps[0].device)
+        self.set_cell_anchors(precise(feature_maps[0]).dtype, feature_maps[0].device)
         sizes = [list(x.shape[-2:]) for x in feature_maps]
         strides = [[stride, stride] for stride in self.strides]
         anchors = torch.cat(self.grid_anchors(sizes, strides))  # type: ignore[arg-type]  # numbers do as well
@@ -59,7 +64,7 @@ class Coder(BoxCoder):
         free = float("inf")
         _, _, width, height = self.weights
         low = [-free, -free, -self.bbox_xform_clip * width, -self.bbox_xform_clip * height]
-        codes = rel_codes.float().unflatten(1, (-1, 4))
+        codes = precise(rel_codes).unflatten(1, (-1, 4))
         return super().decode_single(codes.maximum(codes.new_tensor(low)).flatten(1), boxes)
 
 
@@ -104,7 +109,7 @@ class RoIPool(nn.Module):
             boxes: per picture (N, 4), in pixels.
 
         Returns:
-            (sum of N, C, output_size, output_size), picture by picture.
+            (sum of N, C, output_size, output_size), picture by picture, of the type of the features.
         """
         pictures = torch.cat([torch.full((len(b), 1), i, dtype=b.dtype, device=b.device) for i, b in enumerate(boxes)])
         rois = torch.cat([pictures, torch.cat(list(boxes))], dim=1)
@@ -114,8 +119,8 @@ class RoIPool(nn.Module):
         for index, (x, stride) in enumerate(zip(features, self.strides, strict=True)):
             chosen = torch.where(level == index)[0]
             order.append(chosen)
-            pooled.append(roi_align(x.float(), rois[chosen], self.output_size, 1 / stride, 0, aligned=True))
-        return torch.cat(pooled)[torch.cat(order).argsort()]
+            pooled.append(roi_align(precise(x), rois[chosen], self.output_size, 1 / stride, 0, aligned=True))
+        return torch.cat(pooled)[torch.cat(order).argsort()].to(features[0].dtype)
 
 
 def mask_targets(masks: Tensor, boxes: Tensor, owners: Tensor, side: int) -> Tensor:
@@ -128,7 +133,7 @@ def mask_targets(masks: Tensor, boxes: Tensor, owners: Tensor, side: int) -> Ten
         side: of the result.
 
     Returns:
-        (N, side, side), float32: 0 and 1.
+        (N, side, side), of the type of the boxes: 0 and 1.
     """
     if not len(boxes):
         return boxes.new_zeros(0, side, side)
@@ -149,7 +154,7 @@ def paste_masks(probs: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """
     height, width = size
     result = torch.zeros(len(probs), height, width, dtype=torch.bool, device=probs.device)
-    probs = probs.float()
+    probs = precise(probs)
     limits = boxes.new_tensor([width, height, width, height])
     windows = torch.stack([boxes[:, :2].floor() - 1, boxes[:, 2:].ceil() + 1], dim=1).flatten(1)
     for index, (x1, y1, x2, y2) in enumerate(windows.clamp(min=0).minimum(limits).int().tolist()):
@@ -159,6 +164,6 @@ def paste_masks(probs: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         x = (torch.arange(x1, x2, device=boxes.device) + 0.5 - left) / (right - left) * 2 - 1
         y = (torch.arange(y1, y2, device=boxes.device) + 0.5 - top) / (bottom - top) * 2 - 1
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).nan_to_num(0.0, 0.0, 0.0)
-        sampled = F.grid_sample(probs[index][None, None], grid[None].float(), align_corners=False)
+        sampled = F.grid_sample(probs[index][None, None], grid[None].to(probs.dtype), align_corners=False)
         result[index, y1:y2, x1:x2] = sampled[0, 0] >= 0.5
     return result

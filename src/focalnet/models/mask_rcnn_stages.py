@@ -15,7 +15,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_p
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 from focalnet.models.dense import Target
-from focalnet.models.mask_rcnn_parts import Anchors, Coder, MaxIoUMatcher, mask_targets
+from focalnet.models.mask_rcnn_parts import Anchors, Coder, MaxIoUMatcher, mask_targets, precise
 
 
 class ProposalNetwork(RegionProposalNetwork):
@@ -47,7 +47,7 @@ class ProposalNetwork(RegionProposalNetwork):
         levels = list(features.values())
         per_level = [3 * x.shape[-2] * x.shape[-1] for x in levels]
         logits, codes = concat_box_prediction_layers(*self.head(levels))
-        logits, codes = logits.float().view(len(levels[0]), -1), codes.float()
+        logits, codes = precise(logits).view(len(levels[0]), -1), precise(codes)
         anchors = self.anchor_generator(images, levels)
         proposals = self.propose(logits.detach(), codes.detach(), anchors[0], per_level, images.image_sizes)
         if targets is None:
@@ -157,14 +157,14 @@ class BoxAndMaskHeads(RoIHeads):
 
     def _boxes(self, levels: list[Tensor], proposals: list[Tensor]) -> tuple[Tensor, Tensor]:
         logits, codes = self.box_predictor(self.box_head(self.box_roi_pool(levels, proposals)))
-        return logits.float(), codes.float()
+        return precise(logits), precise(codes)
 
     def _masks(self, levels: list[Tensor], boxes: list[Tensor], labels: Tensor) -> Tensor:
         """Logits of the masks of these classes, (N, 28, 28)."""
         assert self.mask_roi_pool is not None
         assert self.mask_head is not None
         assert self.mask_predictor is not None
-        logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(levels, boxes))).float()
+        logits = precise(self.mask_predictor(self.mask_head(self.mask_roi_pool(levels, boxes))))
         return logits[torch.arange(len(labels), device=labels.device), labels]
 
     def _losses(self, levels: list[Tensor], proposals: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
