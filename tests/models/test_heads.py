@@ -1,5 +1,6 @@
 """Names of whole networks, and weights of every kind going into every kind of network."""
 
+import json
 import logging
 import re
 
@@ -8,7 +9,7 @@ import torch
 
 import focalnet
 from focalnet.errors import UserError
-from focalnet.models.factory import create_backbone, create_model, load_weights, save_pretrained
+from focalnet.models.factory import create_backbone, create_model, load_model, load_weights, save_pretrained
 from focalnet.models.heads import HEADS, PUBLISHED, list_models, parse_name
 from focalnet.variants import VARIANTS
 from focalnet.weights.convert import convert_file
@@ -206,13 +207,85 @@ def test_a_file_that_lacks_a_class_parameter_is_refused(head, lost, named, tmp_p
             create_model(weights=tmp_path / "w.pth", **options)
 
 
+@pytest.mark.parametrize("head", ["upernet", "mask2former", "mask_rcnn"])
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("norm2.weight", None),
+        ("layers.2.blocks.1.modulation.focal_layers.0.0.weight", lambda kernel: torch.zeros(*kernel.shape[:2], 5, 5)),
+        ("layers.2.blocks.1.modulation.focal_layers.1.0.weight", None),
+        ("layers.1.downsample.proj.bias", None),
+        ("layers.0.blocks.0.mlp.fc1.weight", lambda weight: weight[:-1]),
+    ],
+)
+def test_a_backbone_of_a_whole_network_is_not_adapted(head, part, change, tmp_path):
+    """A norm would start as identity, a kernel would be cut, a level would be random, as of classification weights."""
+    bare(tmp_path / "w.pth", head, num_classes=4)
+    content = torch.load(tmp_path / "w.pth")
+    (weights,) = content.values()
+    weights[f"backbone.{part}"] = change(weights[f"backbone.{part}"]) if change else None
+    content[next(iter(content))] = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    torch.save(content, tmp_path / "w.pth")
+    for options in ({}, {"num_classes": 7}, {"classes": "abcd"}):
+        with pytest.raises(UserError, match=re.escape(part)):
+            create_model(f"{head}_{MINI}", weights=tmp_path / "w.pth", **options)
+
+
+def test_a_larger_model_does_not_take_a_whole_network(tmp_path):
+    bare(tmp_path / "w.pth", "upernet", num_classes=4)
+    model = create_model(f"upernet_{MINI}", num_classes=4, focal_windows=5, stem_padding=3, **SMALL["upernet"])
+    with pytest.raises(
+        UserError, match=r"of another shape \(net.backbone.trunk.layers.0.blocks.0.modulation.focal_layers"
+    ):
+        load_weights(model, tmp_path / "w.pth")
+
+
+def test_kernels_that_grow_faster_are_read_off_the_file(tmp_path):
+    model = bare(tmp_path / "w.pth", "upernet", num_classes=4, focal_factor=4)
+    assert_same(model, create_model(weights=tmp_path / "w.pth"))
+
+
+def test_a_description_of_other_classes_than_the_file_has_is_refused(tmp_path):
+    save_pretrained(small("upernet", classes=["ant", "bee"]), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_classes": 7, "classes": None}))
+    with pytest.raises(UserError, match="4 of another shape"):
+        create_model(weights=tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "things": [True]}))
+    with pytest.raises(UserError, match="`things` has 1 entries for 2 classes"):
+        create_model(weights=tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "head_options": {"chanels": 16}}))
+    with pytest.raises(UserError, match="no option of upernet 'chanels'; did you mean 'channels'"):
+        create_model(weights=tmp_path)
+
+
+def test_what_no_shape_shows_must_agree(tmp_path):
+    bare(tmp_path / "w.pth", "upernet", num_classes=4)  # mmsegmentation's padding is 3
+    model = create_model(f"upernet_{MINI}", num_classes=4, **SMALL["upernet"])
+    for other in (model, create_backbone(MINI)):
+        with pytest.raises(
+            UserError, match="a network with stem_padding=3, the model has stem_padding=2; build it with"
+        ):
+            load_weights(other, tmp_path / "w.pth")
+    fitting = create_model(f"upernet_{MINI}", num_classes=4, stem_padding=3, **SMALL["upernet"])
+    assert_same(load_weights(fitting, tmp_path / "w.pth"), create_model(weights=tmp_path / "w.pth"))
+    save_pretrained(create_model(f"upernet_{MINI}", num_classes=4, normalize_modulator=True), tmp_path / "own")
+    with pytest.raises(UserError, match="normalize_modulator=True, the model has normalize_modulator=False"):
+        load_weights(create_model(f"upernet_{MINI}", num_classes=4), tmp_path / "own")
+    torch.save(fitting.state_dict(), tmp_path / "bare.pth")  # tells nothing: the model's own padding counts
+    assert load_weights(fitting, tmp_path / "bare.pth").spec.architecture.stem_padding == 3
+
+
 def test_two_heads_of_different_classes_are_refused(tmp_path):
     bare(tmp_path / "w.pth", "upernet", num_classes=4)
     content = torch.load(tmp_path / "w.pth")
     content["state_dict"]["auxiliary_head.conv_seg.weight"] = torch.zeros(7, 8, 1, 1)
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"1 of another shape \(net.auxiliary_head.classifier.weight \(7, 8, 1, 1\)"):
-        create_model(weights=tmp_path / "w.pth")
+    for options in ({}, {"num_classes": 7}, {"num_classes": 5}, {"classes": "abcd"}):
+        with pytest.raises(
+            UserError, match=r"1 of another shape \(net.auxiliary_head.classifier.weight \(7, 8, 1, 1\)"
+        ):
+            create_model(weights=tmp_path / "w.pth", **options)
 
 
 @pytest.mark.parametrize(
@@ -244,19 +317,42 @@ def test_a_bare_file_sees_the_pictures_of_the_published_networks(head, classes, 
         assert (seen.input_size, seen.long_side) == size
 
 
+def test_the_weight_of_no_object_is_the_models(tmp_path):
+    bare(tmp_path / "w.pth", "mask2former", num_classes=4)
+    model = create_model(weights=tmp_path / "w.pth", no_object_weight=0.5)
+    assert model.net.criterion.empty_weight.tolist() == [1, 1, 1, 1, 0.5]
+
+
 def test_mask2former_of_large_nets_sees_larger_pictures_of_ade20k():
     assert published("mask2former", 150, 192)["preprocessing"].input_size == 640
     assert published("mask2former", 150, 192)["preprocessing"].long_side == 2560
 
 
-def test_a_converted_file_keeps_what_its_layout_means(tmp_path):
-    bare(tmp_path / "w.pth", "upernet", num_classes=4)
-    convert_file(tmp_path / "w.pth", tmp_path / "own.safetensors", to="focalnet")
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_a_converted_file_keeps_what_its_layout_means(suffix, tmp_path):
+    bare(tmp_path / "w.pth", "upernet", num_classes=4, meta={"CLASSES": tuple("abcd")})
+    own = tmp_path / f"own.{suffix}"
+    convert_file(tmp_path / "w.pth", own, to="focalnet")
+    convert_file(own, tmp_path / "back.pth", to="mmseg")
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        first, again = (create_model(weights=tmp_path / name)(images) for name in ("w.pth", "own.safetensors"))
-    assert torch.equal(first["logits"], again["logits"])
-    assert create_model(weights=tmp_path / "own.safetensors").spec.architecture.stem_padding == 3
+        first, *others = (
+            create_model(weights=path)(images) for path in (tmp_path / "w.pth", own, tmp_path / "back.pth")
+        )
+    assert all(torch.equal(first["logits"], other["logits"]) for other in others)
+    for path in (own, tmp_path / "back.pth"):
+        spec = create_model(weights=path).spec
+        assert (spec.architecture.stem_padding, spec.classes) == (3, tuple("abcd"))
+
+
+def test_a_part_is_not_converted(tmp_path):
+    bare(tmp_path / "w.pth", "upernet", num_classes=4, without=("decode_head.conv_seg.bias",))
+    with pytest.raises(UserError, match=r"net\.decode_head\.classifier\.bias is missing"):
+        convert_file(tmp_path / "w.pth", tmp_path / "own.pth", to="focalnet")
+    assert not (tmp_path / "own.pth").exists()
+
+
+def test_the_padding_of_our_overlapped_names():
     assert parse_name("upernet_focalnet_tiny_srf_deeper").architecture.stem_padding == 3
 
 
@@ -279,6 +375,60 @@ def test_names_that_the_number_suggests_are_said_and_keep_the_head(tmp_path, cap
     assert create_model(weights=tmp_path / "w.pth").spec.classes == ADE20K_CLASSES
     assert "w.pth: 150 classes without names are taken for wall, building, sky, …; classes= says" in caplog.text
     own = [f"kind {index}" for index in range(150)]
-    again = create_model(weights=tmp_path / "w.pth", classes=own)
-    assert again.spec.classes == tuple(own)
-    assert_same(model, again)
+    convert_file(tmp_path / "w.pth", tmp_path / "own.safetensors", to="focalnet")  # a guess stays one
+    for path in (tmp_path / "w.pth", tmp_path / "own.safetensors"):
+        again = create_model(weights=path, classes=own)
+        assert again.spec.classes == tuple(own)
+        assert_same(model, again)
+        assert create_model(weights=path).spec.classes == ADE20K_CLASSES
+    again = create_model(f"upernet_{MINI}", classes=own, stem_padding=3, **SMALL["upernet"])
+    assert load_weights(again, tmp_path / "w.pth").spec.classes == tuple(own)
+
+
+def test_things_go_with_their_names(tmp_path):
+    bare(tmp_path / "w.pth", "mask2former", num_classes=133)
+    assert sum(create_model(weights=tmp_path / "w.pth").spec.things) == 80
+    for options in ({"num_classes": 5}, {"classes": [f"kind {i}" for i in range(133)]}):
+        assert create_model(weights=tmp_path / "w.pth", **options).spec.things is None
+    model = load_weights(
+        create_model(f"mask2former_{MINI}", num_classes=133, **SMALL["mask2former"]), tmp_path / "w.pth"
+    )
+    assert (sum(model.spec.things), model.spec.task) == (80, "panoptic")
+
+
+STRANGE = {
+    "mask2former": {
+        "sem_seg_head.predictor.transformer_self_attention_layers.0.self_attn.in_proj_weight": torch.zeros(2, 32),
+        "sem_seg_head.pixel_decoder.transformer.encoder.layers.0.self_attn.attention_weights.bias": torch.zeros(()),
+        "sem_seg_head.predictor.query_feat.weight": torch.zeros(7),
+        "backbone.patch_embed.proj.weight": torch.zeros(3),
+    },
+    "mask_rcnn": {"roi_head.bbox_head.fc_cls.weight": None, "backbone.patch_embed.proj.weight": None},
+}
+
+
+@pytest.mark.parametrize(("head", "name"), [(head, name) for head, names in STRANGE.items() for name in names])
+def test_strange_tensors_get_a_sentence(head, name, tmp_path):
+    bare(tmp_path / "w.pth", head, num_classes=4)
+    content = torch.load(tmp_path / "w.pth")
+    (weights,) = content.values()
+    weights[name] = STRANGE[head][name]
+    content[next(iter(content))] = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    torch.save(content, tmp_path / "w.pth")
+    for use in (
+        lambda: create_model(weights=tmp_path / "w.pth"),
+        lambda: create_model(f"{head}_{MINI}", weights=tmp_path / "w.pth"),
+        lambda: convert_file(tmp_path / "w.pth", tmp_path / "x.pth", to=FOREIGN[head]),
+    ):
+        with pytest.raises(UserError) as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{not json", "[1]", '{"variant": "x"}', '{"architecture": 3}'])
+def test_a_damaged_description_gets_a_sentence(text, tmp_path):
+    model = small("upernet", num_classes=4)
+    write_state_dict(tmp_path / "w.safetensors", model.state_dict(), metadata={"focalnet": text})
+    for use in (create_model, load_model):
+        with pytest.raises(UserError, match=r"the description in the file's metadata .*is damaged|no field"):
+            use(**{"weights" if use is create_model else "model": tmp_path / "w.safetensors"})

@@ -10,6 +10,7 @@ from PIL import Image
 from focalnet.engine.recipes import get_recipe
 from focalnet.errors import UserError
 from focalnet.models.dense import Detections
+from focalnet.models.factory import create_model, save_pretrained
 from focalnet.tasks import get_task, task_of, task_of_model
 from focalnet.tasks.base import Datasets
 from focalnet.tasks.detect import Detect, DetectionPrediction, category_ids
@@ -135,7 +136,7 @@ def test_image_size_scales_the_longest_side(task, longest):
     assert task.build_model(data).spec.preprocessing.long_side == longest
 
 
-def test_the_recipe_of_ade20k_is_facebookresearchs():
+def test_the_recipe_of_ade20k_is_facebookresearchs(tmp_path):
     recipe = get_recipe("mask2former_ade20k", "mask2former_minifocal_128")
     task = Segment(model="mask2former_minifocal_128", **recipe.task)
     model = task.build_model(Datasets(("a", "b"), [], [], "", (False, False)))
@@ -143,6 +144,11 @@ def test_the_recipe_of_ade20k_is_facebookresearchs():
         model.spec.head_options["num_queries"] == len(model.net.model.transformer_module.queries_features.weight) == 100
     )
     assert (model.spec.preprocessing.input_size, model.spec.preprocessing.long_side) == (640, 2560)
+    save_pretrained(create_model("mask2former_minifocal_128", num_classes=2), tmp_path)  # of 30 queries
+    again = Segment(model="mask2former_minifocal_128", **{**recipe.task, "weights": str(tmp_path)})
+    assert again.build_model(Datasets(("a", "b"), [], [], "", (False, False))).spec.head_options["num_queries"] == 30
+    other = Segment(model="upernet_minifocal_128", **recipe.task)
+    assert other.build_model(Datasets(("a", "b"), [], [], "", (False, False))).spec.head == "upernet"
     assert (recipe.train["schedule"], task.augment) == ("poly", "semantic_steps")
 
 

@@ -137,9 +137,43 @@ def test_arrays_of_numpy_become_tensors(tmp_path, dtype):
         assert all((read[key].numpy() == array).all() for key, array in arrays.items())
 
 
+def test_a_pickle_changes_nothing_of_ours(tmp_path):
+    """BUILD sets attributes of whatever the pickle was given, be it a class."""
+    code = b"\x80\x02cfoo\nbar\nN}X\x07\x00\x00\x00__new__c_codecs\nencode\ns\x86b0}X\x05\x00\x00\x00model}s."
+    (tmp_path / "w.pkl").write_bytes(code)
+    with pytest.raises(UserError):
+        read_state_dict(tmp_path / "w.pkl")
+    arrays = {name: tensor.numpy() for name, tensor in WEIGHTS.items()}
+    (tmp_path / "good.pkl").write_bytes(pickle.dumps({"model": arrays, "config": argparse.Namespace(lr=1)}))
+    assert equal(read_state_dict(tmp_path / "good.pkl"), WEIGHTS)
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "pth"])
+def test_wrappers_without_end(tmp_path, suffix):
+    ring: dict = {}
+    ring["model"] = ring
+    path = tmp_path / f"w.{suffix}"
+    path.write_bytes(pickle.dumps(ring)) if suffix == "pkl" else torch.save(ring, path)
+    with pytest.raises(UserError, match="holds no weights"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_pickles_of_every_protocol(tmp_path, protocol):
+    arrays = {name: tensor.numpy() for name, tensor in WEIGHTS.items()}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"model": arrays}, protocol=protocol))
+    assert equal(read_state_dict(tmp_path / "w.pkl"), WEIGHTS)
+
+
 def test_a_pickle_of_something_else_is_a_sentence(tmp_path):
     (tmp_path / "w.pkl").write_bytes(pickle.dumps({"model": {"a": np.array(["text"])}}))
     with pytest.raises(UserError, match="holds no weights"):
+        read_state_dict(tmp_path / "w.pkl")
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"model": {"a": np.array([1], np.longdouble)}}))
+    with pytest.raises(UserError, match="holds no weights"):
+        read_state_dict(tmp_path / "w.pkl")
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"model": WEIGHTS}))  # torch.save is for tensors
+    with pytest.raises(UserError, match="no checkpoint of tensors, or a damaged one; save it again as a state dict"):
         read_state_dict(tmp_path / "w.pkl")
     (tmp_path / "w.pkl").write_bytes(b"<html>404</html>")
     with pytest.raises(UserError, match=r"w\.pkl is"):
@@ -151,6 +185,8 @@ def test_a_pickle_of_something_else_is_a_sentence(tmp_path):
     [
         ({"CLASSES": ("cat", "dog"), "mmseg_version": "0.11.0"}, ("cat", "dog")),
         ({"dataset_meta": {"classes": ["cat", "dog"], "palette": [[1, 2, 3]]}}, ("cat", "dog")),
+        ({"dataset_meta": {}, "CLASSES": ["cat", "dog"]}, ("cat", "dog")),
+        ({"CLASSES": [{"id": 1}, None]}, None),
         ({"epoch": 3}, None),
         ({"CLASSES": None}, None),
         (None, None),

@@ -111,7 +111,14 @@ def test_facts_come_from_shapes():
     assert (facts.num_classes, facts.head_options, facts.overrides) == (9, options, {})
     facts = LAYOUTS["mmseg"].facts(UperNet(small, num_classes=6, channels=24, aux_channels=8).state_dict())
     assert (facts.num_classes, facts.head_options) == (6, {"channels": 24, "aux_channels": 8})
-    assert facts.overrides == {"stem_padding": 3}
+    assert facts.overrides == {}
+    overlapped = small.replace(use_conv_embed=True, focal_windows=9)
+    for name, padding in (("mmseg", {"stem_padding": 3}), ("focalnet", {"stem_padding": 3})):
+        layout = next(layout for layout in SEGMENTERS if (layout.name, layout.head) == (name, "upernet"))
+        assert layout.facts(UperNet(overlapped, num_classes=6).state_dict()).overrides == padding
+    kept = UperNet(overlapped.replace(focal_windows=3), num_classes=6).state_dict()
+    assert LAYOUTS["mmseg"].facts(kept).overrides == {"stem_padding": 3}
+    assert next(layout for layout in SEGMENTERS if layout.matches(kept)).facts(kept).overrides == {}
 
 
 def test_our_tensors_share_no_memory():
@@ -138,6 +145,10 @@ def test_old_names_and_the_pixels_of_facebookresearch():
     weights, _ = reference("facebookresearch")
     layout = LAYOUTS["facebookresearch"]
     old = {name.replace("query_feat", "static_query"): tensor for name, tensor in weights.items()}
+    with pytest.raises(
+        UserError, match=r"query_feat\.weight and \S+static_query\.weight are one weight of a Mask2Former"
+    ):
+        layout.read({**weights, **old})
     old |= {"pixel_mean": torch.zeros(3, 1, 1), "pixel_std": torch.ones(3, 1, 1)}
     assert raw(layout.read(old)) == raw(layout.read(weights))
     assert raw(layout.write(layout.read(old))) == raw(weights)

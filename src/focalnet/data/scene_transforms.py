@@ -14,7 +14,8 @@ Boxes and masks stay in step (`scene_views.py`). Objects of which a cut leaves l
 are removed.
 
 What differs from the originals: one rule of rounding sizes (mmdetection's, to the nearest pixel) and one antialiased
-bilinear resize of 8-bit pixels (Pillow's) for all; mmdetection's is not antialiased, the same when enlarging.
+bilinear resize of 8-bit pixels (Pillow's) for all; mmdetection's is not antialiased, the same when enlarging. Padding
+is the mean (zero after normalising) as in mmdetection; facebookresearch pads squares with grey of 128.
 
 All randomness comes from torch's global generator: a seed before the call fixes the result.
 """

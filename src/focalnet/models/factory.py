@@ -98,7 +98,8 @@ def _assemble(
         fresh_head = known is not None and not guessed and _class_names(known, num_classes) not in (None, names)
     elif known is not None:
         names = _class_names(known, num_classes)
-    spec = spec.replace(num_classes=num_classes, classes=names)
+    things = spec.things if (spec.num_classes, spec.classes) == (num_classes, names) else None
+    spec = spec.replace(num_classes=num_classes, classes=names, things=things)
     model = build(spec, recompute=recompute)
     return _finish(model, loaded, device, fresh_head=fresh_head)
 
@@ -182,9 +183,13 @@ def load_weights(model: Model, weights: str | Path) -> Model:
         spec = loaded.spec.replace(
             head=head, architecture=architecture, num_classes=num_classes, classes=None, head_options={}
         )
+    if loaded.told:
+        _refuse_unseen(_config(model), loaded.spec.architecture, str(weights))
     model.load_state_dict(_fitted(model, loaded, fresh_head=False))
+    names = _class_names(loaded.spec, spec.num_classes) if loaded.spec.head == head else None
+    if names is not None and names != spec.classes and not (loaded.guessed and spec.classes):
+        spec = spec.replace(classes=names, things=loaded.spec.things, task=loaded.spec.task)
     model.spec = spec.replace(  # type: ignore[assignment]  # of any module
-        classes=(_class_names(loaded.spec, spec.num_classes) if loaded.spec.head == head else None) or spec.classes,
         preprocessing=spec.preprocessing if isinstance(model, DenseModel) else loaded.spec.preprocessing,
         licence=loaded.spec.licence,
         source=loaded.spec.source,
@@ -321,6 +326,17 @@ def _refuse_other(
             )
 
 
+def _refuse_unseen(model: FocalNetConfig, stored: FocalNetConfig, weights: str) -> None:
+    """Refuse a detector's or segmenter's weights for a trunk that differs from theirs in what no shape shows."""
+    for name in ("normalize_modulator", *(["stem_padding"] if model.use_conv_embed else [])):
+        there, here = getattr(stored, name), getattr(model, name)
+        if there != here:
+            raise UserError(
+                f"{weights} is of a network with {name}={there}, the model has {name}={here}; build it with the "
+                "former, or give the weights to create_model."
+            )
+
+
 def _fields(architecture: FocalNetConfig) -> dict[str, Any]:
     return dataclasses.asdict(architecture)
 
@@ -354,7 +370,12 @@ def _fitted(model: nn.Module, loaded: Weights, *, fresh_head: bool) -> dict[str,
         )
     if not isinstance(model, DenseModel):
         return adapt_state_dict(loaded.trunk(), model, fresh_head=fresh_head)
-    same = getattr(model, "spec", loaded.spec).head == loaded.spec.head
+    spec: ModelSpec = getattr(model, "spec", loaded.spec)
+    same, there = spec.head == loaded.spec.head, loaded.spec.num_classes
+    written = None
+    if same and (fresh_head or there != spec.num_classes):
+        with torch.device("meta"):
+            written = build(spec.replace(num_classes=there, classes=None, things=None)).state_dict()
     return adapt_dense(
         loaded.state_dict if same else loaded.trunk(),
         model,
@@ -362,7 +383,7 @@ def _fitted(model: nn.Module, loaded: Weights, *, fresh_head: bool) -> dict[str,
         prefix=model.trunk_prefix,
         class_parameters=set(model.class_parameters()),
         whole=same,
-        fresh_head=fresh_head,
+        written=written,
     )
 
 

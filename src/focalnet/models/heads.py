@@ -195,6 +195,9 @@ def build(spec: ModelSpec, **options: Any) -> Any:
         options.setdefault("out_indices", range(len(spec.architecture.depths)))
         model = FocalNet(spec.architecture, **options)
     elif spec.head in HEADS:
+        for name in spec.head_options:
+            if name not in HEADS[spec.head].options():
+                raise unknown(f"option of {spec.head}", name, HEADS[spec.head].options())
         kind: Any = HEADS[spec.head].cls
         model = kind(spec.architecture, num_classes=spec.num_classes, **spec.head_options, **options)
     else:

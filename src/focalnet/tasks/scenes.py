@@ -24,9 +24,10 @@ from focalnet.data.scenes import Kind, OnBadAnnotation, Scene
 from focalnet.errors import UserError
 from focalnet.explain import explain
 from focalnet.models.factory import create_model
-from focalnet.models.heads import parse_name
+from focalnet.models.heads import HEADS, parse_name
 from focalnet.pictures import explanation_panel
 from focalnet.tasks.base import Batch, Datasets, MapDataset, Network, Section, Task
+from focalnet.weights.sources import load
 from focalnet.weights.spec import ModelSpec, Preprocessing
 
 WITH_MASKS = ("mask_rcnn", "mask2former")
@@ -56,7 +57,7 @@ class SceneTask(Task):
     on_bad_annotation: OnBadAnnotation = "skip"
     """A broken annotation (no area, outside, unknown class) is left out and counted, or stops the run."""
     num_queries: Annotated[int | None, tyro.conf.Suppress] = None
-    """Queries of a new head that has them; the name's number without it."""
+    """Queries of a Mask2Former or DINO whose head is new; the name's number without it."""
     test_augment: Annotated[bool, tyro.conf.Suppress] = False
     """Answer from mirrored and resized copies of a picture too."""
 
@@ -85,8 +86,9 @@ class SceneTask(Task):
         return wish if dataset.sizes is not None and len(set(dataset.sizes)) == 1 else 1
 
     def build_model(self, data: Datasets) -> Network:
-        wishes = {"drop_path_rate": self.drop_path, "num_queries": self.num_queries}
-        overrides: dict[str, Any] = {name: value for name, value in wishes.items() if value is not None}
+        overrides: dict[str, Any] = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}
+        if self.num_queries is not None and self._head_is_new("num_queries"):
+            overrides["num_queries"] = self.num_queries
         model = create_model(
             self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides
         )
@@ -103,6 +105,13 @@ class SceneTask(Task):
             )
         model.spec = model.spec.replace(preprocessing=preprocessing, things=data.things, task=self.name)
         return model
+
+    def _head_is_new(self, option: str) -> bool:
+        """Whether the head has `option`, and the weights are none of it."""
+        wanted = parse_name(self.model)
+        if wanted.head not in HEADS or option not in HEADS[wanted.head].options():
+            return False
+        return self.weights is None or load(self.weights, wanted.variant, head=wanted.head).spec.head != wanted.head
 
     def example(self, spec: ModelSpec, sample: Scene, *, train: bool) -> dict[str, Any]:
         transform = _train_transform(spec.preprocessing, self.augment) if train else _eval_transform(spec.preprocessing)

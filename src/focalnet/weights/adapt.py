@@ -1,7 +1,8 @@
 """Weights of one FocalNet fitted to another: other classes, larger kernels, more focal levels, another use.
 
     head        as many classes: kept; 21842 -> 1000: the first 1000 rows (below); otherwise the model's own fresh head;
-                of a detector or segmenter, all that depends on the classes has another shape, or nothing has
+                of a detector or segmenter, all that depends on the classes is the model's own, or nothing is
+    whole       a detector or segmenter into one of its kind: nothing else is adapted
     kernels     k < K: zeros around; k > K: the centre                         official detection code
     levels      more: gate rows of the new levels are zero, the last row stays the global gate; fewer: refused
     dense use   `norm` and `head` of the classifier are left out, the norms of the maps start as identity
@@ -40,6 +41,8 @@ _GATES = re.compile(r"layers\.(\d+)\.blocks\.\d+\.modulation\.f\.(weight|bias)")
 _MAP_NORM = re.compile(r"norm\d\.(weight|bias)")
 _UNREAD = re.compile(r".+\.(num_batches_tracked|empty_weight)")
 """Counters and the loss's class weights: no prediction reads them, and some files lack them."""
+_SETTING = re.compile(r".+\.empty_weight")
+"""What an option of the model says, in the file too."""
 
 
 def adapt_state_dict(
@@ -78,9 +81,9 @@ def adapt_dense(
     prefix: str,
     class_parameters: Collection[str],
     whole: bool,
-    fresh_head: bool,
+    written: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """The same for a detector or segmenter.
+    """The same for a detector or segmenter. A network of the same kind is taken as it is: only classes may differ.
 
     Args:
         state_dict: of the whole network under our names, or of a trunk alone.
@@ -88,28 +91,25 @@ def adapt_dense(
         trunk, prefix: its backbone, and what the names of the backbone begin with.
         class_parameters: names whose shape depends on the number of classes.
         whole: whether `state_dict` is a network of the same kind; otherwise the head keeps its random values.
-        fresh_head: keep the model's own `class_parameters`, because the classes are others.
+        written: names and shapes that `state_dict` should have, where its classes are others than the model's; the
+            model then keeps its own `class_parameters`.
 
     Raises:
-        UserError: names or shapes differ, and not because all of `class_parameters` are for another number of classes.
+        UserError: names or shapes differ.
     """
     own = model.state_dict()
-    inside = under(state_dict, prefix)
-    fitted = {
-        prefix + name: weights for name, weights in adapt_state_dict(inside if whole else state_dict, trunk).items()
-    }
     if not whole:
         logger.info("head: new and random; the weights are of another kind")
-        return {**own, **fitted}
-    unread = {name: tensor for name, tensor in own.items() if _UNREAD.fullmatch(name)}
-    weights = {**unread, **state_dict, **fitted}
-    told = [name for name in class_parameters if name not in unread]
-    others = all(name in weights and weights[name].shape != own[name].shape for name in told)
-    if others or fresh_head:
-        logger.info("classes: %d parameters are new and random (%s)", len(told), ", ".join(sorted(told)[:3]))
-        weights |= {name: own[name] for name in class_parameters}
-    _check(inside, weights, own)
-    return {name: weights[name] for name in own}
+        return {**own, **{prefix + name: tensor for name, tensor in adapt_state_dict(state_dict, trunk).items()}}
+    expected = own if written is None else written
+    lacked = {name for name in own if _UNREAD.fullmatch(name) and name not in state_dict}
+    weights = {**state_dict, **{name: expected[name] for name in lacked}}
+    _check(under(state_dict, prefix), weights, expected)
+    kept = lacked | {name for name in own if _SETTING.fullmatch(name)}
+    if written is not None:
+        logger.info("classes: %d parameters are new and random (%s)", len(class_parameters), _modules(class_parameters))
+        kept |= set(class_parameters)
+    return {name: own[name] if name in kept else weights[name] for name in own}
 
 
 def _fit_head(weights: dict[str, Tensor], own: Mapping[str, Tensor], fresh: bool) -> None:
@@ -207,5 +207,5 @@ def _hint(original: Mapping[str, Tensor]) -> str:
     return f"they look like {name}" if name else "they look like none of the known variants: compare the architecture"
 
 
-def _modules(names: list[str]) -> str:
-    return ", ".join(sorted({name.split(".")[0] for name in names})) or "nothing"
+def _modules(names: Collection[str]) -> str:
+    return ", ".join(sorted({name.removeprefix("net.").split(".")[0] for name in names})) or "nothing"

@@ -8,15 +8,14 @@ Mask2Former               facebookresearch, focalnet
 """
 
 import logging
-from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 from focalnet.errors import UserError, unknown
 from focalnet.weights.dense import dense_layouts, find_layout
-from focalnet.weights.files import check_suffix, read_checkpoint, write_state_dict
+from focalnet.weights.files import check_suffix, read_checkpoint, whole, write_state_dict
 from focalnet.weights.layouts import Layout, convert_state_dict, detect_layout
-from focalnet.weights.sources import SPEC_KEY, load_dense, read_spec, resolve
+from focalnet.weights.sources import SPEC_KEY, describe_dense, read_spec, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,8 @@ def convert_file(src: str | Path, dst: str | Path, *, to: str, use_postln: bool 
 
     What is known about the network (classes, preprocessing, options) travels in the header of a `.safetensors` file,
     and in an official `.pth` beside the weights; the other formats have no place for it. For a detector or segmenter
-    that includes what its layout means without saying it, such as the padding of an overlapped stem.
+    that includes what its layout means without saying it, such as the padding of an overlapped stem, and class names
+    unless they would be guessed.
 
     Args:
         src: a weight file, a model or run folder, or a hub id, in any layout.
@@ -55,10 +55,13 @@ def convert_file(src: str | Path, dst: str | Path, *, to: str, use_postln: bool 
         known = {layout.name: layout for layout in dense_layouts() if layout.head == source.head}
         if to not in known:
             raise unknown(f"layout of {source.head} weights", to, known)
-        with suppress(UserError):  # of no known variant: then only the names change
-            spec = load_dense(source, located, checkpoint).spec
-            metadata |= {SPEC_KEY: spec.to_json()}
-        converted = known[to].write(source.read(checkpoint.state_dict))
+        with whole(located.path):
+            weights = source.read(checkpoint.state_dict)
+            spec, guessed = describe_dense(source, weights, located, checkpoint)
+            converted = known[to].write(weights)
+        if spec is not None:
+            spec = spec.replace(classes=None, things=None, task=None) if guessed else spec
+            metadata = checkpoint.metadata | {SPEC_KEY: spec.to_json()}
         write_state_dict(target, converted, wrapper=known[to].wrapper, metadata=metadata)
         logger.info("%s (%s) -> %s (%s)", located.path, source.name, target, to)
         return target

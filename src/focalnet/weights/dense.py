@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from focalnet.errors import UserError
 from focalnet.weights.spec import WHOLE_PICTURE, Preprocessing
 
 StateDict = Mapping[str, Tensor]
@@ -60,6 +61,28 @@ class DenseLayout:
 def under(state_dict: StateDict, prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+
+
+def shape_of(state_dict: StateDict, name: str) -> tuple[int, ...]:
+    """The shape of one tensor.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if name not in state_dict:
+        raise UserError(f"the weights are not a whole network: {name} is missing.")
+    return tuple(state_dict[name].shape)
+
+
+def overlapped_padding(trunk: StateDict, *, official: bool) -> dict[str, int]:
+    """The padding of an overlapped stem as a field of `FocalNetConfig`, if the stem is one.
+
+    It is 3 in the official UPerNets and Mask R-CNNs (`official`), and in ours by name where the kernels were grown
+    to 9 as there.
+    """
+    overlapped = shape_of(trunk, "patch_embed.proj.weight")[-1] == 7
+    grown = shape_of(trunk, "layers.0.blocks.0.modulation.focal_layers.0.0.weight")[-1] == 9
+    return {"stem_padding": 3} if overlapped and (official or grown) else {}
 
 
 def dense_layouts() -> tuple[DenseLayout, ...]:

@@ -20,13 +20,13 @@ The published files come from code whose overlapped stem has a padding of 3; no 
 
 import re
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from focalnet.errors import UserError
-from focalnet.weights.dense import DenseFacts, DenseLayout, StateDict
+from focalnet.weights.dense import DenseFacts, DenseLayout, StateDict, overlapped_padding, shape_of, under
 from focalnet.weights.dino import DINO_LAYOUTS
 
 _BODY = "backbone.body."
@@ -89,20 +89,13 @@ def _has(*names: str) -> Callable[[StateDict], bool]:
     return lambda state_dict: all(any(key.startswith(name) for key in state_dict) for name in names)
 
 
-def _facts(state_dict: StateDict) -> DenseFacts:
+def _facts(state_dict: StateDict, *, official: bool) -> DenseFacts:
     options = {
-        "fpn_channels": state_dict["rpn.head.conv.0.0.weight"].shape[0],
-        "representation_size": state_dict["roi_heads.box_head.fc6.weight"].shape[0],
+        "fpn_channels": shape_of(state_dict, "rpn.head.conv.0.0.weight")[0],
+        "representation_size": shape_of(state_dict, "roi_heads.box_head.fc6.weight")[0],
     }
-    classes = state_dict["roi_heads.box_predictor.cls_score.weight"].shape[0] - 1
-    return DenseFacts(num_classes=classes, head_options=options, overrides={})
-
-
-def _facts_mmdet(state_dict: StateDict) -> DenseFacts:
-    facts = _facts(state_dict)
-    overlapped = state_dict[f"{_BODY}patch_embed.proj.weight"].shape[-1] == 7
-    overrides: dict[str, Any] = {"stem_padding": 3} if overlapped else {}
-    return DenseFacts(num_classes=facts.num_classes, head_options=facts.head_options, overrides=overrides)
+    classes = shape_of(state_dict, "roi_heads.box_predictor.cls_score.weight")[0] - 1
+    return DenseFacts(classes, options, overlapped_padding(under(state_dict, _BODY), official=official))
 
 
 MASK_RCNN_LAYOUTS = (
@@ -110,11 +103,12 @@ MASK_RCNN_LAYOUTS = (
         name="mmdet", head="mask_rcnn", trunk_prefix=_BODY, wrapper="state_dict",
         matches=_has("neck.lateral_convs.0.conv.", "rpn_head.rpn_conv.", "roi_head.bbox_head.shared_fcs.0.",
                      "roi_head.mask_head.convs.0."),
-        read=_read_mmdet, write=_write_mmdet, facts=_facts_mmdet,
+        read=_read_mmdet, write=_write_mmdet, facts=partial(_facts, official=True),
     ),
     DenseLayout(
         name="focalnet", head="mask_rcnn", trunk_prefix=_BODY,
-        matches=_has(_BODY, "rpn.head.", "roi_heads.mask_head."), read=dict, write=dict, facts=_facts,
+        matches=_has(_BODY, "rpn.head.", "roi_heads.mask_head."), read=dict, write=dict, wrapper="model",
+        facts=partial(_facts, official=False),
     ),
 )  # fmt: skip
 

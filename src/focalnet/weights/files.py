@@ -33,6 +33,8 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 """What is written."""
 READ_SUFFIXES = (*SUFFIXES, ".pkl")
 WRAPPERS = ("model_ema", "ema_model", "state_dict_ema", "model", "state_dict")
+DEEPEST = 8
+"""Most wrappers around the weights."""
 PREFIXES = ("module.", "_orig_mod.", "vision.", "visual.")
 
 
@@ -162,6 +164,23 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """What goes wrong with tensors that no network has, as a sentence: a file may hold anything.
+
+    Raises:
+        UserError: something went wrong.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{path} does not hold the tensors of a whole network ({first_line(error)}); check where it comes from."
+        ) from error
+
+
 def first_line(error: BaseException) -> str:
     """What an exception of another library says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -189,13 +208,15 @@ class _InertObject:
     def __setstate__(self, state: Any) -> None: ...
 
 
-_RECONSTRUCT = np.zeros(0).__reduce__()[0]
+_RECONSTRUCT, _FROM_BUFFER = np.zeros(0).__reduce__()[0], np.zeros(1).__reduce_ex__(5)[0]
 _ARRAYS: dict[str, Any] = {
     "numpy.ndarray": np.ndarray,
     "numpy.dtype": np.dtype,
     "numpy.core.multiarray._reconstruct": _RECONSTRUCT,
     "numpy._core.multiarray._reconstruct": _RECONSTRUCT,
     "_codecs.encode": codecs.encode,
+    "numpy.core.numeric._frombuffer": _FROM_BUFFER,
+    "numpy._core.numeric._frombuffer": _FROM_BUFFER,
     **{f"numpy.dtypes.{kind.__name__}": kind for kind in map(type, map(np.dtype, ("f2", "f4", "f8", "i4", "i8")))},
 }
 """What an array of numbers needs to come out of a pickle."""
@@ -207,7 +228,13 @@ def _stand_in(name: str) -> Any:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        return OrderedDict if (module, name) == ("collections", "OrderedDict") else _stand_in(f"{module}.{name}")
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module.split(".")[0] == "torch":
+            raise pickle.UnpicklingError("tensors in a plain pickle")  # reading them runs torch.load on bytes
+        found = _stand_in(f"{module}.{name}")
+        # a class of its own: a pickle may set attributes of what it is given
+        return type(name, (found,), {}) if found in (_InertMapping, _InertObject) else found
 
 
 def _read_pickle(path: Path) -> Any:
@@ -240,20 +267,27 @@ def _classes(content: Any) -> tuple[str, ...] | None:
     if not isinstance(meta, Mapping):
         return None
     since = meta.get("dataset_meta")
-    names = since.get("classes") or since.get("CLASSES") if isinstance(since, Mapping) else meta.get("CLASSES")
-    return tuple(map(str, names)) if isinstance(names, list | tuple) and names else None
+    fields = {**meta, **(since if isinstance(since, Mapping) else {})}
+    names = fields.get("classes") or fields.get("CLASSES")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names) or None
 
 
 def _is_numbers(value: Any) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiu")
+    return isinstance(value, Tensor) or (
+        isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.itemsize <= 8
+    )
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    depth = 0
     while not (isinstance(content, Mapping) and content and all(map(_is_numbers, content.values()))):
+        depth += 1
         if not isinstance(content, Mapping):
             raise UserError(f"{path} holds a {type(content).__name__}, no state dict; save `model.state_dict()`.")
         wrappers = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not wrappers:
+        if not wrappers or depth > DEEPEST:
             keys = ", ".join(str(key) for key in list(content)[:5]) or "nothing"
             raise UserError(
                 f"{path} holds no weights: found {keys}; expected tensors, or one of {', '.join(WRAPPERS)}."

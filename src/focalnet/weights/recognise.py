@@ -27,6 +27,8 @@ def read_architecture(state_dict: Mapping[str, Tensor]) -> FocalNetConfig:
         return _read(state_dict)
     except KeyError as error:
         raise UserError(f"the weights are not a whole FocalNet: {error.args[0]} is missing.") from None
+    except (IndexError, ValueError) as error:
+        raise UserError(f"the weights are of no FocalNet: a tensor has a strange shape ({error}).") from None
 
 
 def _read(weights: Mapping[str, Tensor]) -> FocalNetConfig:

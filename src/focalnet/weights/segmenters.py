@@ -14,14 +14,14 @@ Files of the official UPerNets fix one more fact that shapes do not show: the pa
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from focalnet.errors import UserError
-from focalnet.weights.dense import DenseFacts, DenseLayout, StateDict
+from focalnet.weights.dense import DenseFacts, DenseLayout, StateDict, overlapped_padding, shape_of, under
 from focalnet.weights.spec import SEMANTIC
 
 UPERNET, MASK2FORMER = "net.backbone.trunk.", "net.model.pixel_level_module.encoder.trunk."
@@ -93,7 +93,12 @@ def _renamed(weights: StateDict, rules: tuple[Rule, ...], what: str) -> dict[str
             f"{len(strange)} of {len(names)} weights have no place in a {what}: {', '.join(strange[:4])}; "
             "leave them out of the file, or read it as what it is."
         )
-    return {new: weights[name] for name, new in names.items() if new is not None}
+    places: dict[str, str] = {}
+    for name, new in names.items():
+        if new in places:
+            raise UserError(f"{places[new]} and {name} are one weight of a {what}; leave one of them out.")
+        places[str(new)] = name
+    return {new: weights[name] for new, name in places.items()}
 
 
 _READ_MMSEG = tuple(_rule(theirs, ours) for theirs, ours in _MMSEG)
@@ -110,6 +115,8 @@ def _read_facebook(weights: StateDict) -> dict[str, Tensor]:
         if match is None or match[1] != "in":
             result[name] = tensor
             continue
+        if tensor.ndim == 0 or tensor.shape[0] % 3:
+            raise UserError(f"{name} has the shape {tuple(tensor.shape)}; query, key and value share its rows.")
         for letter, part in zip("qkv", tensor.chunk(3), strict=True):
             result[name.replace(f"in_proj_{match[2]}", f"{letter}_proj.{match[2]}")] = part.clone()
     return result
@@ -121,7 +128,7 @@ def _write_facebook(weights: StateDict) -> dict[str, Tensor]:
         match = _SPLIT.fullmatch(name)
         if match is None:
             joined[name] = tensor
-        elif match[1] == "q":
+        elif match[1] == "q" or name.replace(f".{match[1]}_proj.", ".q_proj.") not in weights:
             parts = [weights[name.replace(".q_proj.", f".{letter}_proj.")] for letter in "qkv"]
             joined[name.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
     return _renamed(joined, _WRITE_FACEBOOK, "Mask2Former")
@@ -131,33 +138,28 @@ def _count(weights: StateDict, prefix: str) -> int:
     return len({name[len(prefix) :].split(".")[0] for name in weights if name.startswith(prefix)})
 
 
-def _shape(weights: StateDict, name: str) -> torch.Size:
-    if name not in weights:
-        raise UserError(f"the weights are not a whole segmenter: {name} is missing.")
-    return weights[name].shape
-
-
-def _facts_upernet(weights: StateDict, overrides: Mapping[str, int]) -> DenseFacts:
+def _facts_upernet(weights: StateDict, *, official: bool) -> DenseFacts:
     options = {
-        "channels": _shape(weights, "net.decode_head.bottleneck.conv.weight")[0],
-        "aux_channels": _shape(weights, "net.auxiliary_head.convs.0.conv.weight")[0],
+        "channels": shape_of(weights, "net.decode_head.bottleneck.conv.weight")[0],
+        "aux_channels": shape_of(weights, "net.auxiliary_head.convs.0.conv.weight")[0],
     }
-    return DenseFacts(_shape(weights, "net.decode_head.classifier.bias")[0], options, overrides, SEMANTIC)
+    padding = overlapped_padding(under(weights, UPERNET), official=official)
+    return DenseFacts(shape_of(weights, "net.decode_head.classifier.bias")[0], options, padding, SEMANTIC)
 
 
 def _facts_mask2former(weights: StateDict) -> DenseFacts:
     encoder, decoder = f"{_PIXEL_OURS}encoder.layers.", f"{_QUERY_OURS}decoder.layers."
-    queries, width = _shape(weights, f"{_QUERY_OURS}queries_features.weight")
+    queries, width = shape_of(weights, f"{_QUERY_OURS}queries_features.weight")
     options = {
         "num_queries": queries,
         "hidden_dim": width,
-        "ffn_dim": _shape(weights, f"{decoder}0.fc1.weight")[0],
-        "encoder_ffn_dim": _shape(weights, f"{encoder}0.fc1.weight")[0],
+        "ffn_dim": shape_of(weights, f"{decoder}0.fc1.weight")[0],
+        "encoder_ffn_dim": shape_of(weights, f"{encoder}0.fc1.weight")[0],
         "encoder_layers": _count(weights, encoder),
         "decoder_layers": _count(weights, decoder) + 1,
-        "heads": _shape(weights, f"{encoder}0.self_attn.attention_weights.bias")[0] // 12,  # 3 maps, 4 points in each
+        "heads": shape_of(weights, f"{encoder}0.self_attn.attention_weights.bias")[0] // 12,  # 3 maps, 4 points in each
     }
-    return DenseFacts(_shape(weights, "net.class_predictor.bias")[0] - 1, options, {})
+    return DenseFacts(shape_of(weights, "net.class_predictor.bias")[0] - 1, options, {})
 
 
 def _has(*prefixes: str) -> Callable[[StateDict], bool]:
@@ -172,7 +174,7 @@ SEGMENTERS: tuple[DenseLayout, ...] = (
         matches=_has("backbone.", "decode_head.psp_modules."),
         read=partial(_renamed, rules=_READ_MMSEG, what="UPerNet"),
         write=partial(_renamed, rules=_WRITE_MMSEG, what="UPerNet"),
-        facts=partial(_facts_upernet, overrides={"stem_padding": 3}),
+        facts=partial(_facts_upernet, official=True),
         wrapper="state_dict",
     ),
     DenseLayout(
@@ -192,7 +194,8 @@ SEGMENTERS: tuple[DenseLayout, ...] = (
         matches=_has(UPERNET, "net.decode_head."),
         read=dict,
         write=dict,
-        facts=partial(_facts_upernet, overrides={}),
+        facts=partial(_facts_upernet, official=False),
+        wrapper="model",
     ),
     DenseLayout(
         name="focalnet",
@@ -202,5 +205,6 @@ SEGMENTERS: tuple[DenseLayout, ...] = (
         read=dict,
         write=dict,
         facts=_facts_mask2former,
+        wrapper="model",
     ),
 )

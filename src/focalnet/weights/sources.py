@@ -25,7 +25,7 @@ from focalnet.errors import UserError
 from focalnet.variants import get_variant
 from focalnet.weights.adapt import CLASSES_1K
 from focalnet.weights.dense import DenseLayout, find_layout, under
-from focalnet.weights.files import READ_SUFFIXES, Checkpoint, read_checkpoint
+from focalnet.weights.files import READ_SUFFIXES, Checkpoint, first_line, read_checkpoint, whole
 from focalnet.weights.foreign import read_folder_config
 from focalnet.weights.hub import (
     ENTRIES,
@@ -78,6 +78,7 @@ class Weights:
         use_postln: where the block norms stand, if something tells it; None if only the shapes were seen.
         trunk_prefix: what the backbone's names begin with.
         guessed: whether the class names of a detector or segmenter are only those that its number of classes suggests.
+        told: whether the layout or a description of a detector or segmenter tells what no shape shows.
     """
 
     state_dict: dict[str, Tensor]
@@ -85,6 +86,7 @@ class Weights:
     use_postln: bool | None
     trunk_prefix: str = ""
     guessed: bool = False
+    told: bool = False
 
     def trunk(self) -> dict[str, Tensor]:
         """The backbone's tensors in the official layout (of a classifier, with its head)."""
@@ -179,9 +181,14 @@ def load(weights: str | Path, variant: str | None = None, *, head: str = "classi
     """
     located = resolve(weights, variant, head=head)
     checkpoint = read_checkpoint(located.path)
+    with whole(located.path):
+        return _understand(located, checkpoint, variant)
+
+
+def _understand(located: Located, checkpoint: Checkpoint, variant: str | None) -> Weights:
     dense = find_layout(checkpoint.state_dict)
     if dense is not None:
-        return load_dense(dense, located, checkpoint, variant)
+        return _load_dense(dense, located, checkpoint, variant)
     told = stored_use_postln(checkpoint.state_dict)
     official = convert_state_dict(checkpoint.state_dict, to="official")
     spec = located.spec or read_spec(checkpoint)
@@ -195,57 +202,88 @@ def load(weights: str | Path, variant: str | None = None, *, head: str = "classi
     return Weights(official, spec, spec.architecture.use_postln)
 
 
-def load_dense(layout: DenseLayout, located: Located, checkpoint: Checkpoint, variant: str | None = None) -> Weights:
-    """Weights of a detector or segmenter.
+def _load_dense(layout: DenseLayout, located: Located, checkpoint: Checkpoint, variant: str | None) -> Weights:
+    weights = layout.read(checkpoint.state_dict)
+    spec, guessed = describe_dense(layout, weights, located, checkpoint, variant)
+    if spec is None:
+        raise UserError(f"{located.path} fits no known variant; name the model, with what was changed.")
+    told = layout.name != "focalnet" or (located.spec or read_spec(checkpoint)) is not None
+    return Weights(weights, spec, spec.architecture.use_postln, layout.trunk_prefix, guessed=guessed, told=told)
+
+
+def describe_dense(
+    layout: DenseLayout,
+    weights: Mapping[str, Tensor],
+    located: Located,
+    checkpoint: Checkpoint,
+    variant: str | None = None,
+) -> tuple[ModelSpec | None, bool]:
+    """The network of a detector or segmenter, and whether its class names are guessed from their number.
 
     Args:
-        layout: what the names of the tensors follow.
+        layout: what the file's names follow.
+        weights: under our names.
         located: where the file was found.
         checkpoint: what is in it.
         variant: of the trunk, where it is known.
 
+    Returns:
+        None in place of the network where its trunk is of no known variant and `variant` is not given.
+
     Raises:
-        UserError: a tensor without a place, or a trunk of an unknown variant and `variant` is not given.
+        UserError: a part is missing.
     """
-    weights = layout.read(checkpoint.state_dict)
     spec = located.spec or read_spec(checkpoint)
-    prefix, guessed = layout.trunk_prefix, False
-    if spec is None or spec.head != layout.head:
+    described = spec is not None and spec.head == layout.head
+    if spec is not None and described and (spec.classes is not None or located.spec is not None):
+        return spec, False
+    if spec is None or not described:
         facts = layout.facts(weights)
-        trunk = under(weights, prefix)
+        trunk = under(weights, layout.trunk_prefix)
         name = match_trunk(trunk) or variant
         if name is None:
-            raise UserError(f"{located.path} fits no known variant; name the model, with what was changed.")
+            return None, False
         seen = read_architecture(trunk)
+        shapes = {field: getattr(seen, field) for field in ("focal_levels", "focal_windows", "focal_factor")}
         spec = ModelSpec(
             variant=name,
-            architecture=get_variant(name).replace(
-                focal_levels=seen.focal_levels, focal_windows=seen.focal_windows, **facts.overrides
-            ),
+            architecture=get_variant(name).replace(**shapes, **facts.overrides),
             head=layout.head,
             head_options=facts.head_options,
             num_classes=facts.num_classes,
-            **{"preprocessing": facts.preprocessing, **published(layout.head, facts.num_classes, seen.embed_dim)},
+            preprocessing=facts.preprocessing,
             licence=located.entry.licence if located.entry else None,
             source=located.entry.url if located.entry else located.path.name,
         )
-        told = checkpoint.classes
-        if told is not None and len(told) == spec.num_classes:
-            spec = spec if told == spec.classes else spec.replace(classes=told, things=None, task=None)
-        elif spec.classes is not None and located.entry is None:
-            guessed = True
-            logger.info(
-                "%s: %d classes without names are taken for %s, …; classes= says otherwise",
-                located.path.name, spec.num_classes, ", ".join(spec.classes[:3]),
-            )  # fmt: skip
         _say_what_is_unsettled(spec)
-    return Weights(weights, spec, spec.architecture.use_postln, prefix, guessed)
+    known = published(layout.head, spec.num_classes, spec.architecture.embed_dim)
+    if described:
+        known.pop("preprocessing", None)
+    names = checkpoint.classes
+    if names is not None and len(names) != spec.num_classes:
+        logger.info("%s: %d names for %d classes, left out", located.path.name, len(names), spec.num_classes)
+    elif names is not None:
+        return spec.replace(**(known if names == known.get("classes") else {"classes": names})), False
+    guessed = bool(known) and located.entry is None
+    if guessed:
+        logger.info(
+            "%s: %d classes without names are taken for %s, …; classes= says otherwise",
+            located.path.name, spec.num_classes, ", ".join(known["classes"][:3]),
+        )  # fmt: skip
+    return spec.replace(**known), guessed
 
 
 def read_spec(checkpoint: Checkpoint) -> ModelSpec | None:
     """The `ModelSpec` that travels in a file's metadata, or None."""
     text = checkpoint.metadata.get(SPEC_KEY)
-    return None if text is None else ModelSpec.from_dict(json.loads(text))
+    try:
+        return None if text is None else ModelSpec.from_dict(json.loads(text))
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"the description in the file's metadata ({SPEC_KEY!r}) is damaged ({first_line(error)}); write it again."
+        ) from error
 
 
 def _guess(official: Mapping[str, Tensor], path: Path, variant: str | None) -> ModelSpec:

@@ -82,6 +82,10 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.classes is not None and len(self.classes) != self.num_classes:
             raise UserError(f"{len(self.classes)} class names for {self.num_classes} classes; give one name per class.")
+        if self.things is not None and len(self.things) != self.num_classes:
+            raise UserError(
+                f"`things` has {len(self.things)} entries for {self.num_classes} classes; give one per class."
+            )
 
     def replace(self, **changes: Any) -> "ModelSpec":
         return dataclasses.replace(self, **changes)
