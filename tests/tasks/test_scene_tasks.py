@@ -110,6 +110,16 @@ def test_a_prediction_tells_and_draws(setting):
     assert all(picture.size == (150, 90) for picture in answer.maps().values())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize(("task", "head"), [*HEADS.items(), ("detect", "dino"), ("segment", "mask2former")])
+def test_predictions_of_weights_of_any_precision(task, head, dtype):
+    torch.manual_seed(0)
+    model = create_model(f"{head}_minifocal_128", classes=("a", "b"), **TINY).to(dtype).eval()
+    model.spec = model.spec.replace(things=(True, False))
+    (answer,) = get_task(task)(model=f"{head}_minifocal_128").predict(model, [Image.new("RGB", (70, 50), "red")])
+    json.dumps(answer.to_dict())
+
+
 def test_batches_of_unequal_pictures_are_for_training_only(setting):
     task, data, _ = setting
     assert task.eval_batch_size(data.val, 7) == 7

@@ -133,4 +133,4 @@ class DeformableAttention(nn.Module):
         recompute = self.recompute and self.training
         value = value.view(batch, -1, self.heads, value.shape[-1] // self.heads).to(grid.dtype)
         mixed = deformable_attention(value, shapes, grid, weights.to(grid.dtype), recompute=recompute)
-        return self.output_proj(mixed)
+        return self.output_proj(mixed.to(self.output_proj.weight.dtype))

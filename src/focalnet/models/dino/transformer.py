@@ -329,7 +329,7 @@ class DinoTransformer(nn.Module):
             box = placed[:, :, 0]
             box = torch.cat([box[..., 1:2], box[..., :1], box[..., 2:]], -1)  # the original's order: y, x, w, h
             sines = sine_embedding(box, x.shape[2] // 2, 10000.0)
-            position = self.decoder.ref_point_head(sines.flatten(2))
+            position = self.decoder.ref_point_head(sines.flatten(2).to(self.level_embed.dtype))
             x = self._run(layer, x, position, placed, memory, pyramid.shapes, pyramid.padding, hidden)
             states.append(self.decoder.norm(x))
             if index + 1 < len(self.decoder.layers):
