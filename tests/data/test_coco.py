@@ -423,6 +423,13 @@ def test_measuring_needs_no_training_side(tmp_path, stem):
     assert len(open_scene_evaluation("detection", str(tmp_path), None, len(NAMES), **options)) == 2
 
 
+def test_segments_without_colours_are_refused_at_once(tmp_path):
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png", *WHOLE) for n in (1, 2)])
+    Image.new("L", (W, H)).save(tmp_path / "annotations/panoptic_train2017/1.png")
+    with pytest.raises(BadImageError, match=r"1\.png has mode L; the ids of segments are written in RGB"):
+        panoptic(tmp_path, on_bad_annotation="skip", on_bad_image="skip")
+
+
 def test_segments_that_cannot_be_read(tmp_path):
     panoptic_folder(tmp_path, [segments(n, f"{n}.png", *WHOLE) for n in (1, 2)])
     data = panoptic(tmp_path)

@@ -246,7 +246,7 @@ class Brightness(torch.nn.Module):
         return [cut_and_resize(logits, size, original).softmax(0) for logits, size, original in maps]
 
 
-@pytest.mark.parametrize("options", [{"window": 24}, {"test_augment": True}, {"window": 24, "test_augment": True}])
+@pytest.mark.parametrize("options", [{"window": 40}, {"test_augment": True}, {"window": 40, "test_augment": True}])
 def test_windows_and_augmentation_agree_with_the_whole(options):
     image = -torch.ones(1, 3, 64, 96)
     image[..., 16:40, 8:56] = 1
@@ -295,8 +295,9 @@ def test_weights_without_things_are_refused(setting):
 
 
 def test_a_window_of_nothing():
-    with pytest.raises(UserError, match="--window is 0"):
-        Segment(window=0)
+    for side in (0, 1, 31):
+        with pytest.raises(UserError, match=f"--window is {side}; give the side of a square, 32 pixels or more"):
+            Segment(window=side)
 
 
 def test_published_classes():

@@ -159,7 +159,9 @@ def _look(entries: Sequence[Segments], complaints: Complaints) -> None:
     for entry in entries:
         try:
             painted = set(np.unique(segment_ids(entry.png)).tolist()) - {0}
-        except BadImageError:
+        except BadImageError as error:
+            if "has mode" in str(error):
+                raise
             continue
         listed_ids = set(entry.ids.tolist())
         for ids, kind in (

@@ -27,6 +27,8 @@ from focalnet.tasks.base import Batch, Embedded, Network, Section
 from focalnet.tasks.scenes import SceneTask, class_names
 from focalnet.weights.spec import ModelSpec
 
+LEAST_WINDOW = 32
+"""A position of the coarsest map in pixels; smaller squares would be one forward pass for every few pixels."""
 TEST_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
@@ -49,8 +51,10 @@ class Segment(SceneTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.window is not None and self.window < 1:
-            raise UserError(f"--window is {self.window}; give the side of a square in pixels, or leave it out.")
+        if self.window is not None and self.window < LEAST_WINDOW:
+            raise UserError(
+                f"--window is {self.window}; give the side of a square, {LEAST_WINDOW} pixels or more, or leave it out."
+            )
 
     def targets(self, batch: Batch) -> Any:
         maps = torch.stack([target["semantic"] for target in batch["targets"]]).long()
