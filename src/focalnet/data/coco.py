@@ -25,7 +25,7 @@ import torch
 
 from focalnet.data.images import BadImageError, load_image
 from focalnet.data.outlines import Outline, draw, mask_api, polygon_arrays, run_lengths
-from focalnet.data.scenes import Complaints, Scene, Side
+from focalnet.data.scenes import Complaints, Scene, Side, some
 from focalnet.errors import UserError
 
 LARGEST = 1e9
@@ -156,8 +156,8 @@ def pictures(
         else:
             entries[entry["id"]] = entry
     names = [entry["file_name"] for entry in entries.values()]
-    some = names[:: max(1, len(names) // 50)]
-    root = max(folders, key=lambda folder: sum((folder / name).is_file() for name in some))
+    looked_at = some(names)
+    root = max(folders, key=lambda folder: sum((folder / name).is_file() for name in looked_at))
     found: dict[int | str, tuple[str, tuple[int, int]]] = {}
     for number, entry in entries.items():
         file = os.path.join(root, entry["file_name"])

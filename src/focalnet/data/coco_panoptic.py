@@ -21,15 +21,12 @@ import torch
 from PIL import Image
 
 from focalnet.data.coco import categories, is_id, listed, load_json, pictures
-from focalnet.data.images import BadImageError, load_image, size_of
+from focalnet.data.images import BadImageError, NotIdsError, load_image, size_of
 from focalnet.data.labelled import preview
-from focalnet.data.scenes import IGNORE, Complaints, Scene, Side, boxes_around
+from focalnet.data.scenes import IGNORE, Complaints, Scene, Side, boxes_around, some
 from focalnet.errors import UserError
 
 log = logging.getLogger(__name__)
-
-LOOKED_AT = 50
-"""PNG files of each side whose ids are looked at when the data is opened."""
 
 
 class Segments(NamedTuple):
@@ -91,7 +88,7 @@ def segment_ids(path: str) -> np.ndarray:
     try:
         with Image.open(path) as png:
             if png.mode not in ("RGB", "RGBA"):
-                raise BadImageError(f"{path} has mode {png.mode}; the ids of segments are written in RGB.")
+                raise NotIdsError(f"{path} has mode {png.mode}; the ids of segments are written in RGB.")
             pixels = np.asarray(png.convert("RGB"), np.int64)
     except BadImageError:
         raise
@@ -147,7 +144,7 @@ def open_panoptic(annotations: Path, folders: Sequence[Path], complaints: Compla
         complaints.add("annotations of an unknown picture, left out", f"picture {image_id}")
     if not found:
         raise UserError(f"No picture of {annotations.absolute()} has its PNG file of segments in {root}.")
-    _look(found[:: max(1, len(found) // LOOKED_AT)], complaints)
+    _look(some(found), complaints)
     used = frozenset(classes[label] for entry in found for label in entry.labels.tolist())
     if not used:
         raise UserError(f"{annotations.absolute()} has no segment of a known category on its {len(found)} pictures.")
@@ -159,9 +156,9 @@ def _look(entries: Sequence[Segments], complaints: Complaints) -> None:
     for entry in entries:
         try:
             painted = set(np.unique(segment_ids(entry.png)).tolist()) - {0}
-        except BadImageError as error:
-            if "has mode" in str(error):
-                raise
+        except NotIdsError:
+            raise
+        except BadImageError:
             continue
         listed_ids = set(entry.ids.tolist())
         for ids, kind in (

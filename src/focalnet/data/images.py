@@ -43,7 +43,11 @@ class BadImageError(UserError):
 
     def __init__(self, message: str) -> None:
         # A DataLoader raises a worker's exception again with the whole traceback as its message: keep the sentence.
-        super().__init__(message.rstrip().rsplit("BadImageError: ", 1)[-1])
+        super().__init__(message.rstrip().rsplit(f"{type(self).__name__}: ", 1)[-1])
+
+
+class NotIdsError(BadImageError):
+    """A picture that should hold a number per pixel and is of another kind."""
 
 
 def load_image(source: str | Path | bytes | Image.Image, *, name: str | None = None) -> Image.Image:

@@ -16,7 +16,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 IGNORE = 255
 """The label of pixels that are neither learned nor scored."""
+
+Entry = TypeVar("Entry")
 
 Kind = Literal["detection", "semantic", "panoptic"]
 OnBadAnnotation = Literal["skip", "stop"]
@@ -107,6 +109,9 @@ class Side(NamedTuple):
         sizes = None if self.sizes is None else [self.sizes[i] for i in indices]
         return self._replace(where=[self.where[i] for i in indices], sizes=sizes)
 
+
+LOOKED_AT = 50
+"""About so many files of each side are looked at when the data is opened."""
 
 Opener = Callable[[], Side]
 """Opens one side when it is wanted: a measurement needs no training pictures."""
@@ -214,6 +219,11 @@ class Complaints:
         if on_bad_annotation == "stop":
             raise UserError(f"{place} has broken annotations: {found}. Mend them, or --on-bad-annotation skip.")
         log.warning("%s: broken annotations: %s", place, found)
+
+
+def some(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """About `LOOKED_AT` of them, evenly spread."""
+    return entries[:: max(1, len(entries) // LOOKED_AT)]
 
 
 def boxes_around(masks: Tensor) -> Tensor:

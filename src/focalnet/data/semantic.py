@@ -26,16 +26,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from focalnet.data.images import EXTENSIONS, BadImageError, load_image, size_of
+from focalnet.data.images import EXTENSIONS, BadImageError, NotIdsError, load_image, size_of
 from focalnet.data.labelled import choose_splits, preview
-from focalnet.data.scenes import IGNORE, Complaints, Opener, Scene, Side
+from focalnet.data.scenes import IGNORE, Complaints, Opener, Scene, Side, some
 from focalnet.errors import UserError
 from focalnet.weights.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
 
 log = logging.getLogger(__name__)
 
-LOOKED_AT = 50
-"""Masks of each side whose ids are looked at when the data is opened."""
 MASK_FOLDERS = ("masks", "annotations", "labels")
 
 
@@ -102,7 +100,7 @@ def read_mask(path: str) -> np.ndarray:
     except Exception as error:  # a decoder fed with garbage may raise anything
         raise BadImageError(f"The mask {path} cannot be read ({error}): replace or remove it.") from error
     if (pixels != pixels[..., :1]).any():
-        raise BadImageError(
+        raise NotIdsError(
             f"The mask {path} has colours, not ids: write a PNG whose grey value or palette index is the class."
         )
     return pixels[..., 0]
@@ -272,7 +270,7 @@ def _side(pairs: list[Pair], reader: MaskFiles, classes: tuple[str, ...], compla
             sizes.append(picture or mask or (1, 1))
     if not kept:
         raise UserError(f"None of the {len(pairs)} masks has the size of its picture; the first is {pairs[0].mask}.")
-    _look(kept[:: max(1, len(kept) // LOOKED_AT)], reader, len(classes), complaints)
+    _look(some(kept), reader, len(classes), complaints)
     return Side(reader, kept, classes, (False,) * len(classes), sizes)
 
 
@@ -282,9 +280,9 @@ def _look(pairs: Sequence[Pair], reader: MaskFiles, classes: int, complaints: Co
     for pair in pairs:
         try:
             ids = read_mask(pair.mask)
-        except BadImageError as error:
-            if "colours" in str(error):
-                raise
+        except NotIdsError:
+            raise
+        except BadImageError:
             continue
         seen |= set(np.unique(ids).tolist())
         if strange := reader.strange(ids):

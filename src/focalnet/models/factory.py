@@ -10,7 +10,7 @@ A detector or segmenter takes weights of its own kind whole, or the backbone out
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +21,10 @@ from focalnet.backbone import FocalNet, Recompute
 from focalnet.errors import UserError
 from focalnet.models.classifier import FocalNetClassifier
 from focalnet.models.dense import DenseModel
+from focalnet.models.fitting import config_of, fields, fitted, refuse_other, refuse_unseen
 from focalnet.models.heads import HEADS, Wanted, build, parse_name, split_overrides
-from focalnet.variants import FocalNetConfig, get_variant
-from focalnet.weights.adapt import CLASSES_1K, CLASSES_22K, adapt_dense, adapt_state_dict
+from focalnet.variants import get_variant
+from focalnet.weights.adapt import CLASSES_1K, CLASSES_22K
 from focalnet.weights.card import model_card
 from focalnet.weights.files import first_line, replacing, write_state_dict
 from focalnet.weights.hub import default_preprocessing, imagenet_classes
@@ -177,15 +178,15 @@ def load_weights(model: Model, weights: str | Path) -> Model:
     """
     spec: ModelSpec | None = getattr(model, "spec", None)
     head = spec.head if spec else "classifier" if isinstance(model, FocalNetClassifier) else "backbone"
-    loaded = load(weights, spec.variant if spec else match_variant(_config(model)), head=head)
+    loaded = load(weights, spec.variant if spec else match_variant(config_of(model)), head=head)
     if spec is None:
-        architecture, num_classes = _config(model), getattr(model, "num_classes", 0)
+        architecture, num_classes = config_of(model), getattr(model, "num_classes", 0)
         spec = loaded.spec.replace(
             head=head, architecture=architecture, num_classes=num_classes, classes=None, head_options={}
         )
     if loaded.told:
-        _refuse_unseen(_config(model), loaded.spec.architecture, str(weights))
-    model.load_state_dict(_fitted(model, loaded, fresh_head=False))
+        refuse_unseen(config_of(model), loaded.spec.architecture, str(weights))
+    model.load_state_dict(fitted(model, loaded, fresh_head=False))
     names = _class_names(loaded.spec, spec.num_classes) if loaded.spec.head == head else None
     if names is not None and names != spec.classes and not (loaded.guessed and spec.classes):
         spec = spec.replace(classes=names, things=loaded.spec.things, task=loaded.spec.task)
@@ -263,7 +264,7 @@ def _prepare(
     architecture, options = split_overrides(kind, overrides)
     if loaded is not None and loaded.spec.head == kind and kind not in ("classifier", "backbone"):
         scales = {key: wanted.head_options[key] for key in ("num_feature_levels",) if key in wanted.head_options}
-        _refuse_other(wanted, architecture, {**scales, **options}, loaded.spec, str(weights))
+        refuse_other(wanted, architecture, {**scales, **options}, loaded.spec, str(weights))
         spec = loaded.spec
         spec = spec.replace(
             architecture=spec.architecture.replace(**architecture),
@@ -272,8 +273,8 @@ def _prepare(
         return spec, loaded
     base = wanted.architecture
     if loaded is not None and loaded.spec.variant == wanted.variant:
-        row = _fields(get_variant(wanted.variant))
-        grown = {name: value for name, value in _fields(base).items() if value != row[name]}
+        row = fields(get_variant(wanted.variant))
+        grown = {name: value for name, value in fields(base).items() if value != row[name]}
         base = loaded.spec.architecture.replace(**grown)
     like = default_preprocessing(wanted.variant) if loaded is None else loaded.spec.preprocessing
     if wanted.preprocessing is not None:
@@ -306,41 +307,6 @@ def _as_loaded(loaded: Weights, head: str) -> Wanted:
     return parse_name(spec.variant, head)
 
 
-def _refuse_other(
-    wanted: Wanted, changes: Mapping[str, Any], options: Mapping[str, Any], stored: ModelSpec, weights: str
-) -> None:
-    """Refuse weights of this head whose shapes another name describes: half a fit gives garbage in silence."""
-    there, here = _fields(stored.architecture), _fields(wanted.architecture.replace(**changes))
-    for name in ("embed_dim", "depths", "focal_levels", "focal_windows"):
-        if there[name] != here[name]:
-            raise UserError(
-                f"{weights} has {name}={there[name]}, {wanted.name} has {here[name]}; take the name that fits the "
-                "file, or leave it out."
-            )
-    kept = stored.head_options
-    for name, value in options.items():
-        if name in kept and kept[name] != value:
-            raise UserError(
-                f"{weights} has {name}={kept[name]}, {wanted.name} asks for {value}; leave the option out, or take "
-                "weights that fit."
-            )
-
-
-def _refuse_unseen(model: FocalNetConfig, stored: FocalNetConfig, weights: str) -> None:
-    """Refuse a detector's or segmenter's weights for a trunk that differs from theirs in what no shape shows."""
-    for name in ("normalize_modulator", *(["stem_padding"] if model.use_conv_embed else [])):
-        there, here = getattr(stored, name), getattr(model, name)
-        if there != here:
-            raise UserError(
-                f"{weights} is of a network with {name}={there}, the model has {name}={here}; build it with the "
-                "former, or give the weights to create_model."
-            )
-
-
-def _fields(architecture: FocalNetConfig) -> dict[str, Any]:
-    return dataclasses.asdict(architecture)
-
-
 def _class_names(spec: ModelSpec, num_classes: int) -> tuple[str, ...] | None:
     """Names of the first `num_classes` logits of weights, if they keep a meaning."""
     if num_classes == spec.num_classes:
@@ -350,41 +316,9 @@ def _class_names(spec: ModelSpec, num_classes: int) -> tuple[str, ...] | None:
 
 def _finish(model: Any, loaded: Weights | None, device: torch.device | str | None, *, fresh_head: bool = False) -> Any:
     if loaded is not None:
-        model.load_state_dict(_fitted(model, loaded, fresh_head=fresh_head))
+        model.load_state_dict(fitted(model, loaded, fresh_head=fresh_head))
         model.eval()
     return model if device is None else model.to(device)
-
-
-def _config(model: nn.Module) -> FocalNetConfig:
-    trunk: Any = model.trunk if isinstance(model, DenseModel) else model
-    return trunk.config
-
-
-def _fitted(model: nn.Module, loaded: Weights, *, fresh_head: bool) -> dict[str, torch.Tensor]:
-    config = _config(model)
-    if loaded.use_postln not in (None, config.use_postln):
-        there, here = ("res-post-norm" if post else "pre-norm" for post in (loaded.use_postln, config.use_postln))
-        raise UserError(
-            f"the weights are of {there} blocks, the model has {here} ones; build it with "
-            f"use_postln={loaded.use_postln}."
-        )
-    if not isinstance(model, DenseModel):
-        return adapt_state_dict(loaded.trunk(), model, fresh_head=fresh_head)
-    spec: ModelSpec = getattr(model, "spec", loaded.spec)
-    same, there = spec.head == loaded.spec.head, loaded.spec.num_classes
-    written = None
-    if same and (fresh_head or there != spec.num_classes):
-        with torch.device("meta"):
-            written = build(spec.replace(num_classes=there, classes=None, things=None)).state_dict()
-    return adapt_dense(
-        loaded.state_dict if same else loaded.trunk(),
-        model,
-        trunk=model.trunk,
-        prefix=model.trunk_prefix,
-        class_parameters=set(model.class_parameters()),
-        whole=same,
-        written=written,
-    )
 
 
 def _save(model: nn.Module, folder: Path, address: str) -> Path:

@@ -25,9 +25,8 @@ from focalnet.errors import UserError, unknown
 from focalnet.models.classifier import FocalNetClassifier
 from focalnet.variants import VARIANTS, FocalNetConfig, get_variant
 from focalnet.variants import list_models as list_variants
+from focalnet.weights.dense import GROWN
 from focalnet.weights.spec import SEMANTIC, WHOLE_PICTURE, ModelSpec, Preprocessing
-
-_GROWN = {"focal_windows": 9, "stem_padding": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +144,7 @@ def parse_name(name: str, head: str | None = None) -> Wanted:
         raise unknown("head", head, HEADS)
     kind, small = HEADS[head], variant.startswith("minifocal_")
     if kind.grown and re.fullmatch(r"focalnet_(tiny|small|base)_[sl]rf(_overlap|_deeper)?", variant):
-        row = row.replace(**_GROWN)
+        row = row.replace(**GROWN)
     options = dict(kind.small) if small else {}
     if head == "mask2former" and re.match("focalnet_(large|xlarge|huge)", variant):
         options["num_queries"] = 200
@@ -195,9 +194,10 @@ def build(spec: ModelSpec, **options: Any) -> Any:
         options.setdefault("out_indices", range(len(spec.architecture.depths)))
         model = FocalNet(spec.architecture, **options)
     elif spec.head in HEADS:
+        known = HEADS[spec.head].options()
         for name in spec.head_options:
-            if name not in HEADS[spec.head].options():
-                raise unknown(f"option of {spec.head}", name, HEADS[spec.head].options())
+            if name not in known:
+                raise unknown(f"option of {spec.head}", name, known)
         kind: Any = HEADS[spec.head].cls
         model = kind(spec.architecture, num_classes=spec.num_classes, **spec.head_options, **options)
     else:

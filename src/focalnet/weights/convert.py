@@ -15,7 +15,7 @@ from focalnet.errors import UserError, unknown
 from focalnet.weights.dense import dense_layouts, find_layout
 from focalnet.weights.files import check_suffix, read_checkpoint, whole, write_state_dict
 from focalnet.weights.layouts import Layout, convert_state_dict, detect_layout
-from focalnet.weights.sources import SPEC_KEY, describe_dense, read_spec, resolve
+from focalnet.weights.sources import SPEC_KEY, describe_dense, resolve, stored_spec
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def convert_file(src: str | Path, dst: str | Path, *, to: str, use_postln: bool 
     if target.exists() and target.samefile(located.path):
         raise UserError(f"{target} is the file to read; give another name for the file to write.")
     checkpoint = read_checkpoint(located.path)
-    spec = located.spec or read_spec(checkpoint)
+    spec = stored_spec(located, checkpoint)
     metadata = checkpoint.metadata | ({SPEC_KEY: spec.to_json()} if spec else {})
     source = find_layout(checkpoint.state_dict)
     if source is not None:

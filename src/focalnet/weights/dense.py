@@ -15,6 +15,9 @@ from focalnet.weights.spec import WHOLE_PICTURE, Preprocessing
 
 StateDict = Mapping[str, Tensor]
 
+GROWN = {"focal_windows": 9, "stem_padding": 3}
+"""What the official Mask R-CNNs and UPerNets change of T, S and B."""
+
 
 @dataclass(frozen=True)
 class DenseFacts:
@@ -77,12 +80,12 @@ def shape_of(state_dict: StateDict, name: str) -> tuple[int, ...]:
 def overlapped_padding(trunk: StateDict, *, official: bool) -> dict[str, int]:
     """The padding of an overlapped stem as a field of `FocalNetConfig`, if the stem is one.
 
-    It is 3 in the official UPerNets and Mask R-CNNs (`official`), and in ours by name where the kernels were grown
-    to 9 as there.
+    It is that of `GROWN` in the official UPerNets and Mask R-CNNs (`official`), and in ours by name where the kernels
+    were grown too.
     """
     overlapped = shape_of(trunk, "patch_embed.proj.weight")[-1] == 7
-    grown = shape_of(trunk, "layers.0.blocks.0.modulation.focal_layers.0.0.weight")[-1] == 9
-    return {"stem_padding": 3} if overlapped and (official or grown) else {}
+    grown = shape_of(trunk, "layers.0.blocks.0.modulation.focal_layers.0.0.weight")[-1] == GROWN["focal_windows"]
+    return {"stem_padding": GROWN["stem_padding"]} if overlapped and (official or grown) else {}
 
 
 def dense_layouts() -> tuple[DenseLayout, ...]:

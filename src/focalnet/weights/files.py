@@ -16,7 +16,7 @@ import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,8 +165,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[None]:
-    """What goes wrong with tensors that no network has, as a sentence: a file may hold anything.
+def in_a_sentence(what: str, mend: str) -> Iterator[None]:
+    """A file may hold anything: what goes wrong while its content is understood becomes "what (reason); mend."
 
     Raises:
         UserError: something went wrong.
@@ -176,9 +176,12 @@ def whole(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except (LookupError, ValueError, TypeError, RuntimeError) as error:
-        raise UserError(
-            f"{path} does not hold the tensors of a whole network ({first_line(error)}); check where it comes from."
-        ) from error
+        raise UserError(f"{what} ({first_line(error)}); {mend}.") from error
+
+
+def whole(path: Path) -> AbstractContextManager[None]:
+    """`in_a_sentence` for tensors that no network has."""
+    return in_a_sentence(f"{path} does not hold the tensors of a whole network", "check where it comes from")
 
 
 def first_line(error: BaseException) -> str:

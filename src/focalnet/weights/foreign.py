@@ -13,7 +13,7 @@ from typing import Any
 from focalnet.errors import UserError
 from focalnet.variants import VARIANTS, FocalNetConfig, get_variant
 from focalnet.weights.adapt import CLASSES_1K
-from focalnet.weights.files import first_line
+from focalnet.weights.files import in_a_sentence
 from focalnet.weights.hub import ENTRIES, imagenet_classes
 from focalnet.weights.recognise import match_variant
 from focalnet.weights.spec import IMAGENET_MEAN, IMAGENET_STD, Interpolation, ModelSpec, Preprocessing
@@ -68,12 +68,8 @@ def read_folder_config(folder: Path, origin: str) -> ModelSpec:
     path = folder / "config.json"
     config = _read_json(path)
     if isinstance(config.get("architecture"), Mapping):
-        try:
+        with in_a_sentence(f"{path} does not describe a model in full", "write it again"):
             return ModelSpec.from_dict(config)
-        except (KeyError, TypeError) as error:
-            raise UserError(
-                f"{path} does not describe a model in full ({first_line(error)}); write it again."
-            ) from error
     released = ENTRIES.get(origin)
     if released is not None:
         return released.spec

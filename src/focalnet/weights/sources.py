@@ -25,7 +25,7 @@ from focalnet.errors import UserError
 from focalnet.variants import get_variant
 from focalnet.weights.adapt import CLASSES_1K
 from focalnet.weights.dense import DenseLayout, find_layout, under
-from focalnet.weights.files import READ_SUFFIXES, Checkpoint, first_line, read_checkpoint, whole
+from focalnet.weights.files import READ_SUFFIXES, Checkpoint, in_a_sentence, read_checkpoint, whole
 from focalnet.weights.foreign import read_folder_config
 from focalnet.weights.hub import (
     ENTRIES,
@@ -191,7 +191,7 @@ def _understand(located: Located, checkpoint: Checkpoint, variant: str | None) -
         return _load_dense(dense, located, checkpoint, variant)
     told = stored_use_postln(checkpoint.state_dict)
     official = convert_state_dict(checkpoint.state_dict, to="official")
-    spec = located.spec or read_spec(checkpoint)
+    spec = stored_spec(located, checkpoint)
     if spec is None:
         return Weights(official, _guess(official, located.path, variant), told)
     if told is not None and told != spec.architecture.use_postln:
@@ -207,7 +207,7 @@ def _load_dense(layout: DenseLayout, located: Located, checkpoint: Checkpoint, v
     spec, guessed = describe_dense(layout, weights, located, checkpoint, variant)
     if spec is None:
         raise UserError(f"{located.path} fits no known variant; name the model, with what was changed.")
-    told = layout.name != "focalnet" or (located.spec or read_spec(checkpoint)) is not None
+    told = layout.name != "focalnet" or stored_spec(located, checkpoint) is not None
     return Weights(weights, spec, spec.architecture.use_postln, layout.trunk_prefix, guessed=guessed, told=told)
 
 
@@ -233,7 +233,7 @@ def describe_dense(
     Raises:
         UserError: a part is missing.
     """
-    spec = located.spec or read_spec(checkpoint)
+    spec = stored_spec(located, checkpoint)
     described = spec is not None and spec.head == layout.head
     if spec is not None and described and (spec.classes is not None or located.spec is not None):
         return spec, False
@@ -273,17 +273,13 @@ def describe_dense(
     return spec.replace(**known), guessed
 
 
-def read_spec(checkpoint: Checkpoint) -> ModelSpec | None:
-    """The `ModelSpec` that travels in a file's metadata, or None."""
+def stored_spec(located: Located, checkpoint: Checkpoint) -> ModelSpec | None:
+    """The `ModelSpec` that stands beside a file or travels in its metadata, or None."""
+    if located.spec is not None:
+        return located.spec
     text = checkpoint.metadata.get(SPEC_KEY)
-    try:
+    with in_a_sentence(f"the description in the file's metadata ({SPEC_KEY!r}) is damaged", "write it again"):
         return None if text is None else ModelSpec.from_dict(json.loads(text))
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"the description in the file's metadata ({SPEC_KEY!r}) is damaged ({first_line(error)}); write it again."
-        ) from error
 
 
 def _guess(official: Mapping[str, Tensor], path: Path, variant: str | None) -> ModelSpec:
