@@ -1,6 +1,6 @@
 """Draw what `benchmarks/inference.py` measured: how many times as fast as timm, per model, mode and precision.
 
-    python benchmarks/chart.py --out docs/pictures/inference.png
+    python benchmarks/chart.py --out docs/images/inference.png
 
 Reads the kept JSON lines. Where the same thing was measured more than once, the dot is the median of the `paired`
 ratios of the runs, and the line through it spans the runs. Caption: commits, device, versions.
@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--against", default="timm", choices=["timm", "transformers"])
-    parser.add_argument("--out", type=Path, default=Path("docs/pictures/inference.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images/inference.png"))
     options = parser.parse_args()
     rows = read(options.results, options.against)
     if not rows:

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focalnet.models.classifier import FocalNetClassifier
+from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.variants import FocalNetConfig, get_variant
 from focalnet.weights.layouts import convert_state_dict
 

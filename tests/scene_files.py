@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from focalnet.data.digit_scenes import open_digit_scenes
-from focalnet.data.scenes import Scene
-from focalnet.metrics.detection import run_lengths
+from focalnet.data.dense import Scene
+from focalnet.data.formats.digit_scenes import open_digit_scenes
+from focalnet.structures import encode_masks
 
 SIDE = 64
 
@@ -38,7 +38,7 @@ def write_coco(folder: Path, train: int = 12, val: int = 5) -> Path:
             image, masks, _ = half(scene)
             image.save(folder / f"{name}2017" / f"{number}.png")
             images.append({"id": number, "file_name": f"{number}.png", "width": SIDE, "height": SIDE})
-            for label, mask, shape in zip(scene.labels.tolist(), masks, run_lengths(masks), strict=True):
+            for label, mask, shape in zip(scene.labels.tolist(), masks, encode_masks(masks), strict=True):
                 y, x = torch.nonzero(mask, as_tuple=True)
                 left, top = float(x.min()), float(y.min())
                 box = [left, top, float(x.max()) + 1 - left, float(y.max()) + 1 - top]
@@ -66,7 +66,7 @@ def write_semantic(folder: Path, train: int = 12, val: int = 5) -> Path:
 
 
 def write_panoptic(folder: Path, train: int = 12, val: int = 5) -> Path:
-    """`annotations/panoptic_{train,val}2017.json` with their folders of PNG files, beside the pictures."""
+    """`annotations/panoptic_{train,val}2017.json` with their folders of PNG files, beside the images."""
     (folder / "annotations").mkdir(parents=True)
     names = [*map(str, range(10)), "ground"]
     categories = [{"id": i + 1, "name": name, "isthing": int(i < 10)} for i, name in enumerate(names)]

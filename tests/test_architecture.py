@@ -10,16 +10,19 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "focalnet"
 
 FLOORS = {
-    "errors": -1,
+    "errors": -2,
+    "_version": -2,
+    "structures": -1,
+    "inputs": -1,
+    "labels": 0,
+    "variants": 0,
     "ops": 0,
     "modulation": 1,
     "backbone": 2,
-    "variants": 2,
     "weights": 2,
+    "visualize": 2,
     "models": 3,
     "data": 3,
-    "pictures": 2,
-    "drawing": 2,
     "metrics": 3,
     "explain": 3,
     "tasks": 4,
@@ -27,16 +30,10 @@ FLOORS = {
     "cli": 7,
     "__main__": 8,
 }
-"""Rooms and their floors; every other module is a face. The command line stands on the other faces."""
+"""Rooms and their floors; every other module is an entry point. The command line stands on the other entry points."""
 FACES = 6
 
-NEIGHBOURS = {
-    ("backbone", "variants"),
-    ("weights", "variants"),
-    ("weights", "backbone"),
-    ("explain", "models"),
-    ("drawing", "pictures"),
-}
+NEIGHBOURS = {("weights", "backbone"), ("explain", "models")}
 """(importer, imported) pairs that share a floor and may know each other."""
 
 HEAVY = [

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focalnet.backbone import Block, FocalNet, FocalTrunk, PatchEmbed, drop_path
+from focalnet.backbone import Block, FocalNet, FocalNetBase, PatchEmbed, drop_path
 from focalnet.errors import UserError
-from focalnet.models.classifier import FocalNetClassifier
+from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.variants import FocalNetConfig, get_variant
 
 SMALL = FocalNetConfig(embed_dim=8, depths=(1, 2, 1, 1), focal_levels=(2,))
@@ -22,7 +22,7 @@ def shallow(config: FocalNetConfig) -> FocalNetConfig:
     return config.replace(depths=(1, 1), focal_levels=(2,), focal_windows=(3,))
 
 
-def grids(model: FocalTrunk, height: int, width: int) -> list[tuple[int, int]]:
+def grids(model: FocalNetBase, height: int, width: int) -> list[tuple[int, int]]:
     with torch.no_grad():
         return [(x.shape[1], x.shape[2]) for x in model.eval().forward_stages(torch.zeros(1, 3, height, width))]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from focalnet.cli import COMMANDS, main, parse_train
-from focalnet.models.heads import parse_name
+from focalnet.models.registry import parse_name
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md") if path.name != "log.md"}

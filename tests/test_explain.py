@@ -10,10 +10,11 @@ from focalnet import explain as module
 from focalnet.backbone import FocalNet
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.explain import Explanation, explain
-from focalnet.models.classifier import FocalNetClassifier
+from focalnet.inputs.image import Preprocessing
+from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.modulation import FocalModulation
 from focalnet.variants import FocalNetConfig, get_variant
-from focalnet.weights.spec import ModelSpec, Preprocessing
+from focalnet.weights.spec import ModelSpec
 
 CONFIG = FocalNetConfig(
     embed_dim=8, depths=(1, 2, 1), focal_levels=(2,), patch_size=2, drop_path_rate=0.5, drop_rate=0.5
@@ -35,13 +36,13 @@ def classifier(config=CONFIG, num_classes=5):
     return model
 
 
-def normalised(explanation):
+def normalized(explanation):
     pixels = torch.from_numpy(explanation.image).permute(2, 0, 1)
     return ((pixels - torch.tensor(HOW.mean)[:, None, None]) / torch.tensor(HOW.std)[:, None, None])[None]
 
 
 def test_arrays():
-    """Every array is what the layers give for the picture that is shown."""
+    """Every array is what the layers give for the image that is shown."""
     model = classifier()
     found = explain(model, picture(), preprocessing=HOW)
     assert found.image.shape == (32, 48, 3)  # 70 x 45 -> 49 x 32 -> whole positions of 8 pixels
@@ -54,7 +55,7 @@ def test_arrays():
         if isinstance(layer, FocalModulation):
             layer.register_forward_pre_hook(lambda _, arguments, name=name: inputs.update({name: arguments[0]}))
     with torch.no_grad():
-        logits = model(normalised(found))
+        logits = model(normalized(found))
     torch.testing.assert_close(torch.from_numpy(found.logits), logits[0])
     names = ["layers.0.blocks.0", "layers.1.blocks.1", "layers.2.blocks.0"]
     for stage, name in enumerate(names):
@@ -83,7 +84,7 @@ def test_grad_cam(target):
     likeliest = int(found.logits.argmax())
     assert found.target == (likeliest if target is None else target)
     model.eval()
-    last = model.forward_stages(normalised(found))[-1].detach().requires_grad_()
+    last = model.forward_stages(normalized(found))[-1].detach().requires_grad_()
     logit = model.head(model.norm(last).mean(dim=(1, 2)))[0, found.target]
     (gradient,) = torch.autograd.grad(logit, last)
     cam = torch.einsum("bhwc,bc->bhw", last, gradient.mean(dim=(1, 2))).relu()

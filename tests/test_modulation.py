@@ -169,7 +169,7 @@ def test_sequences_and_volumes(spatial_dims, sizes):
     x = torch.randn(2, *sizes, 12, dtype=torch.float64)
     y = module(x)
     assert y.shape == x.shape
-    # A picture whose other axes have one position is a sequence: only the centre of the 2-D kernels acts.
+    # An image whose other axes have one position is a sequence: only the centre of the 2-D kernels acts.
     if spatial_dims == 1:
         flat = layer(spatial_dims=2).double()
         state = {k: v for k, v in module.state_dict().items() if not k.startswith("focal_layers")}

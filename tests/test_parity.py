@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from focalnet.models.factory import create_backbone, create_model, load_weights
+from focalnet.models.create import create_backbone, create_model, load_weights
 from focalnet.variants import VARIANTS, FocalNetConfig, get_variant
 from focalnet.weights.files import read_state_dict, write_state_dict
 from focalnet.weights.layouts import LAYOUTS, convert_state_dict

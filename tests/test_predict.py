@@ -1,4 +1,4 @@
-"""Finding pictures, and predictions from run folders, model folders and models."""
+"""Finding images, and predictions from run folders, model folders and models."""
 
 import copy
 import io
@@ -21,7 +21,7 @@ def pictures(tmp_path):
     for name in ("b.png", "a.JPG", "deep/c.webp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 36), "red").save(tmp_path / name, format="png")
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     return tmp_path
 
 
@@ -43,7 +43,7 @@ def test_globs_files_urls_and_lists(pictures, monkeypatch):
 
 
 def test_nothing_found(tmp_path):
-    with pytest.raises(UserError, match="holds no pictures"):
+    with pytest.raises(UserError, match="holds no images"):
         find_images([str(tmp_path)])
     with pytest.raises(UserError, match=r"gone\.png is no file, folder, URL or pattern"):
         find_images([str(tmp_path / "gone.png")])
@@ -115,7 +115,7 @@ def test_command_line_prints_json_and_draws(model, pictures, tmp_path, capsys):
 
 def test_no_pictures_and_no_run(model, tmp_path):
     focalnet.save_pretrained(model, tmp_path / "saved")
-    with pytest.raises(UserError, match="is no run folder with pictures of its own"):
+    with pytest.raises(UserError, match="is no run folder with images of its own"):
         held_out(str(tmp_path / "saved"))
 
 
@@ -202,9 +202,9 @@ def test_windows_are_for_semantic_segmentation(model, segmenter):
 
 
 def _batch(task, segmenter, image):
-    from focalnet.tasks.scenes import bare_scene
+    from focalnet.tasks.dense import bare_sample
 
-    example = task.example(segmenter.spec, bare_scene(image), train=False)
+    example = task.example(segmenter.spec, bare_sample(image), train=False)
     return example["image"][None], torch.tensor([example["target"]["size"]])
 
 
@@ -213,12 +213,12 @@ def test_the_command_measures_in_windows(segmenter, tmp_path):
 
     focalnet.save_pretrained(segmenter, tmp_path / "model")
     write_semantic(tmp_path / "data")
-    figures = []
+    metrics = []
     for options in ([], ["--window", "64"], ["--window", "96", "--augment"]):
         command = ["evaluate", str(tmp_path / "model"), "--data", str(tmp_path / "data"), "--workers", "0"]
         main([*command, "--json", str(tmp_path / "figures.json"), *options])
-        figures.append(json.loads((tmp_path / "figures.json").read_text())["pixel_accuracy"])
-    assert len(set(figures)) == 3
+        metrics.append(json.loads((tmp_path / "figures.json").read_text())["pixel_accuracy"])
+    assert len(set(metrics)) == 3
 
 
 def test_the_map_beside_a_drawing_has_the_ids_of_its_row(segmenter, tmp_path):
@@ -238,7 +238,7 @@ def test_the_map_beside_a_drawing_has_the_ids_of_its_row(segmenter, tmp_path):
 def test_a_video_frame_by_frame(detector, tmp_path):
     from fractions import Fraction
 
-    from focalnet.data.video import VideoWriter, read_frames
+    from focalnet.inputs.video import VideoWriter, read_frames
 
     with VideoWriter(tmp_path / "clip.mp4", Fraction(5)) as writer:
         for shade in (0, 100, 200):
@@ -252,7 +252,7 @@ def test_a_video_frame_by_frame(detector, tmp_path):
 def test_the_command_predicts_pictures_and_videos(detector, tmp_path, capsys):
     from fractions import Fraction
 
-    from focalnet.data.video import VideoWriter
+    from focalnet.inputs.video import VideoWriter
 
     focalnet.save_pretrained(detector, tmp_path / "model")
     assert "object-detection" in (tmp_path / "model" / "README.md").read_text()

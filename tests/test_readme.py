@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder as a reader of the README has it: flowers, a picture, ImageNet, and a released file (random numbers)."""
+    """A folder as a reader of the README has it: flowers, an image, ImageNet, and a released file (random numbers)."""
     home = tmp_path_factory.mktemp("reader")
     rng = np.random.default_rng(0)
 
@@ -38,7 +38,7 @@ def home(tmp_path_factory):
     for label, name in enumerate(("rose", "tulip")):
         for number in range(8):
             picture(home / "flowers" / name / f"{number}.jpg", 150 * label)
-    picture(home / "picture.jpg", 80)
+    picture(home / "image.jpg", 80)
     for name in ("goldfish", "tench"):
         for side in ("train", "val"):
             picture(home / "imagenet" / side / name / "0.jpg", 50)

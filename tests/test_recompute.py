@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from focalnet.backbone import FocalNet, Recompute
-from focalnet.models.classifier import FocalNetClassifier
+from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.modulation import FocalModulation
 from focalnet.variants import FocalNetConfig, get_variant
 
@@ -36,7 +36,7 @@ def saved_bytes(model: nn.Module, x: Tensor) -> int:
 
 @pytest.fixture(scope="module")
 def tiny_lrf() -> tuple[FocalNetClassifier, int]:
-    """Our T-LRF without stochastic depth, and what timm's keeps for one picture of 64 pixels."""
+    """Our T-LRF without stochastic depth, and what timm's keeps for one image of 64 pixels."""
     timm = pytest.importorskip("timm")
     theirs = timm.create_model("focalnet_tiny_lrf").train()
     ours = FocalNetClassifier(get_variant("focalnet_tiny_lrf").replace(drop_path_rate=0.0)).train()

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from focalnet.errors import UserError
-from focalnet.models.classifier import FocalNetClassifier
+from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.ops import focal_context
 from focalnet.variants import VARIANTS, FocalNetConfig, get_variant, list_models
 

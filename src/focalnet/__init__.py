@@ -14,38 +14,39 @@ if TYPE_CHECKING:
     from focalnet import explain
     from focalnet.backbone import FocalNet
     from focalnet.errors import UserError
-    from focalnet.models.classifier import FocalNetClassifier
-    from focalnet.models.factory import create_backbone, create_model, load_weights, push_to_hub, save_pretrained
-    from focalnet.models.heads import list_models
+    from focalnet.inputs.image import Preprocessing
+    from focalnet.models.classifier.model import FocalNetClassifier
+    from focalnet.models.create import create_backbone, create_model, load_weights, push_to_hub, save_pretrained
+    from focalnet.models.registry import list_models
     from focalnet.modulation import FocalModulation, capture
     from focalnet.ops import focal_context
     from focalnet.ops.fuse import fuse, unfuse
     from focalnet.predict import Predictor
     from focalnet.variants import FocalNetConfig
     from focalnet.weights.layouts import convert_state_dict
-    from focalnet.weights.spec import ModelSpec, Preprocessing
+from focalnet.weights.spec import ModelSpec
 
 __version__ = "0.1.0"
 
 _HOME = {
     "FocalModulation": "modulation",
     "FocalNet": "backbone",
-    "FocalNetClassifier": "models.classifier",
+    "FocalNetClassifier": "models.classifier.model",
     "FocalNetConfig": "variants",
     "ModelSpec": "weights.spec",
     "Predictor": "predict",
-    "Preprocessing": "weights.spec",
+    "Preprocessing": "inputs.image",
     "UserError": "errors",
     "capture": "modulation",
     "convert_state_dict": "weights.layouts",
-    "create_backbone": "models.factory",
-    "create_model": "models.factory",
+    "create_backbone": "models.create",
+    "create_model": "models.create",
     "focal_context": "ops",
     "fuse": "ops.fuse",
-    "list_models": "models.heads",
-    "load_weights": "models.factory",
-    "push_to_hub": "models.factory",
-    "save_pretrained": "models.factory",
+    "list_models": "models.registry",
+    "load_weights": "models.create",
+    "push_to_hub": "models.create",
+    "save_pretrained": "models.create",
     "unfuse": "ops.fuse",
 }
 

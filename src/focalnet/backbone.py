@@ -9,7 +9,7 @@ with γ = 1 where LayerScale is off and stochastic depth around each branch. A s
 stages a strided convolution halves the map and doubles the channels. Modules and parameters carry the official names.
 
 Two uses differ in how they treat sizes that the strides do not divide, exactly as the official code does in each
-place: dense use (`FocalNet`) pads the picture and every odd map with zeros on the right and at the bottom,
+place: dense use (`FocalNet`) pads the image and every odd map with zeros on the right and at the bottom,
 classification (`models.classifier`) lets the convolution drop the rest.
 
 What differs from the official code: maps are (B, H, W, C) between modules, never flattened to tokens. As there, the
@@ -173,7 +173,7 @@ class Stage(nn.Module):
         return x, x if self.downsample is None else self.downsample(x)
 
 
-class FocalTrunk(nn.Module):
+class FocalNetBase(nn.Module):
     """Stem and stages: what classification and dense use share. It has no forward of its own.
 
     Args:
@@ -227,7 +227,7 @@ class FocalTrunk(nn.Module):
             per stage (B, H / stride, W / stride, C).
 
         Raises:
-            UserError: the pictures have another number of channels, or are smaller than one position of the last stage.
+            UserError: the images have another number of channels, or are smaller than one position of the last stage.
         """
         self._check(images)
         x = self.pos_drop(self.patch_embed(images.permute(0, 2, 3, 1)))
@@ -240,7 +240,7 @@ class FocalTrunk(nn.Module):
     def _check(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != self.config.in_channels:
             raise UserError(
-                f"the model takes pictures of shape (B, {self.config.in_channels}, H, W), got {tuple(images.shape)}."
+                f"the model takes images of shape (B, {self.config.in_channels}, H, W), got {tuple(images.shape)}."
             )
 
     def init_weights(self) -> None:
@@ -252,7 +252,7 @@ class FocalTrunk(nn.Module):
                     nn.init.zeros_(module.bias)
 
 
-class FocalNet(FocalTrunk):
+class FocalNet(FocalNetBase):
     """The dense backbone: a pyramid of feature maps for detection and segmentation.
 
     Maps are taken before each downsample and pass a LayerNorm of their own (`norm0` … `norm3`), as in the

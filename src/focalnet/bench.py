@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet.errors import MissingExtraError, UserError
-from focalnet.models.classifier import FocalNetClassifier
+from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.ops import BACKENDS, focal_context
 from focalnet.variants import FocalNetConfig, get_variant
 from focalnet.weights.layouts import convert_state_dict
@@ -71,7 +71,7 @@ class BenchOptions:
     """Also our forward pass as a CUDA graph."""
     batch: int = 8
     size: tuple[int, int] = (224, 224)
-    """Height and width of the pictures."""
+    """Height and width of the images."""
     windows: int | None = None
     """Another kernel size for the first level, such as 9 for detection."""
     repeats: int = 9

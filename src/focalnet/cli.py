@@ -27,8 +27,8 @@ focalnet: Focal Modulation Networks
 
   focalnet train       learn to classify, detect, segment; without --data, from handwritten digits
   focalnet resume      go on with a run that was stopped
-  focalnet evaluate    measure a run or released weights on pictures
-  focalnet predict     say what is on pictures and videos
+  focalnet evaluate    measure a run or released weights on images
+  focalnet predict     say what is on images and videos
   focalnet explain     show where a model looks: kernels, gates, modulators
   focalnet convert     change the layout of a weight file: official, timm, transformers, mmdet, …
   focalnet models      list the networks, their sizes and their weights
@@ -101,7 +101,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Choice]:
     """The task, the `TrainConfig` and the `Choice` that the arguments of `focalnet train` mean."""
     from focalnet.engine.config import TrainConfig
     from focalnet.engine.recipes import get_recipe
-    from focalnet.models.heads import parse_name
+    from focalnet.models.registry import parse_name
     from focalnet.tasks import get_task, task_of_model
 
     early = ArgumentParser(add_help=False, allow_abbrev=False)
@@ -172,30 +172,30 @@ def _evaluate(arguments: Sequence[str]) -> None:
         json: Path | None = None,
         results: Path | None = None,
     ) -> None:
-        """Measure a run, or a network with released weights: accuracy, AP, mIoU or PQ, pictures per second.
+        """Measure a run, or a network with released weights: accuracy, AP, mIoU or PQ, images per second.
 
         Args:
             model: A run folder, or the name of a network with --weights.
             data: What to measure on; without it, the validation side of the run's own data.
             weights: "official", "timm", "transformers", a file or a hub id.
-            batch_size: Pictures per forward pass; detectors and segmenters take pictures of unequal size one by one.
-            workers: Processes that prepare pictures.
-            augment: Average over mirrored and resized pictures (detection and semantic segmentation).
-            window: Side in pixels of overlapping squares to see pictures in (semantic segmentation); whole without it.
+            batch_size: Images per forward pass; detectors and segmenters take images of unequal size one by one.
+            workers: Processes that prepare images.
+            augment: Average over mirrored and resized images (detection and semantic segmentation).
+            window: Side in pixels of overlapping squares to see images in (semantic segmentation); whole without it.
             json: Also write the figures to this file.
             results: Write every detection into this folder, in COCO's results format (detectors).
         """
         from focalnet.engine.measure import measure
 
-        figures = measure(
+        metrics = measure(
             model, data=data, weights=weights, batch_size=batch_size, workers=workers, augment=augment, window=window,
             results=results,
         )  # fmt: skip
-        _table(["figure", "value"], [[name, f"{value:.4f}"] for name, value in figures.items()])
+        _table(["figure", "value"], [[name, f"{value:.4f}"] for name, value in metrics.items()])
         if json:
             from focalnet.engine.run import write_atomically
 
-            write_atomically(json, _dumps(figures).encode())
+            write_atomically(json, _dumps(metrics).encode())
 
     _parse(arguments, "evaluate", evaluate)
 
@@ -211,18 +211,18 @@ def _predict(arguments: Sequence[str]) -> None:
         window: int | None = None,
         batch_size: int = 16,
     ) -> None:
-        """Say what is on pictures and videos.
+        """Say what is on images and videos.
 
         Args:
             model: A run folder, or the name of a network with --weights.
-            images: Files, folders, globs, URLs, or - for a list on standard input; without any, some of the pictures
+            images: Files, folders, globs, URLs, or - for a list on standard input; without any, some of the images
                 that the run was not trained on. Videos are taken frame by frame.
             weights: "official", "timm", "transformers", a file or a hub id.
-            json: Print one JSON object per picture.
-            draw: Write the pictures with their predictions into this folder, and predictions.jsonl, the JSON objects.
+            json: Print one JSON object per image.
+            draw: Write the images with their predictions into this folder, and predictions.jsonl, the JSON objects.
             threshold: Least score of an object; without it 0.5, and 0.8 in panoptic segmentation.
-            window: Side in pixels of overlapping squares to see pictures in (semantic segmentation); whole without it.
-            batch_size: Pictures per forward pass.
+            window: Side in pixels of overlapping squares to see images in (semantic segmentation); whole without it.
+            batch_size: Images per forward pass.
         """
         from focalnet.predict import Predictor, find_images, held_out
 
@@ -250,7 +250,7 @@ def _explain(arguments: Sequence[str]) -> None:
 
         Args:
             model: A run folder, or the name of a network with --weights.
-            image: The picture; without it, one that the run was not trained on.
+            image: The image; without it, one that the run was not trained on.
             weights: "official", "timm", "transformers", a file or a hub id.
             out: The PNG to write; the arrays go beside it.
             grad_cam: Add Grad-CAM (classifiers).

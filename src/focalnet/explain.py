@@ -1,13 +1,13 @@
-"""What a FocalNet does with a picture: the three pictures of the paper, as arrays and as one sheet, and Grad-CAM.
+"""What a FocalNet does with an image: the three images of the paper, as arrays and as one sheet, and Grad-CAM.
 
     kernels       a depth-wise kernel, averaged over its channels: last block of each stage, every level   (Fig. 10, 11)
     gates         g of the last block: where each level counts                                        (Fig. 5, 12 to 14)
     modulators    the length of the modulator m at each position: last block of each stage            (Fig. 1, 6, 7, 15)
     grad_cam      where the last map speaks for one class                                 (Selvaraju et al., ICCV 2017)
 
-As in the official notebook the picture is resized to the input size on its shorter side and not cropped to a square.
+As in the official notebook the image is resized to the input size on its shorter side and not cropped to a square.
 What differs: the few pixels of the longer side that fill no whole position of the last map are cut off, so that the
-maps lie exactly over the picture; the forward pass leaves nothing behind in the model (`capture`).
+maps lie exactly over the image; the forward pass leaves nothing behind in the model (`capture`).
 """
 
 from collections.abc import Iterator
@@ -21,17 +21,17 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from focalnet.backbone import FocalTrunk
+from focalnet import inputs
+from focalnet.backbone import FocalNetBase
 from focalnet.errors import MissingExtraError, UserError
-from focalnet.models.classifier import FocalNetClassifier
+from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.modulation import FocalModulation, capture
-from focalnet.pictures import explanation_panel
-from focalnet.weights.spec import Preprocessing
+from focalnet.visualize.plots import explanation_panel
 
 __all__ = ["Explanation", "capture", "explain"]
 
 LONGEST = 8
-"""Sides of a picture beyond this ratio are cut to it, around the centre."""
+"""Sides of an image beyond this ratio are cut to it, around the centre."""
 
 
 @dataclass
@@ -91,15 +91,15 @@ def explain(
     model: nn.Module,
     image: Image,
     *,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: inputs.Image | None = None,
     target: int | None = None,
     grad_cam: bool = False,
 ) -> Explanation:
-    """Run a picture through a FocalNet and collect what it did. The model is afterwards as it was before.
+    """Run an image through a FocalNet and collect what it did. The model is afterwards as it was before.
 
     Args:
         model: a `FocalNetClassifier`, a `FocalNet`, or a module that holds one of them.
-        image: the picture.
+        image: the image.
         preprocessing: input size, mean and std; by default those of `model.spec`.
         target: the class that Grad-CAM explains; by default the likeliest.
         grad_cam: also compute Grad-CAM, which needs a classifier.
@@ -109,23 +109,23 @@ def explain(
             it does not have.
         MissingExtraError: Grad-CAM without captum.
     """
-    trunk = next((module for module in model.modules() if isinstance(module, FocalTrunk)), None)
+    trunk = next((module for module in model.modules() if isinstance(module, FocalNetBase)), None)
     if trunk is None:
         raise UserError(f"{type(model).__name__} holds no FocalNet, so there is nothing to explain.")
     classifier = trunk if isinstance(trunk, FocalNetClassifier) and trunk.num_classes else None
     if grad_cam and classifier is None:
         raise UserError(f"Grad-CAM explains the classes of a classifier, no {type(model).__name__}; leave it out.")
     spec = getattr(model, "spec", None) or getattr(trunk, "spec", None)
-    how = preprocessing or (spec.preprocessing if spec else Preprocessing())
+    how = preprocessing or (spec.preprocessing if spec else inputs.Image())
     pixels = _pixels(image, how, trunk.config.strides[-1])
     weight = next(trunk.parameters())
     mean, std = (torch.tensor(values)[:, None, None] for values in (how.mean, how.std))
-    inputs = ((pixels - mean) / std)[None].to(weight.device, weight.dtype)
+    tensor = ((pixels - mean) / std)[None].to(weight.device, weight.dtype)
 
     last = [f"layers.{stage}.blocks.{depth - 1}.modulation" for stage, depth in enumerate(trunk.config.depths)]
     with _evaluating(model):
         with torch.no_grad(), capture(trunk) as parts:
-            output = classifier(inputs) if classifier else trunk.forward_stages(inputs)
+            output = classifier(tensor) if classifier else trunk.forward_stages(tensor)
         explanation = Explanation(
             image=_array(pixels.permute(1, 2, 0)),
             kernels=[_mean_kernels(trunk.get_submodule(name)) for name in last],
@@ -136,11 +136,11 @@ def explain(
         )
         if grad_cam and classifier:
             explanation.target = int(output[0].argmax()) if target is None else target
-            explanation.grad_cam = _grad_cam(classifier, inputs, explanation.target)
+            explanation.grad_cam = _grad_cam(classifier, tensor, explanation.target)
     return explanation
 
 
-def _pixels(image: Image, preprocessing: Preprocessing, stride: int) -> Tensor:
+def _pixels(image: Image, preprocessing: inputs.Image, stride: int) -> Tensor:
     """(3, H, W), 0 to 1, H and W multiples of `stride`."""
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as tf
@@ -158,8 +158,8 @@ def _mean_kernels(modulation: nn.Module) -> list[np.ndarray]:
     return [_array(layer[0].weight.float().mean(dim=(0, 1))) for layer in modulation.focal_layers]
 
 
-def _grad_cam(model: FocalNetClassifier, inputs: Tensor, target: int) -> np.ndarray:
-    """Grad-CAM on the output of the last block, up-sampled to the picture: (H, W)."""
+def _grad_cam(model: FocalNetClassifier, tensor: Tensor, target: int) -> np.ndarray:
+    """Grad-CAM on the output of the last block, up-sampled to the image: (H, W)."""
     if not 0 <= target < model.num_classes:
         raise UserError(f"There is no class {target}; the model has the classes 0 to {model.num_classes - 1}.")
     try:
@@ -173,13 +173,13 @@ def _grad_cam(model: FocalNetClassifier, inputs: Tensor, target: int) -> np.ndar
 
     last = model.get_submodule(f"layers.{len(model.layers) - 1}.blocks.{model.config.depths[-1] - 1}")
     handle = last.register_forward_hook(tapped)
-    inputs = inputs.clone().requires_grad_()
+    tensor = tensor.clone().requires_grad_()
     try:
         with torch.enable_grad():
-            cam: Any = LayerGradCam(model, tap).attribute(inputs, target=target, relu_attributions=True)
+            cam: Any = LayerGradCam(model, tap).attribute(tensor, target=target, relu_attributions=True)
     finally:
         handle.remove()
-    height, width = inputs.shape[2:]
+    height, width = tensor.shape[2:]
     return _array(LayerAttribution.interpolate(cam.float(), (height, width), "bilinear")[0, 0])
 
 

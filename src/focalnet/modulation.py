@@ -13,7 +13,7 @@ official names, so the weight of `h` has the shape of a 1x1 convolution.
 
 What differs from the official code: tensors stay channels last; nothing is stored on the module during forward
 (the official layer keeps gates and modulator alive on `self`): ask with `return_parts=True`, or for a whole model
-with `capture`; the layer works on sequences, pictures and volumes.
+with `capture`; the layer works on sequences, images and volumes.
 
 Legend: B batch, S one to three spatial axes, C channels, L focal levels.
 """

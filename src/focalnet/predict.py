@@ -1,4 +1,4 @@
-"""Predictions for pictures: from Python (`Predictor`) and from the command line."""
+"""Predictions for images: from Python (`Predictor`) and from the command line."""
 
 import glob
 import itertools
@@ -14,25 +14,25 @@ from PIL.Image import Image
 from torch import nn
 
 from focalnet.data import load_image
-from focalnet.data.images import EXTENSIONS
-from focalnet.data.video import VIDEO_EXTENSIONS, VideoWriter, frame_rate, read_frames
 from focalnet.engine.run import RunFolder
 from focalnet.engine.train import load_run
 from focalnet.errors import UserError
-from focalnet.models.factory import load_model
+from focalnet.inputs.image import EXTENSIONS
+from focalnet.inputs.video import VIDEO_EXTENSIONS, VideoWriter, frame_rate, read_frames
+from focalnet.models.create import load_model
 from focalnet.tasks import task_of
 from focalnet.tasks.base import Network, Prediction
 
 
 class Predictor:
-    """A model that takes pictures and gives predictions.
+    """A model that takes images and gives predictions.
 
     Args:
         model: a run folder, a model folder, a hub id, a name with `weights`, or a model of `create_model`.
         weights: as in `create_model`, where `model` is a name.
         device: where to compute; without it, the GPU if there is one.
         threshold: least score of an object that a detector tells (0.5 without it), or a panoptic segmenter (0.8).
-        window: side in pixels of the overlapping squares in which a semantic segmenter sees a picture; without it, it
+        window: side in pixels of the overlapping squares in which a semantic segmenter sees an image; without it, it
             sees the whole.
 
     Raises:
@@ -59,21 +59,21 @@ class Predictor:
         self.task = task_of(network.spec)().with_options(threshold=threshold, window=window)
 
     def __call__(self, image: str | Path | bytes | Image) -> Any:
-        """The prediction for one picture: a path, a URL, bytes or a PIL picture."""
+        """The prediction for one image: a path, a URL, bytes or a PIL image."""
         return self.task.predict(self.model, [load_image(image)])[0]
 
     def stream(self, sources: Iterable[str | Path | Image], batch_size: int = 16) -> Iterator[tuple[Image, Prediction]]:
-        """Predictions for many pictures, read as they are needed.
+        """Predictions for many images, read as they are needed.
 
         Args:
-            sources: as for one picture.
-            batch_size: pictures per forward pass.
+            sources: as for one image.
+            batch_size: images per forward pass.
 
         Yields:
-            the picture (RGB) and its prediction, in order.
+            the image (RGB) and its prediction, in order.
 
         Raises:
-            UserError: a picture that cannot be read, after the predictions for those before it.
+            UserError: an image that cannot be read, after the predictions for those before it.
         """
         if batch_size < 1:
             raise UserError(f"--batch-size is {batch_size}; give 1 or more.")
@@ -84,7 +84,7 @@ class Predictor:
                 for source in itertools.islice(sources, batch_size):
                     batch.append(load_image(source))
             except UserError as error:
-                broken = error  # told after the answers for the pictures before it
+                broken = error  # told after the answers for the images before it
             if not batch and broken is None:
                 return
             yield from zip(batch, self.task.predict(self.model, batch) if batch else [], strict=True)
@@ -119,12 +119,12 @@ class Predictor:
     def answers(
         self, pictures: Iterable[tuple[str, Any]], folder: Path | None = None, batch_size: int = 16
     ) -> Iterator[tuple[dict[str, Any], str]]:
-        """Predictions in words, for every picture and every frame of a video.
+        """Predictions in words, for every image and every frame of a video.
 
         Args:
-            pictures: names with what they stand for: a video file, or a picture as for `stream`.
+            images: names with what they stand for: a video file, or an image as for `stream`.
             folder: where to write the drawings and maps, named by number and name; nothing is written without it.
-            batch_size: pictures per forward pass.
+            batch_size: images per forward pass.
 
         Yields:
             an object for JSON, which names its `source` and the files written for it, and a line to read.
@@ -151,13 +151,13 @@ def is_video(source: Any) -> bool:
 
 
 def held_out(model: str, most: int = 16) -> list[tuple[str, Image]]:
-    """Names and pictures that a run was not trained on, spread over its validation side.
+    """Names and images that a run was not trained on, spread over its validation side.
 
     Raises:
         UserError: `model` is no run folder.
     """
     if not (Path(model) / "metrics.jsonl").exists():
-        raise UserError(f"{model} is no run folder with pictures of its own; name a picture, folder, glob or URL.")
+        raise UserError(f"{model} is no run folder with images of its own; name an image, folder, glob or URL.")
     task, config = load_run(RunFolder.open(model))
     dataset = task.datasets(config.seed).val
     step = max(1, len(dataset) // most)
@@ -166,13 +166,13 @@ def held_out(model: str, most: int = 16) -> list[tuple[str, Image]]:
 
 
 def find_images(sources: Iterable[str]) -> list[str]:
-    """Pictures meant by what a user wrote.
+    """Images meant by what a user wrote.
 
     Args:
         sources: files, folders (searched all the way down), globs, URLs, or `-` for a list on standard input.
 
     Raises:
-        UserError: something names no picture.
+        UserError: something names no image.
     """
     found: list[str] = []
     for source in sources:
@@ -185,7 +185,7 @@ def find_images(sources: Iterable[str]) -> list[str]:
             known = EXTENSIONS | VIDEO_EXTENSIONS
             inside = [str(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in known]
             if not inside:
-                raise UserError(f"The folder {path} holds no pictures ({', '.join(sorted(EXTENSIONS))}).")
+                raise UserError(f"The folder {path} holds no images ({', '.join(sorted(EXTENSIONS))}).")
             found += inside
         elif matches := sorted(glob.glob(source, recursive=True)):
             found += find_images(matches)
@@ -201,7 +201,7 @@ def _stem(number: Iterator[int], name: str) -> str:
 
 
 def _draw(answer: Prediction, image: Image, folder: Path, stem: str) -> dict[str, str]:
-    """Write the drawing and the maps of one picture; returns their names."""
+    """Write the drawing and the maps of one image; returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
     answer.draw(image).save(folder / f"{stem}.png")
     maps = answer.maps()

@@ -1,7 +1,7 @@
 """Every architecture fact of FocalNet, in one frozen table.
 
 `VARIANTS` maps a name to a `FocalNetConfig`. The rows follow Tables 1 to 4 and 17 of the paper, the released
-checkpoints, and, at the end, three small nets of our own for pictures of 32, 64 and 128 pixels. The suffixes: `srf` and
+checkpoints, and, at the end, three small nets of our own for images of 32, 64 and 128 pixels. The suffixes: `srf` and
 `lrf` have two and three focal levels (small and large receptive field), `fl3` and `fl4` three and four, `iso` is
 the isotropic net with patches of 16 as in a ViT, `overlap` has the overlapped patch embedding of Table 2, `deeper`
 the depth and width of Table 3.
@@ -41,7 +41,7 @@ class FocalNetConfig:
     patch_size: int = 4
     """Stride of the stem."""
     in_channels: int = 3
-    """Channels of the picture."""
+    """Channels of the image."""
     mlp_ratio: float = 4.0
     """Hidden width of the MLP over its input width."""
     use_conv_embed: bool = False

@@ -1,4 +1,4 @@
-"""Every source of labelled pictures, its split, and one clear sentence for everything that may be wrong with it."""
+"""Every source of labelled images, its split, and one clear sentence for everything that may be wrong with it."""
 
 import io
 import json
@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from focalnet.data.images import BadImageError
-from focalnet.data.labelled import Pictures, Sample, choose_splits, stratified_split
+from focalnet.data.base import Pictures, Sample, choose_splits, stratified_split
 from focalnet.data.sources import ClassificationData, open_classification, open_evaluation
 from focalnet.errors import MissingExtraError, UserError
+from focalnet.inputs.image import BadImageError
 
 
 def open_data(source, *, val_fraction=0.25, seed=0, on_bad_image="stop") -> ClassificationData:
@@ -40,7 +40,7 @@ def png(grey: int) -> bytes:
 
 
 def fill(root: Path, **classes: int) -> Path:
-    """Class folders with the given numbers of pictures."""
+    """Class folders with the given numbers of images."""
     for label, (name, count) in enumerate(classes.items()):
         (root / name).mkdir(parents=True)
         for index in range(count):
@@ -77,7 +77,7 @@ def test_samples_of_a_folder(tmp_path):
             assert sample.image.getpixel((0, 0)) == (grey, grey, grey)
     assert sorted(paths(data.train) + paths(data.val)) == sorted(map(str, tmp_path.glob("*/*")))
     assert data.description == (
-        f"{tmp_path}: 2 classes, 6 training and 2 validation pictures (set aside, share 0.25, seed 0)"
+        f"{tmp_path}: 2 classes, 6 training and 2 validation images (set aside, share 0.25, seed 0)"
     )
     with pytest.raises(IndexError):
         data.train[6]
@@ -126,7 +126,7 @@ def test_single_pictures_are_trained_on(tmp_path, caplog):
     assert [data.classes[label] for label in data.train.labels] == ["one", "two"]
     assert [data.classes[label] for label in data.val.labels] == ["two"]
     assert [record.getMessage() for record in caplog.records] == [
-        "not validated, because they have a single picture: one"
+        "not validated, because they have a single image: one"
     ]
 
 
@@ -136,7 +136,7 @@ def test_senseless_fractions_are_refused(tmp_path, val_fraction):
 
 
 def test_nothing_to_set_aside(tmp_path):
-    refuse(fill(tmp_path, a=1, b=1), "No class has two pictures")
+    refuse(fill(tmp_path, a=1, b=1), "No class has two images")
 
 
 # --- folders
@@ -175,7 +175,7 @@ def test_a_test_side_without_labels_is_left_out(tmp_path, caplog):
     assert open_data(tmp_path).val.labels == [0, 1]
     assert f"{tmp_path / 'test'} has no class folders" in caplog.text
     (tmp_path / "test").rename(tmp_path / "val")
-    refuse(tmp_path, "val holds 3 pictures but no class folders")
+    refuse(tmp_path, "val holds 3 images but no class folders")
 
 
 def test_val_without_train(tmp_path):
@@ -201,7 +201,7 @@ def test_a_class_in_train_only_is_a_warning(tmp_path, caplog):
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == (
         "WARNING",
-        f"{tmp_path}: no validation picture for b; validated without",
+        f"{tmp_path}: no validation image for b; validated without",
     )
 
 
@@ -217,7 +217,7 @@ def test_hidden_and_other_files_are_counted(tmp_path, caplog):
     assert data.classes == ("a", "b")
     assert len(data.train) + len(data.val) == 4
     (record,) = caplog.records
-    assert "6 files that are hidden or no pictures left out: .png 2, .txt 2, .md 1, .heic 1" in record.getMessage()
+    assert "6 files that are hidden or no images left out: .png 2, .txt 2, .md 1, .heic 1" in record.getMessage()
 
 
 def test_endings_in_capitals_subfolders_and_order(tmp_path):
@@ -258,7 +258,7 @@ def test_links_are_followed_once(tmp_path):
 
 def test_empty_class_folder(tmp_path):
     fill(tmp_path, a=2, b=2, c=0)
-    refuse(tmp_path, f"class folder {tmp_path / 'c'} holds no picture, no files at all")
+    refuse(tmp_path, f"class folder {tmp_path / 'c'} holds no image, no files at all")
     (tmp_path / "c" / "x.heic").touch()
     refuse(tmp_path, r"only other files \(.heic 1\): fill it or remove it")
 
@@ -266,7 +266,7 @@ def test_empty_class_folder(tmp_path):
 def test_too_few_classes(tmp_path):
     refuse(tmp_path, "has no class folders: make one")
     (tmp_path / "x.png").write_bytes(png(1))
-    refuse(tmp_path, "holds 1 pictures but no class folders: put them into one folder per class")
+    refuse(tmp_path, "holds 1 images but no class folders: put them into one folder per class")
     fill(tmp_path / "flowers", rose=2)
     refuse(tmp_path, "has one class folder, flowers; a classifier needs two or more")
     fill(tmp_path / "flowers", tulip=2)
@@ -294,7 +294,7 @@ def test_an_unreadable_folder_is_not_taken_for_empty(tmp_path, monkeypatch):
     refuse(tmp_path, "a cannot be read .Permission denied.: check its permissions")
 
 
-# --- bad pictures
+# --- bad images
 
 
 def test_a_bad_picture_stops_with_its_path(tmp_path):
@@ -323,7 +323,7 @@ def test_nothing_but_bad_pictures(tmp_path):
     fill(tmp_path, a=2, b=2)
     for path in tmp_path.glob("*/*.png"):
         path.write_bytes(b"")
-    with pytest.raises(BadImageError, match="None of the 2 pictures can be read"):
+    with pytest.raises(BadImageError, match="None of the 2 images can be read"):
         open_data(tmp_path, on_bad_image="skip", val_fraction=0.5).train[0]
 
 
@@ -372,7 +372,7 @@ def test_missing_packages_are_named(package, source, monkeypatch):
 
 
 def shard(path: Path, **members: bytes | int | str) -> Path:
-    """A tar with the members `key__ending=content`; a number as content of a picture is its grey."""
+    """A tar with the members `key__ending=content`; a number as content of an image is its grey."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for name, content in members.items():
@@ -402,7 +402,7 @@ def test_samples_of_shards(tmp_path):
 
 
 def test_shards_are_read_like_webdataset(tmp_path):
-    """The same keys, labels and pictures as the package that streams them."""
+    """The same keys, labels and images as the package that streams them."""
     webdataset = pytest.importorskip("webdataset")
     with webdataset.TarWriter(str(tmp_path / "x.tar")) as writer:
         for index in range(6):
@@ -442,7 +442,7 @@ def test_patterns(tmp_path):
         "val-00.tar": None,
     }.items():
         if counts is None:
-            refuse(tmp_path / pattern, "No class has two pictures")
+            refuse(tmp_path / pattern, "No class has two images")
         else:
             data = open_data(tmp_path / pattern, val_fraction=0.4)
             assert (len(data.train), len(data.val)) == counts, pattern
@@ -464,12 +464,12 @@ def test_classes_txt_names_the_numbers(tmp_path, caplog):
     (tmp_path / "s" / "classes.txt").write_text("ape\nbird\ncat\ndog\n")
     caplog.clear()
     assert len(open_data(tmp_path / "s").classes) == 4
-    assert "no picture to train on for dog" in caplog.text
+    assert "no image to train on for dog" in caplog.text
 
 
 def test_numbers_are_sorted_as_numbers(tmp_path):
     members = {f"k{index}__{ending}": index for index in (10, 9, 100) for ending in ("png", "cls")}
-    refuse(shard(tmp_path / "x.tar", **members), "No class has two pictures")
+    refuse(shard(tmp_path / "x.tar", **members), "No class has two images")
     shard(tmp_path / "y.tar", **members)
     data = open_everything(tmp_path, ("9", "10", "100"))
     assert data.labels == [1, 0, 2] * 2
@@ -479,9 +479,9 @@ def test_numbers_are_sorted_as_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"a__png": 1}, "1 pictures without a .cls or .json beside them, for example a.png"),
-        ({"a__cls": 1}, "holds no pictures"),
-        ({"a__png": 1, "a__jpg": png(1), "a__cls": 1}, "two pictures for a"),
+        ({"a__png": 1}, "1 images without a .cls or .json beside them, for example a.png"),
+        ({"a__cls": 1}, "holds no images"),
+        ({"a__png": 1, "a__jpg": png(1), "a__cls": 1}, "two images for a"),
         ({"a__png": 1, "a__json": "{}"}, r"x\.tar:a\.json has no label"),
         ({"a__png": 1, "a__json": '{"label": [1]}'}, "has no label"),
         ({"a__png": 1, "a__json": '{"label": true}'}, "has no label"),
@@ -551,7 +551,7 @@ def hub():
 
 
 def table(hub, count: int, label, **more):
-    """Rows of a picture and a label; `label` is a feature."""
+    """Rows of an image and a label; `label` is a feature."""
     features = hub.Features({"image": hub.Image(), "label": label, **{name: kind for name, (kind, _) in more.items()}})
     names = [0, 1] if isinstance(label, hub.ClassLabel) else {"string": ["even", "odd"], "int64": [3, 12]}[label.dtype]
     return hub.Dataset.from_dict(

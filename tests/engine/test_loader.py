@@ -88,7 +88,7 @@ def test_the_callers_generator_is_neither_used_nor_moved():
 
 
 def test_the_generator_of_an_accelerator_is_left_alone(monkeypatch):
-    """Without workers it would be seeded by a picture after a step had seeded it, so that workers would matter."""
+    """Without workers it would be seeded by an image after a step had seeded it, so that workers would matter."""
     seeded = []
     for device in ("cuda", "mps", "xpu"):
         monkeypatch.setattr(f"torch.{device}.manual_seed{'' if device == 'mps' else '_all'}", seeded.append)
@@ -120,7 +120,7 @@ def test_every_sample_at_most_once_an_epoch_and_the_rest_left_out():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"batch_size": 51}, "more than the 50 training pictures"),
+    ({"batch_size": 51}, "more than the 50 training images"),
     ({"batch_size": 10, "world": 4}, "does not divide into 4 processes x 1 accumulated parts; take a multiple of 4"),
 ])  # fmt: skip
 def test_impossible_batches(options, message):

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from focalnet.engine.config import TrainConfig
-from focalnet.engine.muon import Muon, orthogonalise
-from focalnet.engine.optim import build_optimizer, learning_rate, parameter_groups
+from focalnet.engine.optim.groups import build_optimizer, learning_rate, parameter_groups
+from focalnet.engine.optim.muon import Muon, orthogonalise
 from focalnet.engine.recipes import get_recipe
 from focalnet.errors import UserError
-from focalnet.models.classifier import FocalNetClassifier
-from focalnet.models.factory import create_model
+from focalnet.models.classifier.model import FocalNetClassifier
+from focalnet.models.create import create_model
 from focalnet.variants import VARIANTS
 
 
@@ -70,7 +70,7 @@ def test_frozen_parameters_are_left_out():
     assert sum(len(group["params"]) for group in parameter_groups(model, 0.1)) == 2
 
 
-STEPS = 1251  # 1,281,167 pictures in batches of 1024
+STEPS = 1251  # 1,281,167 images in batches of 1024
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.recipes import RECIPES, get_recipe
 from focalnet.errors import UserError
-from focalnet.models.heads import list_models
+from focalnet.models.registry import list_models
 from focalnet.tasks import get_task
 
 

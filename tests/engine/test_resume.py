@@ -17,7 +17,7 @@ TIMES = {"seconds", "images_per_second", "val_images_per_second"}
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Two classes of twelve noisy pictures."""
+    """Two classes of twelve noisy images."""
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     for label, name in enumerate(("dark", "light")):

@@ -73,8 +73,8 @@ def test_two_processes_train_and_measure_as_one(data, tmp_path, head):
     rows = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2
     best = json.loads((tmp_path / "two" / "evaluation.json").read_text())["figures"]
-    figures = measure(str(tmp_path / "two"), batch_size=2, workers=0)
-    for name, value in figures.items():
+    metrics = measure(str(tmp_path / "two"), batch_size=2, workers=0)
+    for name, value in metrics.items():
         if "per_second" not in name:
             assert value == pytest.approx(best[name], abs=TASKS[head][1] * 1e-3), name
 
@@ -85,14 +85,14 @@ def test_the_results_of_a_run_fit_its_annotations(data, tmp_path):
     main([str(word) for word in arguments(data, tmp_path / "run", "mask_rcnn", "--epochs", 1)])
     names = json.loads((tmp_path / "run" / "config.json").read_text())["data"]["classes"]
     assert names == [f"digit {label}" for label in range(10)]
-    figures = measure(str(tmp_path / "run"), data=str(data["detect"]), workers=0, results=tmp_path / "answers")
+    metrics = measure(str(tmp_path / "run"), data=str(data["detect"]), workers=0, results=tmp_path / "answers")
     rows = json.loads((tmp_path / "answers" / "box.json").read_text())
     for row in rows:  # the file's ids are 3, 6, 9 ..., ours count the classes from 1
         row["category_id"] *= 3
     truth = COCO(str(data["detect"] / "annotations" / "instances_val2017.json"))
     evaluation = COCOeval_faster(truth, truth.loadRes(rows), "bbox")
     evaluation.run()
-    assert evaluation.stats[0] == pytest.approx(figures["box_ap"], abs=1e-9)
+    assert evaluation.stats[0] == pytest.approx(metrics["box_ap"], abs=1e-9)
     assert json.loads((tmp_path / "answers" / "mask.json").read_text())[0]["segmentation"]["size"] == [SIDE, SIDE]
     assert {path.name for path in (tmp_path / "run" / "results").iterdir()} == {"box.json", "mask.json"}
 
@@ -102,7 +102,7 @@ def spoil_json(folder):
 
 
 def spoil_picture(folder):
-    (folder / "train2017" / "103.png").write_bytes(b"no picture")
+    (folder / "train2017" / "103.png").write_bytes(b"no image")
 
 
 def spoil_classes(folder):
@@ -123,13 +123,13 @@ def spoil_pairs(folder):
     ("task", "spoil", "options", "sentence"),
     [
         ("detect", spoil_json, [], "instances_train2017.json"),
-        ("detect", spoil_picture, [], "103.png cannot be read as a picture"),
+        ("detect", spoil_picture, [], "103.png cannot be read as an image"),
         ("detect", spoil_classes, [], "digit seven"),
         ("detect", None, ["--num-classes", "3"], "--num-classes is 3, but"),
         ("detect", None, ["--model", "upernet_minifocal_128"], "--task detect trains mask_rcnn or dino"),
         ("detect", None, ["--model", "minifocal_128"], "--task detect trains mask_rcnn or dino"),
         ("detect", None, ["--recipe", "imagenet1k"], "The recipe imagenet1k is for --task classify, not for detect"),
-        ("detect", None, ["--batch-size", "400"], "--batch-size 400 is more than the 12 training pictures"),
+        ("detect", None, ["--batch-size", "400"], "--batch-size 400 is more than the 12 training images"),
         ("segment", spoil_mask, ["--on-bad-annotation", "stop"], "3.png"),
         ("segment", spoil_pairs, [], "masks"),
         ("segment", None, ["--batch-size", "1"], "batch"),
@@ -154,6 +154,6 @@ def test_broken_pictures_are_skipped_and_counted(tmp_path, capsys):
     spoil_picture(folder)
     words = arguments({"detect": folder}, tmp_path / "run", "dino", "--on-bad-image", "skip", "--epochs", 1)
     main([str(word) for word in words])
-    assert "1 pictures could not be read and were skipped" in capsys.readouterr().out
+    assert "1 images could not be read and were skipped" in capsys.readouterr().out
     weights = torch.load(tmp_path / "run" / "last" / "state.pt")
     assert weights["position"]["epoch"] == 1

@@ -64,7 +64,7 @@ def test_a_run_leaves_a_folder_that_is_enough(capsys, pictures):
 
 
 def test_a_bad_picture_stops_the_run_with_its_path(capsys, pictures):
-    (pictures / "dark" / "7.png").write_bytes(b"not a picture")
+    (pictures / "dark" / "7.png").write_bytes(b"not an image")
     code, _, err = train(capsys, pictures, "--val-fraction", "0.1")
     assert code == 2
     assert "dark/7.png" in err
@@ -74,10 +74,10 @@ def test_a_bad_picture_stops_the_run_with_its_path(capsys, pictures):
 
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_bad_pictures_are_skipped_and_counted(capsys, pictures, workers):
-    (pictures / "dark" / "7.png").write_bytes(b"not a picture")
+    (pictures / "dark" / "7.png").write_bytes(b"not an image")
     code, out, _ = train(capsys, pictures, "--on-bad-image", "skip", "--batch-size", "10", "--workers", workers)
     assert code == 0
-    assert "1 pictures could not be read and were skipped, the first is" in out
+    assert "1 images could not be read and were skipped, the first is" in out
 
 
 def test_a_loss_that_is_no_number_names_its_step(capsys, pictures):

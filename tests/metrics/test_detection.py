@@ -17,7 +17,8 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from focalnet.errors import MissingExtraError, UserError
-from focalnet.metrics.detection import FIGURES, AveragePrecision, run_lengths
+from focalnet.metrics.detection import FIGURES, AveragePrecision
+from focalnet.structures import encode_masks
 
 
 @dataclass
@@ -38,7 +39,7 @@ def ellipses(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def random_boxes(generator, count, height, width) -> Tensor:
-    """Sides from 4 pixels to most of the picture, so that all three sizes are there."""
+    """Sides from 4 pixels to most of the image, so that all three sizes are there."""
     sides = torch.exp(torch.rand(count, 2, generator=generator) * 4) * 4
     sides = sides.minimum(torch.tensor([0.9 * width, 0.9 * height]))
     corner = torch.rand(count, 2, generator=generator) * (torch.tensor([width, height]) - sides)
@@ -115,14 +116,14 @@ def measure(case, **options):
 def test_equals_pycocotools(seed, category_ids, capfd):
     case = random_case(seed)
     metric = measure(case, masks=True, category_ids=category_ids)
-    figures, details = metric.compute(), metric.details()
+    metrics, details = metric.compute(), metric.details()
     printed = capfd.readouterr()
     assert printed.out + printed.err == ""
     order = np.argsort(np.argsort(category_ids))
     for kind in ("box", "mask"):
         oracle = official(case, metric.results(kind), metric.classes, kind, category_ids)
         expected = {f"{kind}_{n}": v for n, v in zip(FIGURES, oracle.stats, strict=True) if v >= 0}
-        mine = {name: value for name, value in figures.items() if name.startswith(kind)}
+        mine = {name: value for name, value in metrics.items() if name.startswith(kind)}
         assert mine == pytest.approx(expected, abs=1e-6)
         assert len(expected) == 12
         assert 0.05 < expected[f"{kind}_ap"] < 0.9
@@ -135,7 +136,7 @@ def test_equals_pycocotools(seed, category_ids, capfd):
                 assert row[f"{kind}_ap50"] == pytest.approx(precision[0, :, label].mean(), abs=1e-6)
                 assert details[kind]["by_class"][label] == pytest.approx(precision[0, :, label], abs=1e-4)
         assert np.mean(details[kind]["precision"]) == pytest.approx(expected[f"{kind}_ap50"], abs=1e-4)
-    json.dumps([figures, details, metric.results("mask")])
+    json.dumps([metrics, details, metric.results("mask")])
 
 
 def test_run_lengths():
@@ -145,10 +146,10 @@ def test_run_lengths():
     masks[3, 0, 0] = masks[4, -1, -1] = masks[5, -1, 2] = masks[5, 0, 3] = True
     masks[6, 1:4, 2:5] = True
     masks[7, 0] = True
-    for mask, rle in zip(masks, run_lengths(masks), strict=True):
+    for mask, rle in zip(masks, encode_masks(masks), strict=True):
         expected = coder.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
         assert rle == {"size": [5, 7], "counts": expected["counts"].decode()}
-    assert run_lengths(masks[:0]) == []
+    assert encode_masks(masks[:0]) == []
 
 
 def test_counts():
@@ -194,16 +195,16 @@ def table(found, size=(200, 200), **truth):
 
 def test_a_perfect_answer():
     """Only the sizes that exist are in the table."""
-    figures = table(square((10, 10, 60, 60), score=[0.4]), **square((10, 10, 60, 60)))
-    assert figures == pytest.approx({f"box_{name}": 1.0 for name in FIGURES if not name.endswith(("small", "large"))})
+    metrics = table(square((10, 10, 60, 60), score=[0.4]), **square((10, 10, 60, 60)))
+    assert metrics == pytest.approx({f"box_{name}": 1.0 for name in FIGURES if not name.endswith(("small", "large"))})
 
 
 def test_iou_threshold_by_hand():
     """Shifted by 10 of 50 pixels: IoU 40 / 60 = 0.667, which passes 0.50, 0.55, 0.60 and 0.65 of ten thresholds."""
-    figures = table(square((20, 10, 70, 60), score=[0.9]), **square((10, 10, 60, 60)))
-    assert figures["box_ap"] == pytest.approx(0.4)
-    assert figures["box_ap50"] == pytest.approx(1)
-    assert figures["box_ap75"] == 0
+    metrics = table(square((20, 10, 70, 60), score=[0.9]), **square((10, 10, 60, 60)))
+    assert metrics["box_ap"] == pytest.approx(0.4)
+    assert metrics["box_ap50"] == pytest.approx(1)
+    assert metrics["box_ap75"] == 0
 
 
 def test_a_double_is_wrong():
@@ -234,14 +235,14 @@ def test_area_of_the_mask_by_default():
     metric = AveragePrecision(["ring"], masks=True)
     found = Found(boxes["boxes"], torch.tensor([1.0]), boxes["labels"], mask)
     metric.update(1, found, **boxes, masks=mask, size=(200, 200))
-    figures = metric.compute()
-    assert figures["mask_ap_small"] == pytest.approx(1)
-    assert "mask_ap_large" not in figures
+    metrics = metric.compute()
+    assert metrics["mask_ap_small"] == pytest.approx(1)
+    assert "mask_ap_large" not in metrics
 
 
 def test_no_detection():
-    figures = table(square(score=[]), **square((0, 0, 50, 50)))
-    assert figures["box_ap"] == figures["box_ar100"] == 0
+    metrics = table(square(score=[]), **square((0, 0, 50, 50)))
+    assert metrics["box_ap"] == metrics["box_ar100"] == 0
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -250,7 +251,7 @@ def test_pictures_without_objects(masks):
     empty = torch.zeros(0, 30, 40, dtype=torch.bool)
     found = Found(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([0.5]), torch.tensor([0]), empty.new_ones(1, 30, 40))
     metric.update(1, found, **square(), masks=empty, size=(30, 40))
-    with pytest.raises(UserError, match="None of the 1 pictures"):
+    with pytest.raises(UserError, match="None of the 1 images"):
         metric.compute()
     details = metric.details()
     expected = {"box_ap": None, "box_ap50": None, "objects": 0, "crowds": 0, "detections": 1}
@@ -260,7 +261,7 @@ def test_pictures_without_objects(masks):
 
 def test_nothing_at_all():
     metric = AveragePrecision(["thing"], masks=False)
-    with pytest.raises(UserError, match="None of the 0 pictures"):
+    with pytest.raises(UserError, match="None of the 0 images"):
         metric.compute()
     assert metric.results() == []
 
@@ -278,7 +279,7 @@ def test_without_the_extra(monkeypatch):
 
 
 def test_quick():
-    """200 pictures with 100 detections each, boxes."""
+    """200 images with 100 detections each, boxes."""
     generator = torch.Generator().manual_seed(0)
     metric = AveragePrecision([f"class {k}" for k in range(80)], masks=False)
     start = time.process_time()
@@ -293,7 +294,7 @@ def test_quick():
 
 def _process(rank, address, case, files):
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    mine = case[rank::2] if rank else [*case[0::2], case[1]]  # one picture is in both, as the loader's padding makes it
+    mine = case[rank::2] if rank else [*case[0::2], case[1]]  # one image is in both, as the loader's padding makes it
     metric = measure(mine, masks=True)
     torch.save((metric.compute(), metric.details(), metric.results()), files[rank])
     torch.distributed.destroy_process_group()

@@ -58,7 +58,7 @@ def test_another_ignored_label():
 
 
 def test_pictures_are_pooled():
-    """Not the mean of the pictures' own figures: class 0 has 1 of 1 and 0 of 3 pixels."""
+    """Not the mean of the images' own figures: class 0 has 1 of 1 and 0 of 3 pixels."""
     metric = SemanticMetric(2)
     metric.update(torch.tensor([[0]]), torch.tensor([[0]]))
     metric.update(torch.tensor([[1, 1, 1]]), torch.tensor([[0, 0, 0]]))

@@ -50,11 +50,11 @@ def test_by_hand():
         assert rows[label]["pq"] == pytest.approx(sq * rq)
     assert (rows[1]["pq"], rows[1]["missed"]) == (0, 1)
     pq = [rows[k]["pq"] for k in range(3)]
-    figures = metric.compute()
-    assert figures["pq"] == pytest.approx(sum(pq) / 3)
-    assert figures["pq_things"] == pytest.approx((pq[0] + pq[1]) / 2)
-    assert figures["pq_stuff"] == pytest.approx(pq[2])
-    assert figures["rq"] == pytest.approx((1 / 1.5 + 0 + 1) / 3)
+    metrics = metric.compute()
+    assert metrics["pq"] == pytest.approx(sum(pq) / 3)
+    assert metrics["pq_things"] == pytest.approx((pq[0] + pq[1]) / 2)
+    assert metrics["pq_stuff"] == pytest.approx(pq[2])
+    assert metrics["rq"] == pytest.approx((1 / 1.5 + 0 + 1) / 3)
     json.dumps(metric.details())
 
 
@@ -213,6 +213,6 @@ def test_equals_torchmetrics():
     assert all(row["matched"] for row in rows)
     assert sum(row["wrong"] for row in rows) > 5
     assert sum(row["missed"] for row in rows) > 2
-    figures = metric.compute()
+    metrics = metric.compute()
     for suffix, chosen in {"": slice(7), "_things": slice(4), "_stuff": slice(4, 7)}.items():
-        assert figures[f"pq{suffix}"] == pytest.approx(float(expected.squeeze()[chosen, 0].mean()), abs=1e-6)
+        assert metrics[f"pq{suffix}"] == pytest.approx(float(expected.squeeze()[chosen, 0].mean()), abs=1e-6)

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import box_iou
 
 from focalnet.errors import UserError
-from focalnet.models.mask_rcnn import MaskRCNN
-from focalnet.models.mask_rcnn_parts import Anchors, MaxIoUMatcher, RoIPool, mask_targets, paste_masks
+from focalnet.models.mask_rcnn.model import MaskRCNN
+from focalnet.models.mask_rcnn.parts import Anchors, MaxIoUMatcher, RoIPool, mask_targets, paste_masks
 from focalnet.variants import FocalNetConfig, get_variant
 from focalnet.weights.detectors import DETECTORS
 

@@ -10,9 +10,10 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from focalnet.errors import UserError
-from focalnet.models.mask2former import Mask2Former
-from focalnet.models.postprocess import Segment, instances, panoptic, semantic
-from focalnet.models.upernet import IGNORE, UperNet
+from focalnet.models.mask2former.model import Mask2Former
+from focalnet.models.mask2former.postprocess import instances, panoptic, semantic
+from focalnet.models.upernet.model import IGNORE, UperNet
+from focalnet.structures import Segment
 from focalnet.variants import FocalNetConfig, get_variant
 
 SMALL = FocalNetConfig(embed_dim=8, depths=(1, 1, 1, 1), focal_levels=2)
@@ -123,7 +124,7 @@ def test_the_trunk_is_ours_and_recomputes():
         model = build(recompute="block")
         assert model.trunk.config == SMALL
         assert all(stage.recompute == "block" for stage in model.trunk.layers)
-        assert any(name.startswith(model.trunk_prefix + "patch_embed.proj") for name in model.state_dict())
+        assert any(name.startswith(model.backbone_prefix + "patch_embed.proj") for name in model.state_dict())
 
 
 def test_upernet_drops_channels_only_while_training():
@@ -311,7 +312,7 @@ def test_padding_is_cut_before_the_resize():
 
 
 def reference_masks() -> tuple[torch.Tensor, torch.Tensor]:
-    """As `make.py` resizes them: to the padded input, cut, to the size of the picture."""
+    """As `make.py` resizes them: to the padded input, cut, to the size of the image."""
     classes, masks = MAKE["blobs"]()
     masks = F.interpolate(masks[None], size=(64, 96), mode="bilinear", align_corners=False)
     return classes, F.interpolate(masks[:, :, :60, :90], size=(45, 71), mode="bilinear", align_corners=False)[0]

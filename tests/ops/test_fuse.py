@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from focalnet.errors import UserError
-from focalnet.models.classifier import FocalNetClassifier
+from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.ops.fuse import fuse, unfuse
 from focalnet.variants import FocalNetConfig
 

@@ -22,7 +22,7 @@ def spec_of(*classes: str) -> ModelSpec:
 
 
 class Answers(nn.Module):
-    """Gives the pictures back as logits."""
+    """Gives the images back as logits."""
 
     def forward(self, images):
         return images
@@ -48,12 +48,12 @@ def test_metric_equals_a_hand_count_and_ignores_padding():
     logits[2, 0] = -1.0  # the truth of sample 2 comes last
     batch = {"images": logits, "labels": torch.tensor([0, 1, 0, 2, 0]), "index": torch.tensor([7, 8, 9, 10, -1])}
     metric.update(Answers(), batch)
-    figures = metric.compute()
-    assert figures["top1"] == pytest.approx(2 / 4)
-    assert figures["top5"] == pytest.approx(3 / 4)
+    metrics = metric.compute()
+    assert metrics["top1"] == pytest.approx(2 / 4)
+    assert metrics["top5"] == pytest.approx(3 / 4)
     right = math.log(5 + math.e**2) - 2
     wrong = [math.log(4 + math.e**-1 + math.e**2) + 1, math.log(5 + math.e**2)]
-    assert figures["val_loss"] == pytest.approx((2 * right + sum(wrong)) / 4, rel=1e-5)
+    assert metrics["val_loss"] == pytest.approx((2 * right + sum(wrong)) / 4, rel=1e-5)
     details = metric.details()
     assert [(row["index"], row["label"], row["predicted"]) for row in details["worst"]] == [(9, 0, 5), (10, 2, 3)]
     assert torch.tensor(details["confusion"]).sum() == 4

@@ -5,7 +5,7 @@ import torch
 
 from focalnet.backbone import FocalNet
 from focalnet.errors import UserError
-from focalnet.models.classifier import FocalNetClassifier
+from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.variants import FocalNetConfig
 from focalnet.weights.adapt import adapt_state_dict
 

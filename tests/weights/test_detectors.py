@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from focalnet.errors import UserError
-from focalnet.models.mask_rcnn import MaskRCNN
+from focalnet.models.mask_rcnn.model import MaskRCNN
 from focalnet.variants import FocalNetConfig
 from focalnet.weights.detectors import DETECTORS, MASK_RCNN_LAYOUTS
 

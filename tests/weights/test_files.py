@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from focalnet.errors import UserError
-from focalnet.models.classifier import FocalNetClassifier
+from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.variants import FocalNetConfig
 from focalnet.weights.convert import convert_file
 from focalnet.weights.files import read_checkpoint, read_state_dict, replacing, write_state_dict

@@ -10,14 +10,15 @@ import torch
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from focalnet.errors import UserError
-from focalnet.models.classifier import FocalNetClassifier
+from focalnet.inputs.image import Preprocessing
+from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.variants import VARIANTS, FocalNetConfig, get_variant
 from focalnet.weights import hub
 from focalnet.weights.files import write_state_dict
 from focalnet.weights.hub import ENTRIES, SOURCES, default_preprocessing, download, find, imagenet_classes
 from focalnet.weights.layouts import convert_state_dict
 from focalnet.weights.sources import load, resolve
-from focalnet.weights.spec import ModelSpec, Preprocessing
+from focalnet.weights.spec import ModelSpec
 
 MINI = get_variant("minifocal_32")
 
@@ -529,7 +530,7 @@ def test_golden_logits(variant, monkeypatch):
     from PIL import Image
     from torchvision.transforms import v2
 
-    from focalnet.models.factory import create_model
+    from focalnet.models.create import create_model
 
     monkeypatch.undo()  # the real cache
     picture = HUB_DIR / "checkpoints" / "000000039769.jpg"

@@ -8,10 +8,10 @@ from torch import nn
 
 from focalnet.backbone import FocalNet
 from focalnet.errors import UserError
-from focalnet.models.classifier import FocalNetClassifier
+from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.variants import VARIANTS, FocalNetConfig, get_variant
+from focalnet.weights.architecture import infer_architecture, infer_variant, match_variant
 from focalnet.weights.layouts import LAYOUTS, convert_state_dict, detect_layout, stored_use_postln
-from focalnet.weights.recognise import match_variant, read_architecture, recognise
 
 SMALL = FocalNetConfig(embed_dim=8, depths=(1, 2, 1), focal_levels=(2, 3, 1), focal_windows=(3, 5, 3))
 FLAGS = [
@@ -137,24 +137,24 @@ def test_unknown_layout():
 
 def test_every_variant_is_recognised_by_its_shapes():
     for name, config in VARIANTS.items():
-        assert recognise(on_meta(name)) == name
+        assert infer_variant(on_meta(name)) == name
         assert match_variant(config.replace(drop_path_rate=0.4, use_postln=True)) == name
-    assert recognise(weights_of(SMALL)) is None
+    assert infer_variant(weights_of(SMALL)) is None
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=str)
 def test_architecture_is_read_from_the_shapes(flags):
     config = SMALL.replace(**flags).replace(in_channels=4, mlp_ratio=2.0, use_postln=False)
-    assert read_architecture(weights_of(config)) == config
+    assert infer_architecture(weights_of(config)) == config
 
 
 def test_architecture_without_levels_and_of_a_broken_file():
     none = FocalNetConfig(embed_dim=8, depths=(1, 1), focal_levels=(0,), patch_size=2)
-    assert read_architecture(weights_of(none)) == none
+    assert infer_architecture(weights_of(none)) == none
     broken = weights_of(SMALL)
     del broken["layers.0.blocks.0.mlp.fc1.weight"]
     with pytest.raises(UserError, match=r"not a whole FocalNet: layers.0.blocks.0.mlp.fc1.weight is missing"):
-        read_architecture(broken)
+        infer_architecture(broken)
 
 
 def test_conversion_shares_the_tensors():

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from focalnet.errors import UserError
-from focalnet.models.mask2former import Mask2Former
-from focalnet.models.upernet import UperNet
+from focalnet.models.mask2former.model import Mask2Former
+from focalnet.models.upernet.model import UperNet
 from focalnet.variants import FocalNetConfig
+from focalnet.weights.architecture import infer_architecture
 from focalnet.weights.dense import find_layout
-from focalnet.weights.recognise import read_architecture
 from focalnet.weights.segmenters import SEGMENTERS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "universal"
@@ -33,9 +33,9 @@ def loaded(name: str) -> torch.nn.Module:
     assert layout is LAYOUTS[name]
     ours = layout.read(weights)
     facts = layout.facts(ours)
-    trunk = {key.removeprefix(layout.trunk_prefix): value for key, value in ours.items()}
+    trunk = {key.removeprefix(layout.backbone_prefix): value for key, value in ours.items()}
     trunk = {key: value for key, value in trunk.items() if not key.startswith("net.")}
-    architecture = read_architecture(trunk).replace(**facts.overrides)
+    architecture = infer_architecture(trunk).replace(**facts.overrides)
     model = MODELS[name](architecture, num_classes=facts.num_classes, **facts.head_options)
     model.load_state_dict(ours, strict=True)
     return model.eval()

@@ -1,14 +1,14 @@
-"""Where labelled pictures come from: one string in, a training and a validation side out.
+"""Where labelled images come from: one string in, a training and a validation side out.
 
     nothing, or "digits"                 scikit-learn's handwritten digits (`digits.py`)
     a folder of class folders            split here, each class by itself
     a folder with train/ and val/        as it is; val may be called valid or validation, or test where none of these is
     a folder, pattern or file of tars    webdataset layout (`shards.py`)
     org/name or hf:name                  a data set on the hub (`hf.py`)
-    a folder of the `datasets` package   saved by `save_to_disk`, parquet files, or pictures with a metadata file
+    a folder of the `datasets` package   saved by `save_to_disk`, parquet files, or images with a metadata file
 
-Class folders follow torchvision's ImageFolder: classes and pictures in the plain order of their names, pictures at any
-depth, links followed. Hidden files and files that are no pictures are left out, and one line of the log counts them.
+Class folders follow torchvision's ImageFolder: classes and images in the plain order of their names, images at any
+depth, links followed. Hidden files and files that are no images are left out, and one line of the log counts them.
 """
 
 import difflib
@@ -21,9 +21,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from focalnet.data import digits, hf, shards
-from focalnet.data.images import EXTENSIONS, load_image
-from focalnet.data.labelled import (
+from focalnet.data.base import (
     OnBadImage,
     Part,
     Pictures,
@@ -32,7 +30,10 @@ from focalnet.data.labelled import (
     preview,
     stratified_split,
 )
+from focalnet.data.formats import digits, shards
+from focalnet.data.formats import hub as hf
 from focalnet.errors import UserError
+from focalnet.inputs.image import EXTENSIONS, load_image
 
 log = logging.getLogger(__name__)
 
@@ -57,19 +58,19 @@ class ClassificationData:
 def open_classification(
     source: str | None, *, val_fraction: float, seed: int, on_bad_image: OnBadImage
 ) -> ClassificationData:
-    """Open labelled pictures for training.
+    """Open labelled images for training.
 
     Args:
         source: see the table on top of this module; None for the digits.
         val_fraction: share of each class set aside where the source has no validation side of its own.
         seed: of that split. The digits are always split the same way.
-        on_bad_image: a picture that cannot be read stops the run, or is skipped (`Pictures`).
+        on_bad_image: an image that cannot be read stops the run, or is skipped (`Images`).
 
     Returns:
-        both sides; no picture is decoded yet.
+        both sides; no image is decoded yet.
 
     Raises:
-        UserError: nothing there, fewer than two classes, a class without pictures, or classes in validation that
+        UserError: nothing there, fewer than two classes, a class without images, or classes in validation that
             training does not have. The message names the place.
     """
     train, val = _open(source)
@@ -77,7 +78,7 @@ def open_classification(
     if len(classes) < 2:
         raise UserError(f"{place} has {len(classes)} class ({preview(classes)}); a classifier needs two or more.")
     if unseen := sorted(set(train.classes) - set(train.names)):
-        log.warning("%s: no picture to train on for %s", place, preview(unseen))
+        log.warning("%s: no image to train on for %s", place, preview(unseen))
     if val is None:
         kept, held_out = stratified_split(train.names, val_fraction, seed)
         train, val = train.take(kept), train.take(held_out)
@@ -85,10 +86,10 @@ def open_classification(
     else:
         _check_classes(val, classes, f"the validation side of {place}", "the training side")
         if missing := [name for name in classes if name not in set(val.names)]:
-            log.warning("%s: no validation picture for %s; validated without", place, preview(missing))
+            log.warning("%s: no validation image for %s; validated without", place, preview(missing))
         how = "its own split"
     description = (
-        f"{place}: {len(classes)} classes, {len(train.where)} training and {len(val.where)} validation pictures ({how})"
+        f"{place}: {len(classes)} classes, {len(train.where)} training and {len(val.where)} validation images ({how})"
     )
     return ClassificationData(
         classes, Pictures(train, classes, on_bad_image), Pictures(val, classes, on_bad_image), description
@@ -98,7 +99,7 @@ def open_classification(
 def open_evaluation(
     source: str | None, classes: Sequence[str] | None, num_classes: int, *, on_bad_image: OnBadImage
 ) -> Pictures:
-    """Open pictures to measure a trained model on: the validation side if the source has one, else everything.
+    """Open images to measure a trained model on: the validation side if the source has one, else everything.
 
     Labels follow the names of the model's classes, whatever their order in the source. Where the model has no names,
     or none of them is in the source (English names, and ImageNet's folders n01440764 and so on), the classes of the
@@ -171,7 +172,7 @@ def _missing(path: Path) -> UserError:
 
 @dataclass(frozen=True)
 class Files:
-    """Reads picture files; `where` is a path."""
+    """Reads image files; `where` is a path."""
 
     def name(self, where: str) -> str:
         return where
@@ -190,7 +191,7 @@ def open_folder(root: Path) -> tuple[Part, Part | None]:
         the training side, and the validation side if there is one.
 
     Raises:
-        UserError: no class folders, or a class folder without a picture.
+        UserError: no class folders, or a class folder without an image.
     """
     folders = {folder.name: folder for folder in _folders(root)}
     train, val = choose_splits(folders)
@@ -217,12 +218,12 @@ def _class_folders(root: Path, *, least: int) -> Part:
         found = sorted(_files(folder, other))
         if not found:
             what = f"only other files ({endings(other)})" if other else "no files at all"
-            raise UserError(f"The class folder {folder.absolute()} holds no picture, {what}: fill it or remove it.")
+            raise UserError(f"The class folder {folder.absolute()} holds no image, {what}: fill it or remove it.")
         files += [os.path.join(*entry) for entry in found]
         names += [folder.name] * len(found)
         left_out += other
     if left_out:
-        log.info("%s: %d files that are hidden or no pictures left out: %s", root, len(left_out), endings(left_out))
+        log.info("%s: %d files that are hidden or no images left out: %s", root, len(left_out), endings(left_out))
     return Part(Files(), files, names, tuple(folder.name for folder in folders))
 
 
@@ -233,8 +234,8 @@ def _too_few(folders: list[Path], files: list[str]) -> str:
     if folders:
         return f"has one class folder, {folders[0].name}; a classifier needs two or more."
     if pictures:
-        return f"holds {pictures} pictures but no class folders: put them into one folder per class."
-    return "has no class folders: make one folder of pictures per class."
+        return f"holds {pictures} images but no class folders: put them into one folder per class."
+    return "has no class folders: make one folder of images per class."
 
 
 def _is_hidden(name: str) -> bool:
@@ -249,7 +250,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _files(folder: Path, left_out: list[str]) -> Iterator[tuple[str, str]]:
-    """(folder, name) of the pictures at any depth; the names of other files are appended to `left_out`."""
+    """(folder, name) of the images at any depth; the names of other files are appended to `left_out`."""
     seen = set()
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         if os.path.realpath(root) in seen:  # a link to a folder above itself

@@ -19,9 +19,9 @@ class TrainConfig:
     """
 
     epochs: int = 30
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     batch_size: int = 64
-    """Pictures per optimiser step, over all processes and accumulated parts."""
+    """Images per optimiser step, over all processes and accumulated parts."""
     accumulate: int = 1
     """Parts that a step is computed in, one after the other, to save memory; the result is the same."""
     optimizer: Annotated[Literal["adamw", "muon"], tyro.conf.Suppress] = "adamw"
@@ -56,7 +56,7 @@ class TrainConfig:
     seed: int = 0
     """Where all randomness starts."""
     workers: int = 2
-    """Processes that prepare pictures."""
+    """Processes that prepare images."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Also log to these; metrics.jsonl is always written."""
     checkpoint_minutes: Annotated[float, tyro.conf.Suppress] = 10.0

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from focalnet.engine.report import write_report
 from focalnet.engine.run import RunFolder, write_atomically
-from focalnet.models.factory import create_model
-from focalnet.pictures import curves
+from focalnet.models.create import create_model
 from focalnet.tasks.base import MapDataset, Network, Section, Task
+from focalnet.visualize.plots import curves
 from focalnet.weights.spec import ModelSpec
 
 
@@ -52,16 +52,16 @@ def evaluate(
             on_batch(done, len(loader))
     model.train(training)
     count = accelerator.reduce(torch.tensor(float(images), device=accelerator.device), "sum").item()
-    figures = metric.compute()
-    figures["val_images_per_second"] = count / (time.monotonic() - began)
-    return figures, metric.details()
+    metrics = metric.compute()
+    metrics["val_images_per_second"] = count / (time.monotonic() - began)
+    return metrics, metric.details()
 
 
 def write_run_report(
     run: RunFolder,
     task: Task,
     dataset: MapDataset,
-    figures: Mapping[str, float],
+    metrics: Mapping[str, float],
     details: Mapping[str, Any],
 ) -> None:
     """Write `report.html`, `plots/*.png`, `evaluation.json` and the single answers of a run, `results/*.json`.
@@ -77,17 +77,17 @@ def write_run_report(
     model = create_model(None, weights=run.checkpoint("best"))
     sections += task.render(model, dataset, details)
     summary = {
-        "training pictures": record["data"]["training pictures"],
-        "validation pictures": record["data"]["validation pictures"],
+        "training images": record["data"]["training images"],
+        "validation images": record["data"]["validation images"],
         "model": record["task"]["model"],
         "weights": record["task"]["weights"] or "random",
         "recipe": record["recipe"] or "none",
         "epochs": f"{rows[-1]['epoch']} of {record['train']['epochs']}" if rows else "none",
-        **{name: f"{value:.4g}" for name, value in figures.items()},
+        **{name: f"{value:.4g}" for name, value in metrics.items()},
     }
     kept = dict(details)
     write_results(run.path / "results", kept.pop("results", {}))
-    write_atomically(run.path / "evaluation.json", json.dumps({"figures": dict(figures), **kept}).encode())
+    write_atomically(run.path / "evaluation.json", json.dumps({"figures": dict(metrics), **kept}).encode())
     plots = run.path / "plots"
     plots.mkdir(exist_ok=True)
     for section in sections:

@@ -1,4 +1,4 @@
-"""Measure a finished run, or a network with released weights, on pictures."""
+"""Measure a finished run, or a network with released weights, on images."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from focalnet.engine.loader import EvalSampler, Examples, build_loader
 from focalnet.engine.run import RunFolder
 from focalnet.engine.train import load_run
 from focalnet.errors import UserError
-from focalnet.models.factory import create_model, load_model
+from focalnet.models.create import create_model, load_model
 from focalnet.tasks import task_of
 from focalnet.tasks.base import Network
 
@@ -35,13 +35,13 @@ def measure(
         data: what to measure on; its validation side, or all of it where it has none. Without it, the validation
             side of what the run was trained on; the report of the run is then written anew.
         weights: as in `create_model`, where `model` is a name.
-        batch_size: pictures per forward pass, at most; a detector or segmenter takes pictures of different sizes one
+        batch_size: images per forward pass, at most; a detector or segmenter takes images of different sizes one
             by one, since padding leaks into the global context.
-        augment: average over mirrored and resized pictures, where the task can.
-        window: see pictures in overlapping squares of this side in pixels, where the task can.
+        augment: average over mirrored and resized images, where the task can.
+        window: see images in overlapping squares of this side in pixels, where the task can.
         results: a folder to write the single answers to, where the task has a format for them: of a detector box.json
             and mask.json, COCO's results.
-        workers: processes that prepare pictures.
+        workers: processes that prepare images.
 
     Raises:
         UserError: the classes of data and model do not fit, one of them cannot be opened, or the task has no such
@@ -72,11 +72,11 @@ def measure(
     loader = build_loader(examples, sampler, workers=workers, pin_memory=accelerator.device.type == "cuda")
     with Progress(console=Console(stderr=True), disable=not accelerator.is_main_process) as progress:
         bar = progress.add_task("evaluating", total=len(loader))
-        figures, details = evaluate(
+        metrics, details = evaluate(
             task, network, loader, network.spec, accelerator, lambda done, _: progress.update(bar, completed=done)
         )
     if results is not None and accelerator.is_main_process:
         write_results(results, details["results"])
     if own and not augment and window is None and accelerator.is_main_process:
-        write_run_report(own, task, dataset, figures, details)
-    return figures
+        write_run_report(own, task, dataset, metrics, details)
+    return metrics

@@ -1,6 +1,6 @@
 """The report of a run: one HTML file that needs nothing beside it.
 
-Pictures are inside the file, there is no script, and the colours follow the reader's setting, light or dark. Every
+Images are inside the file, there is no script, and the colours follow the reader's setting, light or dark. Every
 text is escaped: class names come from folder names, and those may hold anything.
 """
 
@@ -48,7 +48,7 @@ def write_report(path: Path, *, title: str, summary: Mapping[str, Any], sections
     Raises:
         UserError: the disk is full or read-only; an older report is still there.
     """
-    figures = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in summary.items())
+    metrics = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in summary.items())
     parts = "\n".join(_section(section) for section in sections)
     page = f"""<!DOCTYPE html>
 <html lang="en">
@@ -60,7 +60,7 @@ def write_report(path: Path, *, title: str, summary: Mapping[str, Any], sections
 </head>
 <body>
 <h1>{_text(title)}</h1>
-<dl>{figures}</dl>
+<dl>{metrics}</dl>
 {parts}
 </body>
 </html>

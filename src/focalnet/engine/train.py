@@ -23,7 +23,7 @@ from focalnet.engine.devices import PRECISIONS, build_accelerator
 from focalnet.engine.display import Display
 from focalnet.engine.evaluate import evaluate, write_run_report
 from focalnet.engine.loader import EvalSampler, Examples, TrainSampler, build_loader, stable_seed
-from focalnet.engine.optim import learning_rate
+from focalnet.engine.optim.groups import learning_rate
 from focalnet.engine.run import RunFolder
 from focalnet.engine.training import Position, Training
 from focalnet.errors import UserError
@@ -66,7 +66,7 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
     try:
         return _fit(task, config, run, data, model, accelerator, None)
     except UserError as error:
-        # what the system refused (a full disk, a picture) can be mended, and the run resumed
+        # what the system refused (a full disk, an image) can be mended, and the run resumed
         if accelerator.is_main_process and not isinstance(error.__cause__, OSError):
             run.discard_without_checkpoint()
         raise
@@ -180,14 +180,14 @@ def _fit(
                     training.save(run, "last", at)
                     saved = time.monotonic()
 
-            figures, _ = evaluate(task, training.averaged, val_loader, spec, accelerator, display.validated)
+            metrics, _ = evaluate(task, training.averaged, val_loader, spec, accelerator, display.validated)
             row = {
                 "epoch": epoch + 1, "step": (epoch + 1) * sampler.steps, "lr": lr,
-                "train_loss": at.loss_sum / sampler.steps, **figures,
+                "train_loss": at.loss_sum / sampler.steps, **metrics,
                 "images_per_second": speed, "seconds": time.monotonic() - began,
             }  # fmt: skip
-            better = figures[task.score] > at.best
-            at = Position(epoch + 1, best=max(figures[task.score], at.best))
+            better = metrics[task.score] > at.best
+            at = Position(epoch + 1, best=max(metrics[task.score], at.best))
             if main:
                 run.append_row(row)
             for name in ("best", "last") if better else ("last",):
@@ -195,14 +195,14 @@ def _fit(
             saved = time.monotonic()
             if training.skipped:
                 skipped = sorted(training.skipped)
-                display.line(f"{len(skipped)} pictures could not be read and were skipped, the first is {skipped[0]}")
+                display.line(f"{len(skipped)} images could not be read and were skipped, the first is {skipped[0]}")
             accelerator.log(row, step=row["step"])
             display.line("  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "step"))
         training.load(run.checkpoint("best"))
-        figures, details = evaluate(task, training.averaged, val_loader, spec, accelerator, display.validated)
+        metrics, details = evaluate(task, training.averaged, val_loader, spec, accelerator, display.validated)
         if main:
-            write_run_report(run, task, data.val, figures, details)
-            display.line(f"Best {task.score} {figures[task.score]:.4f}. Report: {report}")
+            write_run_report(run, task, data.val, metrics, details)
+            display.line(f"Best {task.score} {metrics[task.score]:.4f}. Report: {report}")
     accelerator.end_training()
     return run
 
@@ -223,8 +223,8 @@ def _agreed(accelerator: Any, wish: bool) -> bool:
 
 def _fingerprint(data: Datasets) -> dict[str, Any]:
     return {
-        "training pictures": len(data.train),
-        "validation pictures": len(data.val),
+        "training images": len(data.train),
+        "validation images": len(data.val),
         "classes": stable_seed(*data.classes) if len(data.classes) > 1000 else list(data.classes),
     }
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from focalnet.backbone import Block
 from focalnet.engine.config import TrainConfig
-from focalnet.engine.optim import build_optimizer
+from focalnet.engine.optim.groups import build_optimizer
 from focalnet.engine.run import RunFolder
 from focalnet.tasks.base import Batch, Network, Task
 from focalnet.weights.files import apart
@@ -37,7 +37,7 @@ class Training:
 
     Attributes:
         network: the module itself, without wrappers.
-        skipped: paths of the pictures that could not be read so far.
+        skipped: paths of the images that could not be read so far.
         averaged: what is evaluated and kept: the moving average, or the network where there is none.
     """
 
@@ -53,7 +53,7 @@ class Training:
             self.ema = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=averaging)
         self.averaged = self.ema.module if self.ema else self.network
         if config.compile:
-            getattr(self.network, "trunk", self.network).compile()
+            getattr(self.network, "backbone", self.network).compile()
         sharded = config.strategy == "fsdp" and accelerator.num_processes > 1
         if sharded:
             for part in {self.network, self.averaged}:

@@ -4,7 +4,7 @@
     semantic     intersection over union, accuracy
     panoptic     panoptic, segmentation and recognition quality
 
-The three share one shape: `update` takes one picture, `compute` gives the figures and `details` what a report shows
+The three share one shape: `update` takes one image, `compute` gives the figures and `details` what a report shows
 besides, both over all processes, so that every process must call them. A figure that is not defined, such as the AP of
 small objects where there are none, is absent from `compute` and None in `details`.
 """

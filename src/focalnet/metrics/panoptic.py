@@ -1,8 +1,8 @@
 """Panoptic quality, as the COCO panoptic evaluation defines it.
 
-Within one picture a predicted and a true segment of the same class match if their IoU is over 0.5; there is at most
+Within one image a predicted and a true segment of the same class match if their IoU is over 0.5; there is at most
 one such partner. With the matches TP, the predicted segments left over FP and the true ones left over FN, per class
-over all pictures:
+over all images:
 
     SQ = sum of IoU over TP / |TP|
     RQ = |TP| / (|TP| + |FP| / 2 + |FN| / 2)
@@ -15,7 +15,7 @@ and the means over the classes with at least one TP, FP or FN: over all of them,
     crowd    a true segment that covers a group is never matched and is no FN; a predicted segment that lies by more
              than half on void and the crowds of its class is no FP
 
-Where panopticapi remembers only the last crowd of a class in a picture, all of them count here; COCO has at most one.
+Where panopticapi remembers only the last crowd of a class in an image, all of them count here; COCO has at most one.
 Segments without a pixel count nowhere. torchmetrics' PanopticQuality knows no crowd, and excuses what the prediction
 leaves empty as it excuses void in the truth; it agrees where there is neither.
 """
@@ -54,7 +54,7 @@ class PanopticMetric:
         truth_ids: Tensor,
         truth_segments: Iterable[Mapping[str, Any]],
     ) -> None:
-        """Take in one picture.
+        """Take in one image.
 
         Args:
             pred_ids: (H, W), the segment of each pixel; pixels of ids without a segment belong to none.
@@ -108,15 +108,13 @@ class PanopticMetric:
         """
         quality, seen = self._qualities()
         if not seen.any():
-            raise UserError(
-                "There is no segment that counts, so there is no panoptic quality; give annotated pictures."
-            )
-        figures = {}
+            raise UserError("There is no segment that counts, so there is no panoptic quality; give annotated images.")
+        metrics = {}
         for suffix, kind in {"": seen, "_things": seen & self.things, "_stuff": seen & ~self.things}.items():
             if kind.any():
                 means = quality[kind].mean(0).tolist()
-                figures |= {f"{name}{suffix}": mean for name, mean in zip(("pq", "sq", "rq"), means, strict=True)}
-        return figures
+                metrics |= {f"{name}{suffix}": mean for name, mean in zip(("pq", "sq", "rq"), means, strict=True)}
+        return metrics
 
     def details(self) -> dict[str, Any]:
         """`classes`: per class `pq`, `sq`, `rq` (None for a class that was not seen), whether it is a `thing`, and how

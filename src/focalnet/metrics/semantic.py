@@ -1,6 +1,6 @@
 """Mean intersection over union and accuracy of a map of labels, at the resolution of the truth.
 
-All figures come from one confusion matrix n, n[t, p] = pixels of class t that were called p, over all pictures:
+All figures come from one confusion matrix n, n[t, p] = pixels of class t that were called p, over all images:
 
     IoU(k)      = n[k, k] / (sum_p n[k, p] + sum_t n[t, k] - n[k, k])
     accuracy(k) = n[k, k] / sum_p n[k, p]
@@ -34,7 +34,7 @@ class SemanticMetric:
         self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def update(self, prediction: Tensor, truth: Tensor) -> None:
-        """Take in one picture, or several of one size.
+        """Take in one image, or several of one size.
 
         Args:
             prediction: (..., H, W), labels, of any integer type.

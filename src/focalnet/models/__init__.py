@@ -1,1 +1,1 @@
-"""Whole networks: a FocalNet trunk and a head."""
+"""Whole networks: a FocalNet backbone and a head."""

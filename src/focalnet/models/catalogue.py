@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from focalnet.models.classifier import FocalNetClassifier
-from focalnet.models.factory import create_model
-from focalnet.models.heads import PUBLISHED
+from focalnet.models.classifier.model import FocalNetClassifier
+from focalnet.models.create import create_model
+from focalnet.models.registry import PUBLISHED
 from focalnet.variants import get_variant, list_models
 from focalnet.weights.hub import ENTRIES, default_preprocessing
 
@@ -34,7 +34,7 @@ MIOU = {
     "base_srf": "50.2 / 51.1", "base_lrf": "50.5 / 51.4",
 }  # fmt: skip
 """mIoU of UPerNet on ADE20K, single / multi-scale (the paper's Table 8)."""
-PUBLISHED_FIGURES = {
+PUBLISHED_METRICS = {
     **{f"mask_rcnn_focalnet_{size}": f"box / mask AP {ap[0]} (1x), {ap[1]} (3x)" for size, ap in BOX_MASK_AP.items()},
     **{f"upernet_focalnet_{size}": f"mIoU {miou}" for size, miou in MIOU.items()},
     "dino_focalnet_large_fl3_4scale": "box AP 57.5 (12 epochs, detrex)",
@@ -66,7 +66,7 @@ def describe_dense(pattern: str = "*") -> list[dict[str, Any]]:
             "model": name,
             "classes": spec.num_classes,
             "parameters": round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1),
-            "published": PUBLISHED_FIGURES.get(name),
+            "published": PUBLISHED_METRICS.get(name),
             "weights": [row.name for row in fitting if row.unreachable is None],
         })  # fmt: skip
     return rows
@@ -76,7 +76,7 @@ def describe_models(pattern: str = "*") -> list[dict[str, Any]]:
     """One row per variant that matches a shell pattern.
 
     Returns:
-        `model`; `parameters` in millions and `gflops` (multiply-adds, 10^9, of one picture of `pixels` x `pixels`),
+        `model`; `parameters` in millions and `gflops` (multiply-adds, 10^9, of one image of `pixels` x `pixels`),
         both with the classes of the released file, or 1000; `top1`, the paper's ImageNet-1K accuracy in percent or
         None; `licence` and `weights` (the sources that have a reachable file).
     """

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from focalnet.errors import UserError
-from focalnet.models.dense import DenseModel
-from focalnet.models.heads import Wanted, build
+from focalnet.models.base import DenseModel
+from focalnet.models.registry import Wanted, build
 from focalnet.variants import FocalNetConfig
 from focalnet.weights.adapt import adapt_dense, adapt_state_dict
 from focalnet.weights.sources import Weights
@@ -52,7 +52,7 @@ def refuse_other(
 
 
 def refuse_unseen(model: FocalNetConfig, stored: FocalNetConfig, weights: str) -> None:
-    """Refuse a detector's or segmenter's weights for a trunk that differs from theirs in what no shape shows."""
+    """Refuse a detector's or segmenter's weights for a backbone that differs from theirs in what no shape shows."""
     for name in ("normalize_modulator", *(["stem_padding"] if model.use_conv_embed else [])):
         there, here = getattr(stored, name), getattr(model, name)
         if there != here:
@@ -92,7 +92,7 @@ def fitted(model: nn.Module, loaded: Weights, *, fresh_head: bool) -> dict[str, 
         loaded.state_dict if same else loaded.trunk(),
         model,
         trunk=model.trunk,
-        prefix=model.trunk_prefix,
+        prefix=model.backbone_prefix,
         class_parameters=set(model.class_parameters()),
         whole=same,
         written=written,

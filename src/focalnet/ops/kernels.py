@@ -13,7 +13,7 @@ position stands for ROWS rows of one column, so that one loaded value serves up 
                    dw_l = sum over positions of da_l c_{l-1}  weights_backward_kernel: parts per chunk, then one sum
 
 Nothing is added atomically, so two runs give the same bits. Strides come in units of ALIGN elements: the compiler
-then knows that a row of channels may be read in words of ALIGN. Index arithmetic inside one picture is 32 bit.
+then knows that a row of channels may be read in words of ALIGN. Index arithmetic inside one image is 32 bit.
 
 Legend: a before, c after GELU; g gates; dX gradient of X; KH, KW kernel size; TAPS of one row of it.
 """

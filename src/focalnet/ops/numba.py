@@ -3,7 +3,7 @@
     c_l = GELU(DWConv_l(c_{l-1})),   total += g_l * c_l          one pass per level, while the sum is at hand
     out = total + g_{L+1} * GELU(mean(c_L))                      written once
 
-A task is one picture and one block of channels, as many as a vector register holds. Its levels live in two planes
+A task is one image and one block of channels, as many as a vector register holds. Its levels live in two planes
 (positions, lanes) with a margin of zeros, which stay in the caches, so memory sees the context once and the result
 once; plain PyTorch moves the map about ten times. A tile is `TILE` neighbouring positions of a row: their sums stay in
 registers over all taps, and every position that is read serves as many sums as it can. All arithmetic is float32.

@@ -2,7 +2,7 @@
 
 Keeps nothing for the backward pass but its inputs: the levels are computed again. Reads and writes maps in memory
 3L + 1 times forward (plain PyTorch: about 34 for L = 3). Storage is float16, bfloat16 or float32, sums are float32.
-Sequences run as pictures of one row. Two runs on one device give the same bits. There is no second derivative.
+Sequences run as images of one row. Two runs on one device give the same bits. There is no second derivative.
 
 `SETTINGS` holds tile sizes per kernel size, so that nothing is tuned while a user waits; with `FOCALNET_TUNE=1` they
 are measured on the device and kept (`tuning`), and `benchmarks/focal_context.py --tune` prints them.

@@ -7,7 +7,7 @@ from focalnet.errors import UserError, unknown
 from focalnet.tasks.base import Task
 from focalnet.weights.spec import ModelSpec
 
-SHARED = ("base", "scenes")
+SHARED = ("base", "dense")
 
 
 def list_tasks() -> list[str]:
@@ -46,7 +46,7 @@ def task_of_head(head: str) -> type[Task]:
 
 def task_of_model(name: str | None) -> type[Task]:
     """The task for the model called `name`; classification without one."""
-    from focalnet.models.heads import parse_name
+    from focalnet.models.registry import parse_name
 
     return task_of_head("classifier" if name is None else parse_name(name).head)
 

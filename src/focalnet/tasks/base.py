@@ -1,4 +1,4 @@
-"""What a task is: one model, its data, loss, metric and pictures, behind one interface.
+"""What a task is: one model, its data, loss, metric and images, behind one interface.
 
 The engine trains and evaluates a `Task` without knowing which one; the faces predict and draw with it. A task is a
 frozen dataclass whose fields are its options: the command line makes its flags from them, and the run folder keeps
@@ -22,7 +22,7 @@ Network = Any
 """A torch module that carries its `ModelSpec` as `spec`."""
 Batch = dict[str, Any]
 """A collated batch. The loader adds `index` (B,), each sample's place in its data set, -1 for what a metric is to
-ignore (padding, stand-ins for pictures that could not be read), and `skipped`, the paths of the latter."""
+ignore (padding, stand-ins for images that could not be read), and `skipped`, the paths of the latter."""
 
 
 class MapDataset(Protocol):
@@ -66,7 +66,7 @@ class Section:
     Attributes:
         title: the heading.
         text: a sentence under it.
-        png: a picture.
+        png: an image.
         table: rows of equal length, the first one is the head.
     """
 
@@ -93,7 +93,7 @@ class Metric(Protocol):
 
 
 class Prediction(Protocol):
-    """What a model says of one picture."""
+    """What a model says of one image."""
 
     def to_dict(self) -> dict[str, Any]:
         """The content, for JSON."""
@@ -104,11 +104,11 @@ class Prediction(Protocol):
         ...
 
     def draw(self, image: Image) -> Image:
-        """The picture with the prediction on it."""
+        """The image with the prediction on it."""
         ...
 
     def maps(self) -> dict[str, Image]:
-        """What else can be kept as pictures, by name: a map of labels or ids."""
+        """What else can be kept as images, by name: a map of labels or ids."""
         ...
 
 
@@ -143,9 +143,9 @@ class Task(ABC):
     image_size: int | None = None
     """Side of the input in pixels; without it, what the weights were made for."""
     val_fraction: float = 0.2
-    """Share of the pictures set aside for validation when the data has no split of its own."""
+    """Share of the images set aside for validation when the data has no split of its own."""
     on_bad_image: Literal["stop", "skip"] = "stop"
-    """A picture that cannot be read stops the run, or is skipped and counted."""
+    """An image that cannot be read stops the run, or is skipped and counted."""
     drop_path: float | None = None
     """Stochastic depth of the last block; without it, the variant's own."""
     recompute: Recompute = "none"
@@ -219,4 +219,4 @@ class Task(ABC):
 
     @abstractmethod
     def predict(self, model: Network, images: Sequence[Image]) -> list[Any]:
-        """One `Prediction` per picture (RGB)."""
+        """One `Prediction` per image (RGB)."""

@@ -1,4 +1,4 @@
-"""Image classification: one label per picture.
+"""Image classification: one label per image.
 
 Training follows the paper (Table 18): soft targets from mixup or cutmix and label smoothing, cross-entropy. Measured
 are top-1 and top-5 accuracy and cross-entropy, with a confusion matrix and the worst mistakes for the report.
@@ -15,21 +15,21 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import Tensor
 
+from focalnet import inputs
 from focalnet.data import (
     Augmentation,
     MixupCutmix,
     Sample,
-    eval_transform,
     open_classification,
     open_evaluation,
     train_transform,
 )
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.explain import explain
-from focalnet.models.factory import create_model
-from focalnet.pictures import annotate, confusion, contact_sheet, explanation_panel
+from focalnet.models.create import create_model
 from focalnet.tasks.base import Batch, Datasets, Embedded, MapDataset, Metric, Network, Section, Task
-from focalnet.weights.spec import ModelSpec, Preprocessing
+from focalnet.visualize.plots import annotate, confusion, contact_sheet, explanation_panel
+from focalnet.weights.spec import ModelSpec
 
 WORST = 24
 """Mistakes kept for the report."""
@@ -84,7 +84,7 @@ class Classify(Task):
         return model
 
     def example(self, spec: ModelSpec, sample: Sample, *, train: bool) -> tuple[Tensor, int]:
-        transform = _train_transform(spec.preprocessing, self.augment) if train else _eval_transform(spec.preprocessing)
+        transform = _train_transform(spec.preprocessing, self.augment) if train else spec.preprocessing
         return transform(sample.image), sample.label
 
     def collate(self, spec: ModelSpec, examples: Sequence[tuple[Tensor, int]], *, train: bool) -> Batch:
@@ -121,9 +121,7 @@ class Classify(Task):
                 )
             )
             sections.append(
-                Section(
-                    "Classes", "Recall, precision and pictures of every class.", table=_class_table(matrix, classes)
-                )
+                Section("Classes", "Recall, precision and images of every class.", table=_class_table(matrix, classes))
             )
         if details["worst"]:
             pictures = [dataset[row["index"]].image for row in details["worst"]]
@@ -137,12 +135,12 @@ class Classify(Task):
                 )
             )
         shown = details["worst"][0]["index"] if details["worst"] else 0
-        text = "Kernels, gates and modulators of the paper's Figures 5, 6 and 10, on the first picture above."
+        text = "Kernels, gates and modulators of the paper's Figures 5, 6 and 10, on the first image above."
         panel = explanation_panel(explain(model, dataset[shown].image))
         return [*sections, Section("Where it looks", text, png=panel)]
 
     def predict(self, model: Network, images: Sequence[Image]) -> list["ClassPrediction"]:
-        transform = _eval_transform(model.spec.preprocessing)
+        transform = model.spec.preprocessing
         batch = torch.stack([transform(image) for image in images]).to(next(model.parameters()))
         with torch.inference_mode():
             probabilities = model(batch).float().softmax(-1).cpu()
@@ -152,7 +150,7 @@ class Classify(Task):
 
 @dataclass(frozen=True)
 class ClassPrediction:
-    """What a classifier says of one picture.
+    """What a classifier says of one image.
 
     Attributes:
         top: (class name, probability) of the five likeliest classes, likeliest first.
@@ -249,10 +247,5 @@ def _class_table(matrix: Tensor, classes: Sequence[str]) -> list[list[Any]]:
 
 
 @cache
-def _train_transform(preprocessing: Preprocessing, augment: str) -> Any:
+def _train_transform(preprocessing: inputs.Image, augment: str) -> Any:
     return train_transform(preprocessing, AUGMENTATIONS[augment])
-
-
-@cache
-def _eval_transform(preprocessing: Preprocessing) -> Any:
-    return eval_transform(preprocessing)

@@ -15,14 +15,14 @@ from PIL.Image import Image
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from focalnet.data.scenes import Kind, Scene
-from focalnet.drawing import draw_detections, mosaic, per_class_table, pr_curves, side_by_side
+from focalnet.data.dense import Kind, Scene
 from focalnet.errors import MissingExtraError
+from focalnet.labels import COCO_CLASSES, COCO_IDS, COCO_RAW_CLASSES
 from focalnet.metrics.detection import AveragePrecision
-from focalnet.models.dense import Detections
+from focalnet.structures import Detections
 from focalnet.tasks.base import Batch, Embedded, Network, Section
-from focalnet.tasks.scenes import WITH_MASKS, SceneTask, check_threshold, class_names
-from focalnet.weights.labels import COCO_CLASSES, COCO_IDS, COCO_RAW_CLASSES
+from focalnet.tasks.dense import WITH_MASKS, DenseTask, check_threshold, class_names
+from focalnet.visualize.draw import draw_detections, mosaic, per_class_table, pr_curves, side_by_side
 from focalnet.weights.spec import ModelSpec
 
 TEST_SCALES = (0.75, 1.0, 1.25)
@@ -31,7 +31,7 @@ TEST_NMS = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detect(SceneTask):
+class Detect(DenseTask):
     """Object detection and instance segmentation."""
 
     name: ClassVar[str] = "detect"
@@ -57,13 +57,13 @@ class Detect(SceneTask):
     def find(
         self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
     ) -> list[Detections]:
-        """Objects in a batch, in pixels of the original pictures.
+        """Objects in a batch, in pixels of the original images.
 
         Args:
             model: a detector.
             images: (B, 3, H, W), normalised and padded.
-            sizes: (B, 2), height and width of what is picture.
-            originals: height and width of each original picture.
+            sizes: (B, 2), height and width of what is image.
+            originals: height and width of each original image.
         """
         original = torch.tensor(originals, device=images.device)
         if not self.test_augment:
@@ -95,7 +95,7 @@ class Detect(SceneTask):
         return [
             Section("Precision and recall", "At an IoU of 0.5.", png=pr_curves(details)),
             Section("Classes", "Average precision of every class.", table=per_class_table(details["classes"], names)),
-            Section("Predictions", f"Pictures never trained on; scores from {self.threshold}.", png=mosaic(pairs, 3)),
+            Section("Predictions", f"Images never trained on; scores from {self.threshold}.", png=mosaic(pairs, 3)),
         ]
 
 
@@ -121,9 +121,9 @@ class DetectionMetric:
 
     def compute(self) -> dict[str, float]:
         assert self.precision is not None, "nothing was measured"
-        figures = self.precision.compute()
+        metrics = self.precision.compute()
         main = [f"{kind}_{name}" for kind in self.precision.kinds for name in ("ap", "ap50", "ap75")]
-        return {name: figures[name] for name in [*main, *(name for name in figures if name not in main)]}
+        return {name: metrics[name] for name in [*main, *(name for name in metrics if name not in main)]}
 
     def details(self) -> dict[str, Any]:
         assert self.precision is not None, "nothing was measured"
@@ -136,10 +136,10 @@ TRUTH = ("boxes", "labels", "masks", "crowd", "area", "size")
 
 @dataclass(frozen=True)
 class DetectionPrediction:
-    """What a detector says of one picture.
+    """What a detector says of one image.
 
     Attributes:
-        found: the objects, surest first, in pixels of the picture.
+        found: the objects, surest first, in pixels of the image.
         classes: names of all classes.
     """
 
@@ -157,9 +157,9 @@ class DetectionPrediction:
             for name, score, box in zip(self.names, self.found.scores.tolist(), self.found.boxes.tolist(), strict=True)
         ]
         if self.found.masks is not None:
-            from focalnet.metrics.detection import run_lengths
+            from focalnet.structures import encode_masks
 
-            for row, mask in zip(objects, run_lengths(self.found.masks), strict=True):
+            for row, mask in zip(objects, encode_masks(self.found.masks), strict=True):
                 row["mask"] = mask
         return {"objects": objects}
 
@@ -219,7 +219,7 @@ def _truth(scene: Scene, classes: Sequence[str]) -> Image:
 
 
 def _view(image: Tensor, scale: float, mirror: bool) -> tuple[Tensor, Tensor]:
-    """A picture (3, H, W), resized and mirrored: as a batch of one, and its size."""
+    """An image (3, H, W), resized and mirrored: as a batch of one, and its size."""
     size = [max(1, round(side * scale)) for side in image.shape[1:]]
     view = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=True)
     return view.flip(3) if mirror else view, torch.tensor([size], device=image.device)

@@ -16,19 +16,19 @@ from PIL import Image as Images
 from PIL.Image import Image
 from torch import Tensor
 
-from focalnet.data.scenes import IGNORE, Kind, Scene
-from focalnet.drawing import draw_panoptic, mosaic, per_class_table, side_by_side
+from focalnet.data.dense import IGNORE, Kind, Scene
 from focalnet.errors import UserError
 from focalnet.metrics.detection import AveragePrecision
 from focalnet.metrics.panoptic import PanopticMetric
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.tasks.base import Batch, Embedded, Network, Section
-from focalnet.tasks.scenes import SceneTask, check_threshold, class_names
+from focalnet.tasks.dense import DenseTask, check_threshold, class_names
+from focalnet.visualize.draw import draw_panoptic, mosaic, per_class_table, side_by_side
 from focalnet.weights.spec import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panoptic(SceneTask):
+class Panoptic(DenseTask):
     """Panoptic segmentation."""
 
     name: ClassVar[str] = "panoptic"
@@ -49,13 +49,13 @@ class Panoptic(SceneTask):
         if self.test_augment:
             raise UserError("--augment is for detection and semantic segmentation; leave it out for panoptic.")
 
-    def metric(self, spec: ModelSpec) -> "PanopticFigures":
-        return PanopticFigures(self, spec)
+    def metric(self, spec: ModelSpec) -> "PanopticTaskMetric":
+        return PanopticTaskMetric(self, spec)
 
     def segments(
         self, model: Network, outputs: Any, sizes: Tensor, originals: Sequence[tuple[int, int]]
     ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
-        """Per picture the id of each pixel (H, W), 0 for none, and the segments as `id`, `label`, `score`."""
+        """Per image the id of each pixel (H, W), 0 for none, and the segments as `id`, `label`, `score`."""
         found = model.panoptic(
             outputs,
             [tuple(size) for size in sizes.tolist()],
@@ -80,11 +80,11 @@ class Panoptic(SceneTask):
             pairs.append(side_by_side(truth, answer.draw(scene.image), ("truth", "found")))
         return [
             Section("Classes", "Panoptic quality of every class.", table=per_class_table(details["classes"], names)),
-            Section("Predictions", "Pictures never trained on.", png=mosaic(pairs, 2)),
+            Section("Predictions", "Images never trained on.", png=mosaic(pairs, 2)),
         ]
 
 
-class PanopticFigures:
+class PanopticTaskMetric:
     """PQ, and from the same outputs mask AP of the things and mIoU, over all processes."""
 
     def __init__(self, task: Panoptic, spec: ModelSpec) -> None:
@@ -118,10 +118,10 @@ class PanopticFigures:
             self.precision.update(index, objects, **fields, size=truth["size"])
 
     def compute(self) -> dict[str, float]:
-        figures = self.quality.compute() | {"miou": self.matrix.compute()["miou"]}
-        with suppress(UserError):  # no thing on any picture
-            figures |= {name: value for name, value in self.precision.compute().items() if name.startswith("mask_ap")}
-        return figures
+        metrics = self.quality.compute() | {"miou": self.matrix.compute()["miou"]}
+        with suppress(UserError):  # no thing on any image
+            metrics |= {name: value for name, value in self.precision.compute().items() if name.startswith("mask_ap")}
+        return metrics
 
     def details(self) -> dict[str, Any]:
         return self.quality.details()
@@ -129,7 +129,7 @@ class PanopticFigures:
 
 @dataclass(frozen=True)
 class PanopticPrediction:
-    """What a panoptic segmenter says of one picture.
+    """What a panoptic segmenter says of one image.
 
     Attributes:
         ids: (H, W), the segment of each pixel, 0 for none.

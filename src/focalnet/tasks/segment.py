@@ -1,8 +1,8 @@
 """Semantic segmentation: a class for every pixel.
 
-A picture is seen whole, or with `window` in overlapping squares whose probabilities are averaged (mmsegmentation's
+An image is seen whole, or with `window` in overlapping squares whose probabilities are averaged (mmsegmentation's
 "slide", which averages logits). With `test_augment` the probabilities of six scales, each also mirrored, are averaged
-(the official ratios 0.5 to 1.75). The answer is the likeliest class at the size of the original picture, and is scored
+(the official ratios 0.5 to 1.75). The answer is the likeliest class at the size of the original image, and is scored
 there.
 """
 
@@ -18,13 +18,13 @@ from PIL import Image as Images
 from PIL.Image import Image
 from torch import Tensor
 
-from focalnet.data.scenes import IGNORE, Kind, Scene
-from focalnet.drawing import draw_semantic, mosaic, per_class_table, side_by_side
+from focalnet.data.dense import IGNORE, Kind, Scene
 from focalnet.errors import UserError
 from focalnet.metrics.semantic import SemanticMetric
-from focalnet.models.heads import parse_name
+from focalnet.models.registry import parse_name
 from focalnet.tasks.base import Batch, Embedded, Network, Section
-from focalnet.tasks.scenes import SceneTask, class_names
+from focalnet.tasks.dense import DenseTask, class_names
+from focalnet.visualize.draw import draw_semantic, mosaic, per_class_table, side_by_side
 from focalnet.weights.spec import ModelSpec
 
 LEAST_WINDOW = 32
@@ -33,7 +33,7 @@ TEST_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segment(SceneTask):
+class Segment(DenseTask):
     """Semantic segmentation."""
 
     name: ClassVar[str] = "segment"
@@ -47,7 +47,7 @@ class Segment(SceneTask):
     model: str = "upernet_focalnet_tiny_lrf"
     """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
     window: Annotated[int | None, tyro.conf.Suppress] = None
-    """Side of the squares that a picture is seen in, in pixels of the resized picture; whole without it."""
+    """Side of the squares that an image is seen in, in pixels of the resized image; whole without it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,7 +68,7 @@ class Segment(SceneTask):
     def scores(
         self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
     ) -> list[Tensor]:
-        """Scores of the classes, (K, H, W) per picture, at its original size. Arguments as in `Detect.find`."""
+        """Scores of the classes, (K, H, W) per image, at its original size. Arguments as in `Detect.find`."""
         if not self.test_augment and self.window is None:
             return model.semantic(model(images), [tuple(size) for size in sizes.tolist()], originals)
         return [
@@ -87,7 +87,7 @@ class Segment(SceneTask):
         return total / (len(views) if self.test_augment else 1)
 
     def _seen(self, model: Network, image: Tensor, original: tuple[int, int]) -> Tensor:
-        """Scores of one picture (1, 3, H, W), whole or in windows."""
+        """Scores of one image (1, 3, H, W), whole or in windows."""
         height, width = image.shape[2:]
         if self.window is None or max(height, width) <= self.window:
             return model.semantic(model(image), [(height, width)], [original])[0]
@@ -118,7 +118,7 @@ class Segment(SceneTask):
             Section(
                 "Classes", "Overlap and accuracy of every class.", table=per_class_table(details["classes"], names)
             ),
-            Section("Predictions", "Pictures never trained on.", png=mosaic(pairs, 2)),
+            Section("Predictions", "Images never trained on.", png=mosaic(pairs, 2)),
         ]
 
 
@@ -145,7 +145,7 @@ class SegmentationMetric:
 
 @dataclass(frozen=True)
 class SegmentPrediction:
-    """What a segmenter says of one picture.
+    """What a segmenter says of one image.
 
     Attributes:
         labels: (H, W), the class of each pixel.
@@ -157,7 +157,7 @@ class SegmentPrediction:
 
     @property
     def pixels(self) -> dict[int, int]:
-        """Pixels of each class that is on the picture, most first."""
+        """Pixels of each class that is on the image, most first."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
         return {int(label): int(counts[label]) for label in np.argsort(-counts, kind="stable") if counts[label]}
 
@@ -183,7 +183,7 @@ class SegmentPrediction:
 
 
 def windows(height: int, width: int, side: int) -> Iterator[tuple[int, int, int, int]]:
-    """Overlapping squares (top, left, height, width) that cover a picture, two thirds of a side apart."""
+    """Overlapping squares (top, left, height, width) that cover an image, two thirds of a side apart."""
     h, w, step = min(side, height), min(side, width), max(1, side * 2 // 3)
     tops = sorted({min(top, height - h) for top in range(0, max(height - h, 0) + step, step)})
     lefts = sorted({min(left, width - w) for left in range(0, max(width - w, 0) + step, step)})
@@ -191,7 +191,7 @@ def windows(height: int, width: int, side: int) -> Iterator[tuple[int, int, int,
 
 
 def _regions(labels: Tensor) -> dict[str, Tensor]:
-    """A label map as Mask2Former takes it: one mask per class on the picture."""
+    """A label map as Mask2Former takes it: one mask per class on the image."""
     present = labels.unique()
     present = present[present != IGNORE]
     return {"labels": present, "masks": labels == present[:, None, None]}

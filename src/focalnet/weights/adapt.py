@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet.errors import UserError
+from focalnet.weights.architecture import infer_variant
 from focalnet.weights.dense import under
-from focalnet.weights.recognise import recognise
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +86,9 @@ def adapt_dense(
     """The same for a detector or segmenter. A network of the same kind is taken as it is: only classes may differ.
 
     Args:
-        state_dict: of the whole network under our names, or of a trunk alone.
+        state_dict: of the whole network under our names, or of a backbone alone.
         model: what is loaded.
-        trunk, prefix: its backbone, and what the names of the backbone begin with.
+        backbone, prefix: its backbone, and what the names of the backbone begin with.
         class_parameters: names whose shape depends on the number of classes.
         whole: whether `state_dict` is a network of the same kind; otherwise the head keeps its random values.
         written: names and shapes that `state_dict` should have, where its classes are others than the model's; the
@@ -201,7 +201,7 @@ def _check(original: Mapping[str, Tensor], weights: Mapping[str, Tensor], own: M
 
 def _hint(original: Mapping[str, Tensor]) -> str:
     try:
-        name = recognise(original)
+        name = infer_variant(original)
     except UserError:
         return "they are not a whole FocalNet"
     return f"they look like {name}" if name else "they look like none of the known variants: compare the architecture"

@@ -2,7 +2,8 @@
 
 import json
 
-from focalnet.weights.spec import ModelSpec, Preprocessing
+from focalnet import inputs
+from focalnet.weights.spec import ModelSpec
 
 HEADS = {
     "mask_rcnn": ("Mask R-CNN", "object detection and instance segmentation", "object-detection"),
@@ -41,7 +42,7 @@ def model_card(spec: ModelSpec, address: str) -> str:
             f"model = focalnet.{create}(weights={json.dumps(address)})",
             f"{result} = model(images)  # (B, {spec.architecture.in_channels}, H, W), normalised",
             "```", "",
-            "## Pictures", "",
+            "## Images", "",
             _pictures(spec.preprocessing), "",
             *([] if backbone else ["## Classes", "", _classes(spec), ""]),
             "## Where it comes from", "",
@@ -52,7 +53,7 @@ def model_card(spec: ModelSpec, address: str) -> str:
     )  # fmt: skip
 
 
-def _pictures(how: Preprocessing) -> str:
+def _pictures(how: inputs.Image) -> str:
     then = f"crop the centre to {how.input_size}" if how.long_side is None else f"the longer to {how.long_side} at most"
     return (
         f"Resize the shorter side to {how.resize} pixels ({how.interpolation}), {then}, "

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from focalnet import inputs
 from focalnet.errors import UserError
-from focalnet.weights.spec import WHOLE_PICTURE, Preprocessing
+from focalnet.inputs.image import WHOLE_IMAGE
 
 StateDict = Mapping[str, Tensor]
 
@@ -33,7 +34,7 @@ class DenseFacts:
     num_classes: int
     head_options: Mapping[str, Any]
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    preprocessing: Preprocessing = WHOLE_PICTURE
+    preprocessing: inputs.Image = WHOLE_IMAGE
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class DenseLayout:
 
     name: str
     head: str
-    trunk_prefix: str
+    backbone_prefix: str
     matches: Callable[[StateDict], bool]
     read: Callable[[StateDict], dict[str, Tensor]]
     write: Callable[[StateDict], dict[str, Tensor]]

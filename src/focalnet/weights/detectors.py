@@ -100,13 +100,13 @@ def _facts(state_dict: StateDict, *, official: bool) -> DenseFacts:
 
 MASK_RCNN_LAYOUTS = (
     DenseLayout(
-        name="mmdet", head="mask_rcnn", trunk_prefix=_BODY, wrapper="state_dict",
+        name="mmdet", head="mask_rcnn", backbone_prefix=_BODY, wrapper="state_dict",
         matches=_has("neck.lateral_convs.0.conv.", "rpn_head.rpn_conv.", "roi_head.bbox_head.shared_fcs.0.",
                      "roi_head.mask_head.convs.0."),
         read=_read_mmdet, write=_write_mmdet, facts=partial(_facts, official=True),
     ),
     DenseLayout(
-        name="focalnet", head="mask_rcnn", trunk_prefix=_BODY,
+        name="focalnet", head="mask_rcnn", backbone_prefix=_BODY,
         matches=_has(_BODY, "rpn.head.", "roi_heads.mask_head."), read=dict, write=dict, wrapper="model",
         facts=partial(_facts, official=False),
     ),

@@ -194,12 +194,12 @@ def _refuse(strange: list[str], state_dict: StateDict) -> None:
 
 DINO_LAYOUTS = (
     DenseLayout(
-        name="official", head="dino", trunk_prefix="backbone.0.",
+        name="official", head="dino", backbone_prefix="backbone.0.",
         matches=lambda weights: "transformer.level_embed" in weights and "label_enc.weight" in weights,
         read=_read_official, write=dict, facts=read_facts, wrapper="model",
     ),
     DenseLayout(
-        name="detrex", head="dino", trunk_prefix="backbone.0.",
+        name="detrex", head="dino", backbone_prefix="backbone.0.",
         matches=lambda weights: "transformer.level_embeds" in weights and "label_enc.weight" in weights,
         read=_read_detrex, write=_write_detrex, facts=_detrex_facts, wrapper="model",
     ),

@@ -1,7 +1,7 @@
 """Every released FocalNet file, where it is today, and the facts that its network needs.
 
 Three sources. `official`: the authors' `.pth` files. `timm` and `transformers`: the same weights, renamed. The rows
-differ in how a picture is prepared: the official evaluation crops 0.875 of a bicubic resize, timm 0.9 (1.0 at 384),
+differ in how an image is prepared: the official evaluation crops 0.875 of a bicubic resize, timm 0.9 (1.0 at 384),
 transformers 0.875 of a bilinear one.
 
 **`normalize_modulator` of the fl4 files is not settled.** It divides the gated sum by L+1 and leaves no trace in the
@@ -26,11 +26,12 @@ from urllib.request import getproxies
 
 import torch
 
+from focalnet import inputs
 from focalnet.errors import UserError, unknown
 from focalnet.variants import VARIANTS, get_variant
 from focalnet.weights.adapt import CLASSES_1K, CLASSES_22K
 from focalnet.weights.files import first_line
-from focalnet.weights.spec import ModelSpec, Preprocessing
+from focalnet.weights.spec import ModelSpec
 
 Source = Literal["official", "timm", "transformers"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -60,7 +61,7 @@ class WeightsEntry:
     size: int | None
     """Bytes, to three digits, where known."""
     num_classes: int
-    preprocessing: Preprocessing
+    preprocessing: inputs.Image
     normalize_modulator: bool
     """Whether the network divides the modulator; see the module's text for fl4."""
     head: str = "classifier"
@@ -99,7 +100,7 @@ def _rows() -> list[WeightsEntry]:
     rows: list[WeightsEntry] = []
 
     def add(variant: str, name: str, source: Source, url: str, size: float | None, **facts) -> None:
-        facts = {"num_classes": CLASSES_1K, "licence": "mit", "preprocessing": Preprocessing()} | facts
+        facts = {"num_classes": CLASSES_1K, "licence": "mit", "preprocessing": inputs.Image()} | facts
         facts["normalize_modulator"] = VARIANTS[variant].normalize_modulator
         size = None if size is None else int(size)
         rows.append(WeightsEntry(name=name, variant=variant, source=source, url=url, size=size, **facts))
@@ -113,10 +114,10 @@ def _rows() -> list[WeightsEntry]:
             add(variant, f"{variant}.pth", "official", f"{_RELEASE}{variant}.pth", mega * 1e6)
             repo = f"timm/{variant}.ms_in1k"
             add(variant, repo, "timm", hub(repo, "model.safetensors"), mega * 1e6, repo=repo,
-                preprocessing=Preprocessing(crop_pct=0.9))  # fmt: skip
+                preprocessing=inputs.Image(crop_pct=0.9))  # fmt: skip
             repo = f"microsoft/focalnet-{size}" + ("-lrf" if field == "lrf" else "")
             add(variant, repo, "transformers", hub(repo, "pytorch_model.bin"), mega * 1e6, repo=repo,
-                licence="apache-2.0", preprocessing=Preprocessing(interpolation="bilinear"))  # fmt: skip
+                licence="apache-2.0", preprocessing=inputs.Image(interpolation="bilinear"))  # fmt: skip
     for size, mega in (("tiny", 23.5), ("small", 89.5), ("base", 349)):
         variant, name = f"focalnet_{size}_iso", f"focalnet_{size}_iso_16.pth"
         add(variant, name, "official", _AZURE + name, mega * 1e6, unreachable=_AZURE_CLOSED)
@@ -130,10 +131,10 @@ def _rows() -> list[WeightsEntry]:
             # The mirror of the huge files states no licence; the original repository's is MIT.
             repo = "xiuqhou/FocalNet" if size == "huge" else None
             add(variant, name, "official", hub(repo, name) if repo else _RELEASE + name, giga * 1e9, repo=repo,
-                num_classes=classes, preprocessing=Preprocessing(input_size=pixels))  # fmt: skip
+                num_classes=classes, preprocessing=inputs.Image(input_size=pixels))  # fmt: skip
             repo = f"timm/{variant}.ms_in22k"
             add(variant, repo, "timm", hub(repo, "model.safetensors"), giga * 1e9, repo=repo, num_classes=classes,
-                preprocessing=Preprocessing(input_size=pixels, crop_pct=0.9 if size == "huge" else 1.0))  # fmt: skip
+                preprocessing=inputs.Image(input_size=pixels, crop_pct=0.9 if size == "huge" else 1.0))  # fmt: skip
     name = "focalnet_tiny_lrf_sparsercnn_3x.pth"
     add("focalnet_tiny_lrf", name, "official", _RELEASE_DETECTION + name, None, head="sparse_rcnn", num_classes=80)
     for repo, name, classes in (
@@ -183,14 +184,14 @@ def released_as(filename: str) -> WeightsEntry | None:
     return next((row for row in ENTRIES.values() if filename.lower() in (row.name, row.local_path.name)), None)
 
 
-def default_preprocessing(variant: str) -> Preprocessing:
-    """How pictures are prepared for a variant without weights."""
+def default_preprocessing(variant: str) -> inputs.Image:
+    """How images are prepared for a variant without weights."""
     if variant.startswith("minifocal_"):
-        return Preprocessing(input_size=int(variant.rsplit("_", 1)[1]), crop_pct=1.0)
+        return inputs.Image(input_size=int(variant.rsplit("_", 1)[1]), crop_pct=1.0)
     for row in ENTRIES.values():
         if row.variant == variant and row.source == "official" and row.head == "classifier":
             return row.preprocessing
-    return Preprocessing()
+    return inputs.Image()
 
 
 @cache

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from focalnet.errors import UserError, unknown
 from focalnet.variants import get_variant
-from focalnet.weights.recognise import recognise
+from focalnet.weights.architecture import infer_variant
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def convert_state_dict(
 
 
 def _recognised_use_postln(official: Mapping[str, Tensor]) -> bool:
-    name = recognise(official)
+    name = infer_variant(official)
     if name is None:
         raise UserError(
             "timm names the norms of pre-norm and res-post-norm blocks differently, and these weights fit no known "

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from focalnet.errors import UserError
+from focalnet.inputs.image import SEMANTIC
 from focalnet.weights.dense import DenseFacts, DenseLayout, StateDict, overlapped_padding, shape_of, under
-from focalnet.weights.spec import SEMANTIC
 
 UPERNET, MASK2FORMER = "net.backbone.trunk.", "net.model.pixel_level_module.encoder.trunk."
 
@@ -170,7 +170,7 @@ SEGMENTERS: tuple[DenseLayout, ...] = (
     DenseLayout(
         name="mmseg",
         head="upernet",
-        trunk_prefix=UPERNET,
+        backbone_prefix=UPERNET,
         matches=_has("backbone.", "decode_head.psp_modules."),
         read=partial(_renamed, rules=_READ_MMSEG, what="UPerNet"),
         write=partial(_renamed, rules=_WRITE_MMSEG, what="UPerNet"),
@@ -180,7 +180,7 @@ SEGMENTERS: tuple[DenseLayout, ...] = (
     DenseLayout(
         name="facebookresearch",
         head="mask2former",
-        trunk_prefix=MASK2FORMER,
+        backbone_prefix=MASK2FORMER,
         matches=_has("backbone.", "sem_seg_head.predictor.", "sem_seg_head.pixel_decoder."),
         read=_read_facebook,
         write=_write_facebook,
@@ -190,7 +190,7 @@ SEGMENTERS: tuple[DenseLayout, ...] = (
     DenseLayout(
         name="focalnet",
         head="upernet",
-        trunk_prefix=UPERNET,
+        backbone_prefix=UPERNET,
         matches=_has(UPERNET, "net.decode_head."),
         read=dict,
         write=dict,
@@ -200,7 +200,7 @@ SEGMENTERS: tuple[DenseLayout, ...] = (
     DenseLayout(
         name="focalnet",
         head="mask2former",
-        trunk_prefix=MASK2FORMER,
+        backbone_prefix=MASK2FORMER,
         matches=_has(MASK2FORMER, _QUERY_OURS),
         read=dict,
         write=dict,

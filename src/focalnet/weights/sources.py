@@ -22,11 +22,12 @@ from pathlib import Path
 from torch import Tensor
 
 from focalnet.errors import UserError
+from focalnet.labels import published
 from focalnet.variants import get_variant
 from focalnet.weights.adapt import CLASSES_1K
+from focalnet.weights.architecture import infer_architecture, infer_variant, match_backbone
 from focalnet.weights.dense import DenseLayout, find_layout, under
 from focalnet.weights.files import READ_SUFFIXES, Checkpoint, in_a_sentence, read_checkpoint, whole
-from focalnet.weights.foreign import read_folder_config
 from focalnet.weights.hub import (
     ENTRIES,
     SOURCES,
@@ -39,10 +40,9 @@ from focalnet.weights.hub import (
     imagenet_classes,
     released_as,
 )
-from focalnet.weights.labels import published
 from focalnet.weights.layouts import convert_state_dict, stored_use_postln
-from focalnet.weights.recognise import match_trunk, read_architecture, recognise
 from focalnet.weights.spec import ModelSpec
+from focalnet.weights.third_party import read_folder_config
 
 logger = logging.getLogger(__name__)
 
@@ -84,13 +84,13 @@ class Weights:
     state_dict: dict[str, Tensor]
     spec: ModelSpec
     use_postln: bool | None
-    trunk_prefix: str = ""
+    backbone_prefix: str = ""
     guessed: bool = False
     told: bool = False
 
     def trunk(self) -> dict[str, Tensor]:
         """The backbone's tensors in the official layout (of a classifier, with its head)."""
-        return under(self.state_dict, self.trunk_prefix)
+        return under(self.state_dict, self.backbone_prefix)
 
 
 def resolve(weights: str | Path, variant: str | None = None, *, head: str = "classifier") -> Located:
@@ -99,7 +99,7 @@ def resolve(weights: str | Path, variant: str | None = None, *, head: str = "cla
     Args:
         weights: what the module's text lists.
         variant: the model's name, for "official", "timm" and "transformers".
-        head: what stands on the trunk; where no such file was released, the classifier's is found.
+        head: what stands on the backbone; where no such file was released, the classifier's is found.
 
     Raises:
         UserError: nothing is found; the message says what was looked for.
@@ -208,7 +208,7 @@ def _load_dense(layout: DenseLayout, located: Located, checkpoint: Checkpoint, v
     if spec is None:
         raise UserError(f"{located.path} fits no known variant; name the model, with what was changed.")
     told = layout.name != "focalnet" or stored_spec(located, checkpoint) is not None
-    return Weights(weights, spec, spec.architecture.use_postln, layout.trunk_prefix, guessed=guessed, told=told)
+    return Weights(weights, spec, spec.architecture.use_postln, layout.backbone_prefix, guessed=guessed, told=told)
 
 
 def describe_dense(
@@ -225,10 +225,10 @@ def describe_dense(
         weights: under our names.
         located: where the file was found.
         checkpoint: what is in it.
-        variant: of the trunk, where it is known.
+        variant: of the backbone, where it is known.
 
     Returns:
-        None in place of the network where its trunk is of no known variant and `variant` is not given.
+        None in place of the network where its backbone is of no known variant and `variant` is not given.
 
     Raises:
         UserError: a part is missing.
@@ -239,11 +239,11 @@ def describe_dense(
         return spec, False
     if spec is None or not described:
         facts = layout.facts(weights)
-        trunk = under(weights, layout.trunk_prefix)
-        name = match_trunk(trunk) or variant
+        trunk = under(weights, layout.backbone_prefix)
+        name = match_backbone(trunk) or variant
         if name is None:
             return None, False
-        seen = read_architecture(trunk)
+        seen = infer_architecture(trunk)
         shapes = {field: getattr(seen, field) for field in ("focal_levels", "focal_windows", "focal_factor")}
         spec = ModelSpec(
             variant=name,
@@ -283,7 +283,7 @@ def stored_spec(located: Located, checkpoint: Checkpoint) -> ModelSpec | None:
 
 
 def _guess(official: Mapping[str, Tensor], path: Path, variant: str | None) -> ModelSpec:
-    name = recognise(official)
+    name = infer_variant(official)
     classes = official["head.weight"].shape[0] if "head.weight" in official else 0
     released = released_as(path.name)
     if released and released.head == "classifier" and (released.variant, released.num_classes) == (name, classes):

@@ -7,7 +7,7 @@ from torchvision.ops import box_convert, generalized_box_iou, sigmoid_focal_loss
 from focalnet.models.dino.attention import DeformableAttention, deformable_attention
 from focalnet.models.dino.denoising import Noise, Truth, group_count, hidden_queries, make_queries
 from focalnet.models.dino.loss import focal_loss
-from focalnet.models.dino.matching import corners, generalised_iou, match, matching_cost
+from focalnet.models.dino.matching import corners, generalized_iou, match, matching_cost
 from focalnet.models.dino.transformer import inverse_sigmoid
 
 SHAPES = [(5, 7), (3, 2)]
@@ -113,8 +113,8 @@ def test_positives_move_less_than_negatives(scale):
     assert made.content.shape == (3, 2 * groups * 2, 8)
     assert made.hidden.shape == (205, 205)
     assert not made.content[1].any()
-    places = made.places.sigmoid().view(3, groups, 2, 2, 4)  # picture, group, positive or negative, object
-    object_ = found.boxes[1]  # the second one of the first picture, far from the border
+    places = made.places.sigmoid().view(3, groups, 2, 2, 4)  # image, group, positive or negative, object
+    object_ = found.boxes[1]  # the second one of the first image, far from the border
     moves = (corners(places[0, :, :, 1]) - corners(object_)).abs() / (object_[2:].repeat(2) / 2)
     assert moves[:, 0].max() <= scale * 1.01
     assert moves[:, 0].mean() == pytest.approx(scale / 2, rel=0.15)
@@ -153,7 +153,7 @@ def test_giou_and_focal_loss_are_those_of_torchvision():
     generator = torch.Generator().manual_seed(4)
     one, other = (torch.rand(6, 4, generator=generator) for _ in range(2))
     theirs = generalized_box_iou(*(box_convert(x, "cxcywh", "xyxy") for x in (one, other)))
-    assert (generalised_iou(corners(one)[:, None], corners(other)) - theirs).abs().max() < 1e-4
+    assert (generalized_iou(corners(one)[:, None], corners(other)) - theirs).abs().max() < 1e-4
     logits, targets = 3 * torch.randn(7, 5, generator=generator), (torch.rand(7, 5, generator=generator) > 0.5).float()
     assert torch.allclose(focal_loss(logits, targets), sigmoid_focal_loss(logits, targets), atol=1e-6)
 

@@ -6,7 +6,7 @@ command line shows them as the defaults of `focalnet train --recipe NAME`, so ev
 
 from collections.abc import Callable, Mapping
 
-from focalnet.engine.recipes import classify, scenes
+from focalnet.engine.recipes import classify, dense
 from focalnet.engine.recipes.base import Recipe
 from focalnet.errors import unknown
 
@@ -14,9 +14,9 @@ RECIPES: Mapping[str, Callable[[str], Recipe]] = {
     function.__name__: function
     for function in (
         classify.digits, classify.finetune, classify.imagenet1k, classify.imagenet22k, classify.imagenet1k_from_22k,
-        scenes.digit_scenes, scenes.finetune_detector, scenes.finetune_segmenter,
-        scenes.coco_1x, scenes.coco_3x, scenes.dino_12ep, scenes.dino_36ep, scenes.objects365, scenes.coco_from_o365,
-        scenes.ade20k, scenes.mask2former_coco, scenes.mask2former_ade20k,
+        dense.digit_scenes, dense.finetune_detector, dense.finetune_segmenter,
+        dense.coco_1x, dense.coco_3x, dense.dino_12ep, dense.dino_36ep, dense.objects365, dense.coco_from_o365,
+        dense.ade20k, dense.mask2former_coco, dense.mask2former_ade20k,
     )
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from focalnet.models.heads import parse_name
+from focalnet.models.registry import parse_name
 from focalnet.weights.hub import ENTRIES
 
 

@@ -6,7 +6,7 @@ cutmix: 0.8 in the paper, 1.0 in the code) the code's.
 
 from focalnet.engine.recipes.base import Recipe, released
 from focalnet.models.catalogue import PUBLISHED_TOP1
-from focalnet.models.heads import parse_name
+from focalnet.models.registry import parse_name
 
 
 def digits(model: str) -> Recipe:
@@ -32,13 +32,13 @@ def digits(model: str) -> Recipe:
 
 
 def finetune(model: str) -> Recipe:
-    """A folder of pictures, from released weights."""
+    """A folder of images, from released weights."""
     return Recipe(
         name="finetune",
-        summary="Your own folder of pictures, from released weights.",
+        summary="Your own folder of images, from released weights.",
         command="focalnet train --data flowers/ --model focalnet_tiny_lrf",
-        cost="minutes to an hour on one GPU for some thousand pictures",
-        result="depends on the pictures",
+        cost="minutes to an hour on one GPU for some thousand images",
+        result="depends on the images",
         task={"weights": released(model), "augment": "light", "label_smoothing": 0.1, "drop_path": 0.1},
         train={"epochs": 30, "batch_size": 64, "lr": 1e-4, "min_lr": 1e-6, "warmup_epochs": 3},
     )
@@ -51,7 +51,7 @@ def imagenet1k(model: str) -> Recipe:
         name="imagenet1k",
         summary="The paper's 300 epochs on ImageNet-1K, from random weights.",
         command=f"torchrun --nproc-per-node 8 -m focalnet train --recipe imagenet1k --model {model} --data imagenet/",
-        cost="300 epochs of 1.28 million pictures: days on 8 GPUs",
+        cost="300 epochs of 1.28 million images: days on 8 GPUs",
         result=f"top-1 {top1} (paper)" if top1 else "not published for this variant",
         task={"weights": None, "augment": "imagenet", "mixing": (0.8, 1.0), "label_smoothing": 0.1,
               "drop_path": parse_name(model).architecture.drop_path_rate},
@@ -65,7 +65,7 @@ def imagenet22k(model: str) -> Recipe:
         name="imagenet22k",
         summary="The paper's 90 epochs on ImageNet-22K, from random weights.",
         command=f"torchrun --nproc-per-node 32 -m focalnet train --recipe imagenet22k --model {model} --data shards/",
-        cost="90 epochs of 14.2 million pictures: days on 32 GPUs",
+        cost="90 epochs of 14.2 million images: days on 32 GPUs",
         result="a start for imagenet1k_from_22k",
         task={"weights": None, "augment": "imagenet", "mixing": (0.8, 0.8), "label_smoothing": 0.1, "drop_path": 0.2},
         train={"epochs": 90, "batch_size": 4096, "lr": 1e-3, "min_lr": 1e-5, "warmup_epochs": 5, "workers": 8},
@@ -79,7 +79,7 @@ def imagenet1k_from_22k(model: str) -> Recipe:
         summary="The paper's 30 epochs on ImageNet-1K from 22K weights; --image-size 224 or 384.",
         command=f"torchrun --nproc-per-node 8 -m focalnet train --recipe imagenet1k_from_22k --model {model} "
         "--weights runs/22k --image-size 384 --data imagenet/",
-        cost="30 epochs of 1.28 million pictures",
+        cost="30 epochs of 1.28 million images",
         result="top-1 of B 85.6 at 224 and 86.5 at 384, of L 86.5 and 87.3 (paper, Table 4)",
         task={"weights": released(model), "augment": "imagenet", "mixing": (0.0, 0.0), "label_smoothing": 0.1,
               "drop_path": 0.3, "image_size": 224},

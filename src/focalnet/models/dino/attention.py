@@ -111,7 +111,7 @@ class DeformableAttention(nn.Module):
                 w, h, within which the offsets are then measured.
             tokens: (B, S, C).
             shapes: of the L maps.
-            padding: (B, S), True where a token is no picture: its value is zero.
+            padding: (B, S), True where a token is no image: its value is zero.
 
         Returns:
             (B, Q, C).

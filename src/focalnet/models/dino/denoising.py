@@ -1,14 +1,14 @@
 """Contrastive denoising: queries made of the true objects, shaken, to be restored or refused (DINO, section 3.3).
 
-Per group, every object of a picture gives two queries: a positive one, whose box is moved by less than its noise
+Per group, every object of an image gives two queries: a positive one, whose box is moved by less than its noise
 scale and which is to give the object back, and a negative one, moved by one to two times as much, which is to say
 "nothing". The labels of both are replaced at random with probability `label_noise` / 2. Queries of a group see each
 other and the ordinary queries; ordinary queries see none of them, or they would copy the answer.
 
     group 0                      group 1
-    [ n positives | n negatives ][ n positives | n negatives ] …      n: most objects of a picture in the batch
+    [ n positives | n negatives ][ n positives | n negatives ] …      n: most objects of an image in the batch
 
-Pictures with fewer objects have queries without content, whose target is "nothing".
+Images with fewer objects have queries without content, whose target is "nothing".
 
 There are `number` // n groups, at least one. The original doubles that below a `number` of 50.
 """
@@ -52,11 +52,11 @@ class Truth:
     """The objects of a batch in one row.
 
     Attributes:
-        boxes: (N, 4), cx, cy, w, h, 0 to 1 across the picture.
+        boxes: (N, 4), cx, cy, w, h, 0 to 1 across the image.
         labels: (N,).
-        pictures: (N,), which picture each is of.
-        places: (N,), its number in that picture.
-        counts: objects per picture.
+        images: (N,), which image each is of.
+        places: (N,), its number in that image.
+        counts: objects per image.
     """
 
     boxes: Tensor
@@ -67,7 +67,7 @@ class Truth:
 
     @classmethod
     def of(cls, boxes: list[Tensor], labels: list[Tensor], sizes: Tensor) -> "Truth":
-        """Of boxes x1 y1 x2 y2 in pixels of pictures of `sizes` (B, 2), height and width."""
+        """Of boxes x1 y1 x2 y2 in pixels of images of `sizes` (B, 2), height and width."""
         counts = [len(x) for x in labels]
         device = sizes.device
         pictures = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
@@ -79,7 +79,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Denoising:
-    """The queries of a batch; P = 2 · groups · n of them per picture.
+    """The queries of a batch; P = 2 · groups · n of them per image.
 
     Attributes:
         content: (B, P, C).
@@ -97,7 +97,7 @@ class Denoising:
 
 
 def group_count(number: int, counts: list[int]) -> int:
-    """Groups for a budget of `number` positive queries in the fullest picture; 0 where no picture has an object."""
+    """Groups for a budget of `number` positive queries in the fullest image; 0 where no image has an object."""
     most = max(counts)
     return max(number // most, 1) if most and number else 0
 

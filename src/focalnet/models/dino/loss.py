@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from focalnet.models.dino.denoising import Denoising, Truth
-from focalnet.models.dino.matching import ALPHA, GAMMA, Pairs, corners, generalised_iou, match
+from focalnet.models.dino.matching import ALPHA, GAMMA, Pairs, corners, generalized_iou, match
 
 WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}
 """Of the terms, in the total."""
@@ -39,18 +39,18 @@ def dino_losses(
         denoising: the queries for denoising, or None.
     """
     logits, boxes = logits.float(), boxes.float()
-    normaliser = _objects(truth)
+    normalizer = _objects(truth)
     split = denoising.content.shape[1] if denoising is not None else 0
     ordinary_logits = torch.cat([logits[:, :, split:], proposal_logits[None].float()])
     ordinary_boxes = torch.cat([boxes[:, :, split:], proposal_boxes[None].float()])
     pairs = match(ordinary_logits, ordinary_boxes, truth)
     layers = len(logits)
     names = [*(f"_{layer}" for layer in range(layers - 1)), "", "_interm"]
-    terms = [set_losses(ordinary_logits, ordinary_boxes, pairs, truth) / normaliser]
+    terms = [set_losses(ordinary_logits, ordinary_boxes, pairs, truth) / normalizer]
     if denoising is not None:
         pairs = restored(denoising, truth, layers)
         shaken = set_losses(logits[:, :, :split], boxes[:, :, :split], pairs, truth)
-        terms.append(shaken / (normaliser * denoising.groups))
+        terms.append(shaken / (normalizer * denoising.groups))
         names += [f"_dn{name}" for name in names[:layers]]
     table = torch.cat(terms)
     losses = {"loss": (table.sum(0) * table.new_tensor(list(WEIGHTS.values()))).sum()}
@@ -85,7 +85,7 @@ def set_losses(logits: Tensor, boxes: Tensor, pairs: Pairs, truth: Truth) -> Ten
     focal = focal_loss(logits, targets).sum((1, 2, 3))
     found, wanted = boxes[place], truth.boxes[pairs.objects]
     distance = (found - wanted).abs().sum(1)
-    overlap = 1 - generalised_iou(corners(found), corners(wanted))
+    overlap = 1 - generalized_iou(corners(found), corners(wanted))
     per_pair = torch.stack([distance, overlap], 1)
     return torch.cat([focal[:, None], per_pair.new_zeros(len(logits), 2).index_add(0, pairs.sets, per_pair)], 1)
 

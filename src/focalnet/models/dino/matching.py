@@ -1,4 +1,4 @@
-"""Which prediction is to find which object: the assignment of least cost, for all decoder layers and pictures at once.
+"""Which prediction is to find which object: the assignment of least cost, for all decoder layers and images at once.
 
     cost = 2 · class + 5 · L1 + 2 · (-GIoU),    class = focal(p, positive) - focal(p, negative)
 
@@ -6,7 +6,7 @@ Every object gets one prediction, and no prediction two objects; the rest is bac
 whole batch on its device, the assignments (the Hungarian algorithm of scipy) on the CPU.
 
 Legend: K sets of predictions (decoder layers and proposals), B batch, Q queries, N objects of the batch, T most
-objects of a picture, M pairs.
+objects of an image, M pairs.
 """
 
 from typing import NamedTuple
@@ -41,7 +41,7 @@ def corners(boxes: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], -1)
 
 
-def generalised_iou(one: Tensor, other: Tensor) -> Tensor:
+def generalized_iou(one: Tensor, other: Tensor) -> Tensor:
     """GIoU of boxes x1, y1, x2, y2 in the last axis, element by element with broadcasting."""
     inner = (torch.minimum(one[..., 2:], other[..., 2:]) - torch.maximum(one[..., :2], other[..., :2])).clamp(min=0)
     outer = torch.maximum(one[..., 2:], other[..., 2:]) - torch.minimum(one[..., :2], other[..., :2])
@@ -93,5 +93,5 @@ def matching_cost(logits: Tensor, boxes: Tensor, labels: Tensor, targets: Tensor
     positive = ALPHA * (1 - chosen) ** GAMMA * -(chosen + 1e-8).log()
     negative = (1 - ALPHA) * chosen**GAMMA * -(1 - chosen + 1e-8).log()
     distance = (boxes[..., None, :] - targets).abs().sum(-1)
-    overlap = generalised_iou(corners(boxes)[..., None, :], corners(targets))
+    overlap = generalized_iou(corners(boxes)[..., None, :], corners(targets))
     return 5 * distance + 2 * (positive - negative) - 2 * overlap

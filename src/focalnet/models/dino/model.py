@@ -1,6 +1,6 @@
 """DINO with a FocalNet backbone: the detector behind 63.5 to 64.4 box AP on COCO.
 
-    picture -> FocalNet -> 1x1 convolutions to C channels, and one more map by a strided one -> transformer -> boxes
+    image -> FocalNet -> 1x1 convolutions to C channels, and one more map by a strided one -> transformer -> boxes
 
 Every query gives class scores and a box. There is no suppression of doubles: attention among the queries and the
 one-to-one matching of the loss teach them not to repeat each other.
@@ -28,11 +28,12 @@ from torch import Tensor, nn
 
 from focalnet.backbone import FocalNet, Recompute
 from focalnet.errors import UserError
-from focalnet.models.dense import DenseModel, Detections, Target
+from focalnet.models.base import DenseModel, Target
 from focalnet.models.dino.denoising import Denoising, Noise, Truth, group_count, make_queries
 from focalnet.models.dino.loss import dino_losses
 from focalnet.models.dino.matching import corners
 from focalnet.models.dino.transformer import Decoded, DinoTransformer, Mlp, Pyramid, inverse_sigmoid
+from focalnet.structures import Detections
 from focalnet.variants import FocalNetConfig
 
 GROUPS = 32
@@ -66,16 +67,16 @@ class Dino(DenseModel):
         spare_label: a label embedding has one row more than there are classes.
         position_temperature: of the sine embedding of places.
         position_offset: added to rows and columns, counted from 1, in that embedding.
-        dn_number: denoising: positive queries in the fullest picture; 0 for none.
+        dn_number: denoising: positive queries in the fullest image; 0 for none.
         dn_label_noise: denoising: twice the probability that a label is replaced.
         dn_box_noise: denoising: largest move of a side of a box, in half its width or height.
-        recompute: what the backward pass computes again, see `FocalTrunk` and `DinoTransformer`.
+        recompute: what the backward pass computes again, see `FocalNetBase` and `DinoTransformer`.
 
     Raises:
         UserError: widths or numbers of maps that do not fit.
     """
 
-    trunk_prefix = "backbone.0."
+    backbone_prefix = "backbone.0."
 
     def __init__(
         self,
@@ -150,11 +151,11 @@ class Dino(DenseModel):
             images: (B, 3, H, W), normalised, padded with zeros on the right and at the bottom.
             targets: B times `boxes` and `labels`; None for predictions. In training mode the denoising losses are
                 among the losses.
-            sizes: (B, 2), height and width of the picture in each padded input; None where there is no padding.
+            sizes: (B, 2), height and width of the image in each padded input; None where there is no padding.
 
         Returns:
             without targets `pred_logits` (B, Q, K) and `pred_boxes` (B, Q, 4), cx, cy, w, h from 0 to 1 across the
-            picture; with targets "loss" and its terms, see `dino_losses`.
+            image; with targets "loss" and its terms, see `dino_losses`.
         """
         maps, pyramid = self.features(images, sizes)
         if targets is None:
@@ -220,11 +221,11 @@ class Dino(DenseModel):
         Args:
             images: as in `forward`.
             sizes: as in `forward`.
-            original_sizes: (B, 2), height and width of the pictures before they were resized; `sizes` by default.
-            top: most objects per picture, over all queries and classes: a query counts once per class.
+            original_sizes: (B, 2), height and width of the images before they were resized; `sizes` by default.
+            top: most objects per image, over all queries and classes: a query counts once per class.
 
         Returns:
-            per picture, boxes in pixels of the original one. As in the original they are not cut at its border.
+            per image, boxes in pixels of the original one. As in the original they are not cut at its border.
         """
         outputs = self(images, sizes=sizes)
         if sizes is None:

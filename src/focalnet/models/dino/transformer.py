@@ -10,8 +10,8 @@
 *Look forward twice*: layer i is given the box of layer i - 1 without gradient, so that training stays stable, but
 its prediction adds to that same box *with* gradient; the loss of layer i thus trains the box of layer i - 1 too.
 
-A batch may hold pictures of several sizes, padded on the right and at the bottom. Places are then counted from 0 to 1
-across the picture, not across the padded map, and padded tokens have no value. One thing still sees the padding, as in
+A batch may hold images of several sizes, padded on the right and at the bottom. Places are then counted from 0 to 1
+across the image, not across the padded map, and padded tokens have no value. One thing still sees the padding, as in
 the original: the sine embedding of the queries' boxes, which is in units of the padded map.
 
 What differs from the original: tokens stay (B, S, C); the boxes and class scores of the proposals are computed with
@@ -73,12 +73,12 @@ class Mlp(nn.Module):
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Where the tokens of a batch of maps lie. B' is 1 where every picture fills its map, else B.
+    """Where the tokens of a batch of maps lie. B' is 1 where every image fills its map, else B.
 
     Attributes:
         shapes: of the L maps.
-        extents: (B', L, 2), columns and rows that are picture.
-        padding: (B, S), True where a token is no picture; None where every picture fills its map.
+        extents: (B', L, 2), columns and rows that are image.
+        padding: (B, S), True where a token is no image; None where every image fills its map.
     """
 
     shapes: Shapes
@@ -87,9 +87,9 @@ class Pyramid:
 
     @classmethod
     def of(cls, maps: Sequence[Tensor], image_size: tuple[int, int], sizes: Tensor | None) -> "Pyramid":
-        """Of maps (B, C, h, w) of pictures padded to `image_size`; `sizes` (B, 2), their valid height and width.
+        """Of maps (B, C, h, w) of images padded to `image_size`; `sizes` (B, 2), their valid height and width.
 
-        A position is picture if the pixel is that nearest interpolation of the picture's mask takes, as in the
+        A position is image if the pixel is that nearest interpolation of the image's mask takes, as in the
         original.
         """
         shapes = [(x.shape[2], x.shape[3]) for x in maps]
@@ -105,11 +105,11 @@ class Pyramid:
         return cls(shapes, torch.stack(extents, 1).float(), torch.cat(padding, 1))
 
     def ratios(self) -> Tensor:
-        """(B', L, 2): picture over padded map, in x and y."""
+        """(B', L, 2): image over padded map, in x and y."""
         return self.extents / self.extents.new_tensor([[w, h] for h, w in self.shapes])
 
     def centres(self) -> Tensor:
-        """(B', S, 2): the middle of each token, x and y, 0 to 1 across the picture."""
+        """(B', S, 2): the middle of each token, x and y, 0 to 1 across the image."""
         grids = []
         for level, (height, width) in enumerate(self.shapes):
             x, y = (torch.arange(n, device=self.extents.device) + 0.5 for n in (width, height))
@@ -298,8 +298,8 @@ class DinoTransformer(nn.Module):
     def select(self, memory: Tensor, pyramid: Pyramid) -> tuple[Tensor, Tensor]:
         """Class logits (B, Q, classes) and boxes before the sigmoid (B, Q, 4) of the best tokens.
 
-        A token proposes a box around itself of a twentieth of the picture, doubled from map to map. Tokens at the
-        edge or outside the picture propose one that fills it, of a token of zeros.
+        A token proposes a box around itself of a twentieth of the image, doubled from map to map. Tokens at the
+        edge or outside the image propose one that fills it, of a token of zeros.
         """
         centres = pyramid.centres()
         sides = [0.05 * 2.0**level for level, (h, w) in enumerate(pyramid.shapes) for _ in range(h * w)]

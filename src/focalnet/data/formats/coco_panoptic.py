@@ -1,0 +1,202 @@
+"""COCO's panoptic format: one JSON file, and one PNG file of segment ids per image.
+
+    annotations[]   image_id, file_name (of the PNG), segments_info[]: id, category_id, iscrowd, area
+    categories[]    id, name, isthing
+    PNG             id = R + 256 G + 65536 B; 0 is void
+
+Labels are the categories in the order of their ids. Every segment becomes an object, things and stuff alike. Ids of
+the PNG that `segments_info` does not list become void, as 0 is; segments that no pixel has are left out. Some PNG files
+of each side are searched for both when the data is opened.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from focalnet.data.base import preview
+from focalnet.data.dense import IGNORE, Complaints, Scene, Side, some
+from focalnet.data.formats.coco import categories, is_id, listed, load_json, pictures
+from focalnet.errors import UserError
+from focalnet.inputs.image import BadImageError, NotIdsError, load_image, size_of
+from focalnet.structures import masks_to_boxes
+
+log = logging.getLogger(__name__)
+
+
+class Segments(NamedTuple):
+    """One image and its N segments, as the file has them."""
+
+    path: str
+    image_id: int | str
+    png: str
+    size: tuple[int, int]
+    ids: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+
+
+@dataclass(frozen=True)
+class PanopticFiles:
+    """Reads images with their PNG of segments; `where` is a `Segments`."""
+
+    def name(self, where: Segments) -> str:
+        return where.path
+
+    def read(self, where: Segments) -> Scene:
+        image = load_image(where.path)
+        ids = torch.from_numpy(segment_ids(where.png))
+        if ids.shape != (image.height, image.width):
+            height, width = ids.shape
+            raise BadImageError(
+                f"{where.path} is {image.width} x {image.height} pixels, its segments {where.png} {width} x {height}."
+            )
+        masks = ids == torch.from_numpy(where.ids)[:, None, None]
+        there = masks.any(2).any(1)
+        if not there.all():
+            log.debug("%s: %d segments without a pixel left out", where.png, int((~there).sum()))
+        masks, labels = masks[there], torch.from_numpy(where.labels)[there]
+        crowd = torch.from_numpy(where.crowd)[there]
+        semantic = torch.full(ids.shape, IGNORE, dtype=torch.uint8)
+        for mask, label, is_crowd in zip(masks, labels.tolist(), crowd.tolist(), strict=True):
+            if not is_crowd:
+                semantic[mask] = label
+        return Scene(
+            image=image,
+            path=where.path,
+            boxes=masks_to_boxes(masks),
+            labels=labels,
+            masks=masks,
+            crowd=crowd,
+            area=masks.sum((1, 2)).float(),
+            semantic=semantic,
+            image_id=where.image_id,
+        )
+
+
+def segment_ids(path: str) -> np.ndarray:
+    """The id of each pixel of a PNG of segments: (H, W), int64.
+
+    Raises:
+        BadImageError: it is missing or broken, or has no colours.
+    """
+    try:
+        with Image.open(path) as png:
+            if png.mode not in ("RGB", "RGBA"):
+                raise NotIdsError(f"{path} has mode {png.mode}; the ids of segments are written in RGB.")
+            pixels = np.asarray(png.convert("RGB"), np.int64)
+    except BadImageError:
+        raise
+    except Exception as error:  # a decoder fed with garbage may raise anything
+        raise BadImageError(f"The segments {path} cannot be read ({error}): replace or remove them.") from error
+    return pixels @ np.array([1, 256, 65536])
+
+
+def open_panoptic(annotations: Path, folders: Sequence[Path], complaints: Complaints) -> Side:
+    """Open one JSON file with its images and PNG files; no image is decoded yet.
+
+    Args:
+        annotations: the JSON file; the PNG files lie in the folder of its name without the ending, in the one without
+            "panoptic_" too, or beside it.
+        folders: where the images may lie.
+        complaints: takes in what is wrong.
+
+    Raises:
+        UserError: no panoptic file, or none of its images or PNG files is there.
+    """
+    content = load_json(annotations, ("images", "annotations", "categories"))
+    labels, classes = categories(content, annotations)
+    if len(classes) > IGNORE:
+        raise UserError(f"{annotations.absolute()} has {len(classes)} categories; at most {IGNORE} fit a mask.")
+    isthing = {entry["id"]: bool(entry.get("isthing", 1)) for entry in content["categories"]}
+    things = tuple(isthing[number] for number in sorted(isthing))
+    notes: dict[Any, Any] = {}
+    for place, note in enumerate(content["annotations"]):
+        if not _sane(note):
+            kind = "annotations without image_id, file_name or segments_info, left out"
+            complaints.add(kind, f"annotations[{place}]")
+        elif note["image_id"] in notes:
+            complaints.add("images annotated twice, the first kept", f"image {note['image_id']}")
+        else:
+            notes[note["image_id"]] = note
+    root = _segment_folder(annotations, [note["file_name"] for note in notes.values()])
+    found: list[Segments] = []
+    for image_id, (path, size) in pictures(content, annotations, folders, complaints).items():
+        note = notes.pop(image_id, None)
+        if note is None:
+            complaints.add("images without segments, left out", path)
+        elif not os.path.isfile(png := os.path.join(root, note["file_name"])):
+            complaints.add("missing PNG files of segments, their images left out", note["file_name"])
+        elif (painted := size_of(png)) not in (None, size):  # a broken file is met when it is read
+            example = f"{note['file_name']}, {painted[1]} x {painted[0]} not {size[1]} x {size[0]}"
+            complaints.add("PNG files of segments of another size than their images, both left out", example)
+        else:
+            segments = _segments(note, labels, complaints)
+            ids, kinds, crowd = zip(*segments, strict=True) if segments else ((), (), ())
+            arrays = np.array(ids, np.int64), np.array(kinds, np.int64), np.array(crowd, bool)
+            found.append(Segments(path, image_id, png, size, *arrays))
+    for image_id in notes.keys() - listed(content):
+        complaints.add("annotations of an unknown image, left out", f"image {image_id}")
+    if not found:
+        raise UserError(f"No image of {annotations.absolute()} has its PNG file of segments in {root}.")
+    _look(some(found), complaints)
+    used = frozenset(classes[label] for entry in found for label in entry.labels.tolist())
+    if not used:
+        raise UserError(f"{annotations.absolute()} has no segment of a known category on its {len(found)} images.")
+    return Side(PanopticFiles(), found, classes, things, [entry.size for entry in found], used)
+
+
+def _look(entries: Sequence[Segments], complaints: Complaints) -> None:
+    """Compare the ids of some PNG files with those of their segments."""
+    for entry in entries:
+        try:
+            painted = set(np.unique(segment_ids(entry.png)).tolist()) - {0}
+        except NotIdsError:
+            raise
+        except BadImageError:
+            continue
+        listed_ids = set(entry.ids.tolist())
+        for ids, kind in (
+            (painted - listed_ids, "PNG files with ids that no segment has, such pixels void"),
+            (listed_ids - painted, "PNG files without a pixel of some segments, which are left out"),
+        ):
+            if ids:
+                example = f"{entry.png}, {preview([str(i) for i in sorted(ids)])}"
+                complaints.add(f"{kind} ({len(entries)} looked at)", example)
+
+
+def _sane(note: Any) -> bool:
+    return (
+        isinstance(note, dict)
+        and is_id(note.get("image_id"))
+        and isinstance(note.get("file_name"), str)
+        and isinstance(note.get("segments_info"), list)
+    )
+
+
+def _segment_folder(annotations: Path, names: Sequence[str]) -> Path:
+    parent, stem = annotations.parent, annotations.stem
+    folders = [parent / stem, parent.parent / stem, parent / "masks", parent]
+    return max(folders, key=lambda folder: sum((folder / name).is_file() for name in names[:50]))
+
+
+def _segments(note: dict[str, Any], labels: dict[int, int], complaints: Complaints) -> list[tuple[int, int, bool]]:
+    """(id, label, crowd) of the segments of one image that are in order."""
+    segments: dict[int, tuple[int, int, bool]] = {}
+    for info in note["segments_info"]:
+        example = f"{note['file_name']}, segment {info.get('id') if isinstance(info, dict) else info}"
+        if not isinstance(info, dict) or not is_id(info.get("id")) or not 0 < info["id"] < 256**3:
+            complaints.add("segments without an id from 1 to 16777215, void", example)
+        elif not isinstance(info.get("category_id"), int) or info["category_id"] not in labels:
+            complaints.add("segments of an unknown category, void", f"{example}, category {info.get('category_id')}")
+        elif info["id"] in segments:
+            complaints.add("segments of an id that another has, left out", example)
+        else:
+            segments[info["id"]] = (info["id"], labels[info["category_id"]], bool(info.get("iscrowd", 0)))
+    return list(segments.values())

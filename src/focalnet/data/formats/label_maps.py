@@ -1,0 +1,300 @@
+"""Images with a PNG mask each: a class per pixel.
+
+    ADE20K       images/training + annotations/training, images/validation + annotations/validation; 150 classes;
+                 0 is none (255 here), id i is class i - 1
+    Cityscapes   leftImg8bit/train + gtFine/train and val; the ids of *_labelTrainIds.png, or those of *_labelIds.png
+                 mapped to the 19 classes that are scored, everything else 255
+    folders      images/train + masks/train, or train/images + train/masks, and val likewise; or images/ + masks/,
+                 split here. "annotations" and "labels" are other names for masks. classes.txt lists the class names,
+                 one per line: line 1 is id 0
+
+A mask holds ids: grey, palette (its index is the id, whatever the colours), 16-bit or 1-bit. 255 is not learned and
+not scored. Refused: colours instead of ids, and masks of 0 and 255 alone where there are two classes, which are black
+and white and not ids. Ids without a class become 255. All masks are compared with their images in size; what they
+hold is looked at in some masks of each side when the data is opened, and in every mask when it is read.
+"""
+
+import logging
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from focalnet.data.base import choose_splits, preview
+from focalnet.data.dense import IGNORE, Complaints, Opener, Scene, Side, some
+from focalnet.errors import UserError
+from focalnet.inputs.image import EXTENSIONS, BadImageError, NotIdsError, load_image, size_of
+from focalnet.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
+
+log = logging.getLogger(__name__)
+
+MASK_FOLDERS = ("masks", "annotations", "labels")
+
+
+class Pair(NamedTuple):
+    """An image and its mask."""
+
+    path: str
+    mask: str
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Reads images with masks; `where` is a `Pair`.
+
+    Attributes:
+        table: (T,), uint8, the class of each id; an id from T on has none.
+        known: (T,), bool, whether an id means something, be it "ignore".
+    """
+
+    table: np.ndarray
+    known: np.ndarray
+
+    def name(self, where: Pair) -> str:
+        return where.path
+
+    def read(self, where: Pair) -> Scene:
+        image = load_image(where.path)
+        ids = read_mask(where.mask)
+        if ids.shape != (image.height, image.width):
+            height, width = ids.shape
+            raise BadImageError(
+                f"{where.path} is {image.width} x {image.height} pixels, its mask {where.mask} {width} x {height}."
+            )
+        labels = np.where(ids < len(self.table), self.table[np.minimum(ids, len(self.table) - 1)], IGNORE)
+        none = torch.zeros(0)
+        return Scene(
+            image=image,
+            path=where.path,
+            boxes=none.reshape(0, 4),
+            labels=none.long(),
+            masks=None,
+            crowd=none.bool(),
+            area=none,
+            semantic=torch.from_numpy(labels.astype(np.uint8)),
+            image_id=Path(where.path).stem,
+        )
+
+    def strange(self, ids: np.ndarray) -> list[int]:
+        """The ids that mean nothing."""
+        return [i for i in np.unique(ids).tolist() if i >= len(self.known) or not self.known[i]]
+
+
+def read_mask(path: str) -> np.ndarray:
+    """The ids of a mask: (H, W), int64.
+
+    Raises:
+        BadImageError: it is missing, broken, or has colours instead of ids.
+    """
+    try:
+        with Image.open(path) as mask:
+            if mask.mode in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
+                return np.asarray(mask).astype(np.int64)
+            pixels = np.asarray(mask.convert("RGB")).astype(np.int64)
+    except Exception as error:  # a decoder fed with garbage may raise anything
+        raise BadImageError(f"The mask {path} cannot be read ({error}): replace or remove it.") from error
+    if (pixels != pixels[..., :1]).any():
+        raise NotIdsError(
+            f"The mask {path} has colours, not ids: write a PNG whose grey value or palette index is the class."
+        )
+    return pixels[..., 0]
+
+
+def find_masks(root: Path, complaints: Complaints) -> tuple[Opener, Opener | None]:
+    """Find the images and masks of a folder; see the table on top of this module.
+
+    Args:
+        root: an existing folder.
+        complaints: takes in what is wrong.
+
+    Returns:
+        what opens the training side, and the validation side if there is one. It raises UserError where there are no
+        pairs, or masks that hold no ids.
+
+    Raises:
+        UserError: none of the layouts, or no list of classes.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root.absolute()} is a file; give a folder of images and masks.")
+    if (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir():
+        return _cityscapes(root, complaints)
+    layout = _layout(root, complaints)
+    inner = next((folder for folder in root.iterdir() if (folder / "images" / "training").is_dir()), None)
+    if inner:
+        raise UserError(f"{root.absolute()} is the folder around the data: give {inner.absolute()}.")
+    if not layout:
+        raise UserError(
+            f"{root.absolute()} has no images/ beside masks/, no train/ with these two, and is neither ADE20K "
+            f"(images/training, annotations/training) nor Cityscapes (leftImg8bit, gtFine): arrange it like one."
+        )
+    if _is_ade20k(root, layout):
+        classes = ADE20K_CLASSES
+        table = np.concatenate(([IGNORE], np.arange(len(classes)))).astype(np.uint8)
+        reader = MaskFiles(table, np.ones(len(table), bool))
+    else:
+        classes = _class_list(root)
+        reader = _plain(len(classes))
+    splits = {name.replace("training", "train"): folders for name, folders in layout.items()}
+    train, val = choose_splits(splits)
+    if len(splits) == 1:
+        train, val = next(iter(splits)), None
+    if left := [name for name in splits if name not in (train, val)]:
+        log.info("%s: left out %s", root.absolute(), ", ".join(left))
+
+    def open_split(name: str | None) -> Side:
+        if name is None:
+            raise UserError(f"{root.absolute()} has {', '.join(splits)} but no train: add it, or give one of them.")
+        return _side(_pairs(*splits[name], complaints), reader, classes, complaints)
+
+    return partial(open_split, train), partial(open_split, val) if val else None
+
+
+def _is_ade20k(root: Path, layout: Mapping[str, tuple[Path, Path]]) -> bool:
+    """Others have such folders too (converters of DRIVE, STARE), but not its list of classes or names of images."""
+    if "training" not in layout or not (root / "annotations").is_dir() or (root / "classes.txt").exists():
+        return False
+    lists = ("objectInfo150.txt", "sceneCategories.txt")
+    return any((root / name).is_file() for name in lists) or any(layout["training"][0].glob("ADE_*"))
+
+
+def _layout(root: Path, complaints: Complaints) -> dict[str, tuple[Path, Path]]:
+    """Folders of images and masks, by split; "" where they are not split."""
+    for masks in MASK_FOLDERS:
+        if (root / "images").is_dir() and (root / masks).is_dir():
+            splits = sorted(folder.name for folder in (root / "images").iterdir() if folder.is_dir())
+            found = {name: (root / "images" / name, root / masks / name) for name in splits}
+            found = {name: pair for name, pair in found.items() if pair[1].is_dir()}
+            for path in sorted((root / "images").iterdir()) if found else ():
+                if path.suffix.lower() in EXTENSIONS and path.is_file():
+                    complaints.add("images beside the folders of the splits, left out", str(path))
+            return found or {"": (root / "images", root / masks)}
+    found = {}
+    for folder in sorted(folder for folder in root.iterdir() if folder.is_dir()):
+        for masks in MASK_FOLDERS:
+            if (folder / "images").is_dir() and (folder / masks).is_dir():
+                found.setdefault(folder.name, (folder / "images", folder / masks))
+    return found
+
+
+def _class_list(root: Path) -> tuple[str, ...]:
+    path = root / "classes.txt"
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"{path.absolute()} cannot be read: write the class names there, one per line; line 1 is id 0."
+        ) from error
+    while lines and not lines[-1]:
+        lines.pop()
+    if not 2 <= len(lines) <= IGNORE:
+        raise UserError(f"{path.absolute()} has {len(lines)} classes; give 2 to {IGNORE}, one name per line.")
+    for number, name in enumerate(lines, 1):
+        if not name or name in lines[: number - 1]:
+            raise UserError(f"{path.absolute()} line {number} {'repeats ' + name if name else 'is empty'}: mend it.")
+    return tuple(lines)
+
+
+def _plain(classes: int) -> MaskFiles:
+    table = np.full(256, IGNORE, np.uint8)
+    table[:classes] = np.arange(classes)
+    known = np.arange(256) < classes
+    known[IGNORE] = True
+    return MaskFiles(table, known)
+
+
+def _cityscapes(root: Path, complaints: Complaints) -> tuple[Opener, Opener | None]:
+    def open_split(split: str) -> Side:
+        ids = {path.name.removesuffix("_gtFine_labelTrainIds.png"): path for path in
+               (root / "gtFine" / split).rglob("*_gtFine_labelTrainIds.png")}  # fmt: skip
+        reader = _plain(len(CITYSCAPES_CLASSES))
+        if not ids:
+            ids = {path.name.removesuffix("_gtFine_labelIds.png"): path for path in
+                   (root / "gtFine" / split).rglob("*_gtFine_labelIds.png")}  # fmt: skip
+            table = np.full(34, IGNORE, np.uint8)
+            table[list(CITYSCAPES_IDS)] = np.arange(len(CITYSCAPES_CLASSES))
+            reader = MaskFiles(table, np.ones(len(table), bool))
+        pictures = {path.name.removesuffix("_leftImg8bit.png"): path for path in
+                    (root / "leftImg8bit" / split).rglob("*_leftImg8bit.png")}  # fmt: skip
+        pairs = _match(pictures, ids, str(root / "leftImg8bit" / split), complaints)
+        return _side(pairs, reader, CITYSCAPES_CLASSES, complaints)
+
+    val = partial(open_split, "val") if (root / "leftImg8bit" / "val").is_dir() else None
+    return partial(open_split, "train"), val
+
+
+def _pairs(pictures: Path, masks: Path, complaints: Complaints) -> list[Pair]:
+    def find(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for path in sorted(folder.rglob("*")):
+            name = str(path.relative_to(folder).with_suffix(""))
+            if path.suffix.lower() not in suffixes or path.name.startswith("."):
+                continue
+            if name in found:
+                complaints.add("files of a name that another has, left out", f"{path}, beside {found[name].name}")
+            found.setdefault(name, path)
+        return found
+
+    return _match(find(pictures, EXTENSIONS), find(masks, (".png",)), str(pictures), complaints)
+
+
+def _match(pictures: dict[str, Path], masks: dict[str, Path], place: str, complaints: Complaints) -> list[Pair]:
+    for name in sorted(pictures.keys() - masks.keys()):
+        complaints.add("images without a mask, left out", str(pictures[name]))
+    for name in sorted(masks.keys() - pictures.keys()):
+        complaints.add("masks without an image, left out", str(masks[name]))
+    pairs = [Pair(str(pictures[name]), str(masks[name])) for name in sorted(pictures.keys() & masks.keys())]
+    if not pairs:
+        raise UserError(
+            f"No image in {place} has a PNG mask of its name ({len(pictures)} images, {len(masks)} masks): "
+            f"call them alike, as a/x.jpg and a/x.png."
+        )
+    return pairs
+
+
+def _side(pairs: list[Pair], reader: MaskFiles, classes: tuple[str, ...], complaints: Complaints) -> Side:
+    kept: list[Pair] = []
+    sizes: list[tuple[int, int]] = []
+    for pair in pairs:
+        picture, mask = size_of(pair.path, turned=True), size_of(pair.mask)
+        if picture and mask and picture != mask:
+            example = f"{pair.mask}, {mask[1]} x {mask[0]} not {picture[1]} x {picture[0]}"
+            complaints.add("masks of another size than their images, both left out", example)
+        else:  # files that cannot be opened are met when they are read
+            kept.append(pair)
+            sizes.append(picture or mask or (1, 1))
+    if not kept:
+        raise UserError(f"None of the {len(pairs)} masks has the size of its image; the first is {pairs[0].mask}.")
+    _look(some(kept), reader, len(classes), complaints)
+    return Side(reader, kept, classes, (False,) * len(classes), sizes)
+
+
+def _look(pairs: Sequence[Pair], reader: MaskFiles, classes: int, complaints: Complaints) -> None:
+    """Look at the ids of some masks: unknown ids are counted; colours, black and white, and no class are refused."""
+    seen: set[int] = set()
+    for pair in pairs:
+        try:
+            ids = read_mask(pair.mask)
+        except NotIdsError:
+            raise
+        except BadImageError:
+            continue
+        seen |= set(np.unique(ids).tolist())
+        if strange := reader.strange(ids):
+            kind = f"masks with ids that have no class ({len(pairs)} looked at), such pixels ignored"
+            complaints.add(kind, f"{pair.mask}, {preview([str(i) for i in strange])}")
+    if seen and not any(i < len(reader.table) and reader.table[i] != IGNORE for i in seen):
+        raise UserError(
+            f"The masks beside {os.path.dirname(pairs[0].path)} have no pixel of a class, only the ids "
+            f"{preview([str(i) for i in sorted(seen)])}: write the number of its class at every pixel."
+        )
+    if seen == {0, IGNORE} and classes == 2:
+        raise UserError(
+            f"The masks beside {os.path.dirname(pairs[0].path)} hold 0 and 255 only, and 255 means not scored: write "
+            f"1 for the second class."
+        )

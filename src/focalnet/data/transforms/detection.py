@@ -1,0 +1,250 @@
+"""Scenes to input tensors, for evaluation and for training, and their batches.
+
+    evaluation   resize the whole image (`Preprocessing`), normalise
+    training     flip; resize, crop or pad, of one of four kinds; colours; normalise
+
+    whole        the shorter side becomes one of several scales
+    detr         that, or, in half of the draws, first another resize and a random crop (DETR; D3, D4)
+    square       large-scale jitter: resize by a random factor, cut or pad to a fixed square (LSJ; D5)
+    window       resize to one of several scales or by a random factor, cut a square; in the original of F4.1, one in
+                 which no class has more than 3/4 of the pixels
+
+Lengths are given in proportion to `Preprocessing.input_size`, so that a recipe for 800 pixels serves a small demo too.
+Boxes and masks stay in step (`scene_views.py`). Objects of which a cut leaves less than a pixel, or none of the mask,
+are removed.
+
+What differs from the originals: one rule of rounding sizes (mmdetection's, to the nearest pixel) and one antialiased
+bilinear resize of 8-bit pixels (Pillow's) for all; mmdetection's is not antialiased, the same when enlarging. Padding
+is the mean (zero after normalising) as in mmdetection; facebookresearch pads squares with grey of 128.
+
+All randomness comes from torch's global generator: a seed before the call fixes the result.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as V
+
+from focalnet import inputs
+from focalnet.data.dense import IGNORE, Scene
+from focalnet.data.transforms.geometry import View, crop, draw, flip, photometric, resize, sane, start
+from focalnet.errors import UserError
+from focalnet.inputs.image import LONGEST, scaled_size
+
+Example = tuple[Tensor, dict[str, Any]]
+"""An image (3, H, W), float32, normalised, and its target."""
+DenseTransform = Callable[[Scene], Example]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseAugmentation:
+    """How training scenes are varied. Lengths are in proportion to `Preprocessing.input_size`.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    kind: Literal["whole", "detr", "square", "window"] = "whole"
+    """What is cut; see the table on top of this module."""
+    hflip: float = 0.5
+    """Probability of a flip from left to right."""
+    scales: tuple[float, ...] = (1.0,)
+    """"whole", "detr", "window": the shorter side is one of these, unless the longer one would pass `long_side`."""
+    first_scales: tuple[float, ...] = (0.5, 0.625, 0.75)
+    """"detr": the shorter side before the crop is one of these."""
+    crop: tuple[float, float] = (0.48, 0.75)
+    """"detr": least and most of each side of the crop."""
+    jitter: tuple[float, float] = (0.1, 2.0)
+    """"square", "window": least and most factor of the resize, after `scales`."""
+    side: float = 1.0
+    """"square", "window": side of the square."""
+    most_of_one: float = 0.75
+    """"window": most of the labelled pixels that one class may have, given up after 10 draws; 1 takes any square."""
+    light: float = 0.0
+    """Strength of the change of brightness and contrast; 1 is the usual one (SSD)."""
+    color: float = 0.0
+    """Strength of the change of saturation and hue, likewise."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("hflip", 1), ("most_of_one", 1), ("light", 1), ("colour", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise UserError(f"SceneAugmentation has {name}={getattr(self, name)}; give a number from 0 to {most}.")
+        for name in ("scales", "first_scales", "crop", "jitter"):
+            values = getattr(self, name)
+            if not values or min(values) <= 0 or (name in ("crop", "jitter") and values[0] > values[1]):
+                raise UserError(f"SceneAugmentation has {name}={values}; give numbers above 0, the least one first.")
+        if self.side <= 0:
+            raise UserError(f"SceneAugmentation has side={self.side}; give a number above 0.")
+
+
+def _steps(least: int, most: int, unit: int) -> tuple[float, ...]:
+    return tuple(side / unit for side in range(least, most + 1, 32))
+
+
+AUGMENTATIONS = {
+    "none": DenseAugmentation(hflip=0.0),
+    "light": DenseAugmentation(scales=(0.8, 0.9, 1.0)),
+    "detr": DenseAugmentation(kind="detr", scales=_steps(480, 800, 800)),
+    "hres": DenseAugmentation(
+        kind="detr", scales=_steps(480, 1200, 1200), first_scales=(1 / 3, 5 / 12, 1 / 2), crop=(0.32, 0.5)
+    ),
+    "lsj": DenseAugmentation(kind="square", side=1.28),
+    "semantic": DenseAugmentation(kind="window", jitter=(0.5, 2.0), light=1.0, color=1.0),
+    "semantic_steps": DenseAugmentation(
+        kind="window",
+        scales=tuple(tenths / 10 for tenths in range(5, 21)),
+        jitter=(1.0, 1.0),
+        most_of_one=1.0,
+        light=1.0,
+        color=1.0,
+    ),
+    "digit_scenes": DenseAugmentation(kind="square", hflip=0.0, jitter=(1.0, 1.25), light=0.5),
+    "digit_crops": DenseAugmentation(kind="square", hflip=0.0, jitter=(1.15, 1.4), side=2 / 3, light=0.5),
+}
+"""By name: "hres" is "detr" for an input of 1200 pixels (480 to 1200, 2000 the longer side), "lsj" cuts 1024 for 800;
+"semantic" is mmsegmentation's, "semantic_steps" facebookresearch's, whose longer side never passes `long_side`;
+"digit_scenes" enlarges and shifts, and never flips, as digits are not symmetric; "digit_crops" comes closer, with
+squares of two thirds of the input."""
+
+
+def eval_dense_transform(preprocessing: inputs.Image) -> DenseTransform:
+    """The evaluation: a scene to its image (3, H, W), float32, and {"size": (H, W)}.
+
+    What is measured against is the scene itself, in pixels of the original image.
+    """
+
+    def transform(scene: Scene) -> Example:
+        image = V.pil_to_tensor(scene.image)
+        size = preprocessing.whole_size((image.shape[1], image.shape[2]))
+        return preprocessing.normalize(preprocessing.resize_to(image, size)), {"size": size}
+
+    return transform
+
+
+def train_dense_transform(preprocessing: inputs.Image, augmentation: DenseAugmentation) -> DenseTransform:
+    """Augmentation for training: a scene to its image (3, H, W), float32, and its target.
+
+    The target has `boxes` (N, 4) in pixels of the image, `labels` (N,), `size`: the (height, width) of what is image
+    (the image may be padded on the right and at the bottom), and where the scene has them `masks` (N, H, W), bool, and
+    `semantic` (H, W), uint8, 255 in the padding. Crowds are left out.
+    """
+
+    def transform(scene: Scene) -> Example:
+        view = start(scene)
+        if augmentation.hflip and draw() < augmentation.hflip:
+            view = flip(view)
+        view = _GEOMETRY[augmentation.kind](view, preprocessing, augmentation)
+        view = sane(view)
+        if augmentation.light or augmentation.color:
+            view = replace(view, image=photometric(view.image, augmentation.light, augmentation.color))
+        target: dict[str, Any] = {"boxes": view.boxes, "labels": view.labels, "size": view.size}
+        if view.masks is not None:
+            target["masks"] = view.masks
+        if view.semantic is not None:
+            target["semantic"] = view.semantic
+        image = preprocessing.normalize(view.image)
+        if augmentation.kind in ("square", "window"):
+            side = _length(augmentation.side, preprocessing)
+            return _padded(image, target, (side, side))
+        return image, target
+
+    return transform
+
+
+def collate_dense(examples: Sequence[Example], divisor: int = 32) -> dict[str, Any]:
+    """A batch: images are padded with zeros, masks with False and labels per pixel with 255, right and bottom.
+
+    Args:
+        examples: images (3, H, W) with their targets.
+        divisor: the padded height and width are multiples of it.
+
+    Returns:
+        images (B, 3, H, W), sizes (B, 2), the height and width of what is image, and targets, one dict per image.
+    """
+    height, width = (
+        -(-max(image.shape[axis] for image, _ in examples) // divisor) * divisor for axis in (1, 2)
+    )  # fmt: skip
+    padded = [_padded(image, target, (height, width)) for image, target in examples]
+    return {
+        "images": torch.stack([image for image, _ in padded]),
+        "sizes": torch.tensor([target["size"] for _, target in padded]),
+        "targets": [target for _, target in padded],
+    }
+
+
+def _length(share: float, preprocessing: inputs.Image) -> int:
+    return max(1, round(share * preprocessing.input_size))
+
+
+def _draw_int(low: int, high: int) -> int:
+    """A whole number from `low` to `high`, both included."""
+    return int(torch.randint(low, high + 1, ()))
+
+
+def _pick(values: Sequence[float]) -> float:
+    return values[_draw_int(0, len(values) - 1)]
+
+
+# --- kinds of geometry
+
+
+def _whole(view: View, preprocessing: inputs.Image, how: DenseAugmentation) -> View:
+    return resize(view, preprocessing.whole_size(view.size, _pick(how.scales)), preprocessing)
+
+
+def _detr(view: View, preprocessing: inputs.Image, how: DenseAugmentation) -> View:
+    if draw() < 0.5:
+        first = _length(_pick(how.first_scales), preprocessing)
+        size = scaled_size(view.size, min(first / min(view.size), LONGEST * first / max(view.size)))
+        view = resize(view, size, preprocessing)
+        least, most = (_length(share, preprocessing) for share in how.crop)
+        height, width = (_draw_int(min(least, side), min(most, side)) for side in view.size)
+        view = crop(view, *_place(view.size, (height, width)), (height, width))
+    return _whole(view, preprocessing, how)
+
+
+def _square(view: View, preprocessing: inputs.Image, how: DenseAugmentation) -> View:
+    side = _length(how.side, preprocessing)
+    factor = draw(*how.jitter) * side / max(view.size)  # of the resize that makes the longer side fit
+    view = resize(view, scaled_size(view.size, factor), preprocessing)
+    return crop(view, *_place(view.size, (side, side)), (side, side))
+
+
+def _window(view: View, preprocessing: inputs.Image, how: DenseAugmentation) -> View:
+    factor, short = draw(*how.jitter), _pick(how.scales) * preprocessing.input_size
+    long = preprocessing.long_side or LONGEST * preprocessing.input_size
+    size = scaled_size(view.size, factor * min(short / min(view.size), long / max(view.size)))
+    view, side = resize(view, size, preprocessing), _length(how.side, preprocessing)
+    top, left = _place(view.size, (side, side))
+    for _ in range(10):
+        if view.semantic is None or how.most_of_one == 1:
+            break
+        labels = view.semantic[top : top + side, left : left + side]
+        counts = labels[labels != IGNORE].unique(return_counts=True)[1]
+        if len(counts) > 1 and counts.max() < how.most_of_one * counts.sum():
+            break
+        top, left = _place(view.size, (side, side))
+    return crop(view, top, left, (side, side))
+
+
+_GEOMETRY = {"whole": _whole, "detr": _detr, "square": _square, "window": _window}
+
+
+def _place(size: tuple[int, int], cut: tuple[int, int]) -> tuple[int, int]:
+    return _draw_int(0, max(size[0] - cut[0], 0)), _draw_int(0, max(size[1] - cut[1], 0))
+
+
+def _padded(image: Tensor, target: dict[str, Any], size: tuple[int, int]) -> Example:
+    pad = (0, size[1] - image.shape[2], 0, size[0] - image.shape[1])
+    if not any(pad):
+        return image, target
+    target = dict(target)
+    if "masks" in target:
+        target["masks"] = F.pad(target["masks"], pad)
+    if "semantic" in target:
+        target["semantic"] = F.pad(target["semantic"], pad, value=IGNORE)
+    return F.pad(image, pad), target

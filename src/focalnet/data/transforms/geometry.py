@@ -1,0 +1,143 @@
+"""The steps of scene transforms: each keeps image, boxes, masks and labels per pixel in step.
+
+A flip and a cut are exact. A resize moves boxes by the two factors, and gives each new pixel of a mask the old one that
+its centre falls into.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as V
+
+from focalnet import inputs
+from focalnet.data.dense import Scene
+
+
+@dataclass(frozen=True)
+class View:
+    """A scene on its way. N objects.
+
+    Attributes:
+        image: (3, H, W), uint8.
+        boxes: (N, 4), float32.
+        labels: (N,).
+        masks: (N, H, W), bool, or None.
+        semantic: (H, W), uint8, or None.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor | None
+    semantic: Tensor | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.shape[1], self.image.shape[2]
+
+
+def start(scene: Scene) -> View:
+    """A scene without its crowds."""
+    kept = ~scene.crowd
+    masks = None if scene.masks is None else scene.masks[kept]
+    return View(V.pil_to_tensor(scene.image), scene.boxes[kept], scene.labels[kept], masks, scene.semantic)
+
+
+def flip(view: View) -> View:
+    """From left to right."""
+    left, top, right, bottom = view.boxes.unbind(1)
+    width = view.size[1]
+    return replace(
+        view,
+        image=view.image.flip(2),
+        boxes=torch.stack((width - right, top, width - left, bottom), 1),
+        masks=None if view.masks is None else view.masks.flip(2),
+        semantic=None if view.semantic is None else view.semantic.flip(1),
+    )
+
+
+def resize(view: View, size: tuple[int, int], preprocessing: inputs.Image) -> View:
+    """To (height, width)."""
+    if size == view.size:
+        return view
+    factors = view.boxes.new_tensor([size[1] / view.size[1], size[0] / view.size[0]]).repeat(2)
+    return replace(
+        view,
+        image=preprocessing.resize_to(view.image, size),
+        boxes=view.boxes * factors,
+        masks=None if view.masks is None else _nearest(view.masks, size),
+        semantic=None if view.semantic is None else _nearest(view.semantic[None], size)[0],
+    )
+
+
+def crop(view: View, top: int, left: int, size: tuple[int, int]) -> View:
+    """Cut (height, width) at this place; both are made to fit. Boxes are clipped, and none is removed."""
+    height, width = min(size[0], view.size[0] - top), min(size[1], view.size[1] - left)
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    boxes = view.boxes - view.boxes.new_tensor([left, top, left, top])
+    return replace(
+        view,
+        image=view.image[:, rows, columns],
+        boxes=boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height])),
+        masks=None if view.masks is None else view.masks[:, rows, columns],
+        semantic=None if view.semantic is None else view.semantic[rows, columns],
+    )
+
+
+def _nearest(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    rows, columns = (
+        ((torch.arange(new) + 0.5) * (old / new)).long().clamp(max=old - 1)
+        for new, old in zip(size, masks.shape[1:], strict=True)
+    )
+    return masks[:, rows][:, :, columns]
+
+
+def sane(view: View) -> View:
+    """The view without the objects of which less than a pixel, or nothing of the mask, is in the image."""
+    height, width = view.size
+    boxes = view.boxes.clamp(min=0).minimum(view.boxes.new_tensor([width, height, width, height]))
+    kept = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
+    if view.masks is not None:
+        kept &= view.masks.flatten(1).any(1)
+    masks = None if view.masks is None else view.masks[kept]
+    return replace(view, boxes=boxes[kept], labels=view.labels[kept], masks=masks)
+
+
+def draw(low: float = 0.0, high: float = 1.0) -> float:
+    """A number from `low` to `high`, from torch's global generator."""
+    return low + (high - low) * float(torch.rand(()))
+
+
+def photometric(image: Tensor, light: float, color: float) -> Tensor:
+    """SSD's photometric distortion, in the ranges of mmsegmentation: each change with probability 1/2.
+
+    At strength 1 brightness changes by up to 32 of 255, contrast and saturation by factors from 0.5 to 1.5, hue by up
+    to 36 degrees (18 of OpenCV's 180). Contrast comes before or after saturation and hue.
+
+    What differs from mmsegmentation: saturation is a blend with grey (torchvision's), there a factor in HSV;
+    pixels are clipped after brightness and contrast, there after each.
+
+    Args:
+        image: (3, H, W), uint8.
+        light: strength for brightness and contrast, 0 to 1.
+        colour: strength for saturation and hue, 0 to 1.
+    """
+    shift = draw(-32 * light, 32 * light)
+    contrast = draw(1 - 0.5 * light, 1 + 0.5 * light)
+    saturation = draw(1 - 0.5 * color, 1 + 0.5 * color)
+    hue = draw(-0.1, 0.1) * color
+    brighter, contrasted, saturated, turned, first = (torch.rand(5) < 0.5).tolist()
+    pixels = image.float() / 255
+    if brighter:
+        pixels = pixels + shift / 255
+    if contrasted and first:
+        pixels = pixels * contrast
+    pixels = pixels.clamp(0, 1)
+    if saturated and color:
+        pixels = V.adjust_saturation_image(pixels, saturation)
+    if turned and color:
+        pixels = V.adjust_hue_image(pixels, hue)
+    if contrasted and not first:
+        pixels = pixels * contrast
+    return (pixels.clamp(0, 1) * 255 + 0.5).to(torch.uint8)

@@ -1,0 +1,78 @@
+"""Kinds of input: how a file becomes the tensor that a network sees.
+
+An input is a frozen dataclass of numbers that travels with the weights (`ModelSpec.preprocessing`): `read` decodes a
+source into a signal (an image, a waveform, the frames of a film), the call turns a signal into a tensor. Training,
+evaluation, prediction and export use only these two. A new kind is one class and one `register`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+from focalnet.errors import unknown
+from focalnet.inputs.image import Image
+
+__all__ = ["INPUTS", "Image", "Input", "from_dict", "register", "to_dict"]
+
+
+@runtime_checkable
+class Input(Protocol):
+    """What every kind of input is: a frozen dataclass whose fields JSON can hold.
+
+    Class attributes:
+        kind: its name in `config.json`.
+    """
+
+    kind: ClassVar[str]
+
+    def read(self, source: Any, /) -> Any:
+        """The signal in a file, an address, or bytes.
+
+        Raises:
+            UserError: it cannot be read; the message names it.
+        """
+        ...
+
+    def __call__(self, signal: Any, /) -> Tensor:
+        """The tensor of one signal, without a batch axis."""
+        ...
+
+
+INPUTS: dict[str, type[Any]] = {}
+"""`kind` -> class."""
+
+Kind = TypeVar("Kind", bound=type)
+
+
+def register(cls: Kind) -> Kind:
+    """Make a kind of input known, so that `config.json` can name it. Also a decorator."""
+    INPUTS[cls.kind] = cls  # pyright: ignore[reportAttributeAccessIssue]
+    return cls
+
+
+def to_dict(how: Any) -> dict[str, Any]:
+    """The fields of an input, with its `kind`, for JSON."""
+    return {"kind": how.kind, **dataclasses.asdict(how)}
+
+
+def from_dict(fields: Mapping[str, Any]) -> Any:
+    """The inverse of `to_dict`. Descriptions without a kind, of the time when there were only images, are images.
+
+    Raises:
+        UserError: an unknown kind, or a field that the kind does not have.
+    """
+    values: dict[str, Any] = dict(fields)
+    kind = values.pop("kind", Image.kind)
+    if kind not in INPUTS:
+        raise unknown("kind of input", kind, INPUTS)
+    cls = INPUTS[kind]
+    names = [field.name for field in dataclasses.fields(cls)]
+    for name in values:
+        if name not in names:
+            raise unknown(f"field of the input {kind!r}", name, names)
+    return cls(**values)
+
+
+register(Image)

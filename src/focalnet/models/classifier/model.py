@@ -1,0 +1,55 @@
+"""Image classification: the backbone, LayerNorm, the mean over positions, one linear layer.
+
+The state dict is the official one (`classification/focalnet.py`): the backbone's names at the top level, `norm` and
+`head` beside them. Odd sizes are floored as there.
+"""
+
+from torch import Tensor, nn
+
+from focalnet.backbone import FocalNetBase, Recompute
+from focalnet.errors import UserError
+from focalnet.variants import FocalNetConfig
+from focalnet.weights.spec import ModelSpec
+
+
+class FocalNetClassifier(FocalNetBase):
+    """FocalNet for image classification.
+
+    Args:
+        config: the architecture.
+        num_classes: logits; 0 returns the pooled features.
+        recompute: what the backward pass computes again instead of keeping.
+    """
+
+    spec: ModelSpec
+
+    def __init__(self, config: FocalNetConfig, *, num_classes: int = 1000, recompute: Recompute = "none") -> None:
+        super().__init__(config, pad_odd=False, recompute=recompute)
+        self.num_classes = num_classes
+        self.norm = nn.LayerNorm(config.channels[-1])
+        self.head = nn.Linear(config.channels[-1], num_classes) if num_classes else nn.Identity()
+        self.init_weights()
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Normalised last map, (B, 3, H, W) -> (B, H / stride, W / stride, C)."""
+        return self.norm(self.forward_stages(images)[-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits.
+
+        Args:
+            images: (B, in_channels, H, W), normalised.
+
+        Returns:
+            (B, num_classes), or the pooled features (B, C) without a head.
+        """
+        return self.head(self.forward_features(images).mean(dim=(1, 2)))
+
+    def _check(self, images: Tensor) -> None:
+        super()._check(images)
+        smallest = self.config.strides[-1]
+        if min(images.shape[2:]) < smallest:
+            raise UserError(
+                f"images of {images.shape[2]}x{images.shape[3]} pixels are too small: "
+                f"this model needs {smallest} or more on each side."
+            )

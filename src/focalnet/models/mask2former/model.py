@@ -1,0 +1,280 @@
+"""Mask2Former (Cheng et al., CVPR 2022) on our backbone: transformers' class, equal to facebookresearch's heads.
+
+N queries, each a class (or none) and a mask: the dot product of the query with an embedding of every position. A pixel
+decoder (deformable attention over three maps) makes these embeddings; in the query decoder, a query attends only where
+its mask of the layer before is on. Every layer's prediction is matched to the truth one to one and has its loss.
+
+Choices that transformers does not make, after the official code: losses are divided by the mean number of masks per
+process, the pixel decoder computes in float32 under autocast, random weights are drawn layer by layer from the official
+distributions, and embeddings are not decayed.
+
+What differs from the official code: losses are computed in float32 under autocast too.
+
+Legend: B batch, K classes, H W pixels of the padded input, h w positions of the finest map, Q queries, N objects.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from focalnet.backbone import Recompute
+from focalnet.errors import UserError
+from focalnet.models.base import DenseModel, Outputs, Sizes, Target, require_four_stages, require_masks
+from focalnet.models.mask2former.postprocess import cut_and_resize, instances, panoptic, resize, semantic
+from focalnet.models.transformers import FocalNetBackboneConfig  # first: it says which extra is missing
+from focalnet.structures import Detections, Segment
+from focalnet.variants import FocalNetConfig
+
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation  # isort: skip
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss, Mask2FormerPixelDecoder  # isort: skip
+
+
+class _Mask2FormerConfig(Mask2FormerConfig):
+    """transformers' configuration, which has a word to say about every backbone but this one."""
+
+    backbones_supported = ("swin", FocalNetBackboneConfig.model_type)
+
+
+class _PixelDecoder(Mask2FormerPixelDecoder):
+    """transformers' pixel decoder, in the precision of its weights: places between pixels need more than 8 bits."""
+
+    def forward(self, features: Sequence[Tensor], **options: Any) -> Any:
+        precise = [feature.to(self.level_embed.dtype) for feature in features]
+        with torch.autocast(precise[0].device.type, enabled=False):
+            return super().forward(precise, **options)
+
+
+class _Loss(Mask2FormerLoss):
+    """transformers' loss, which asks accelerate for the number of masks of the other processes; this asks torch."""
+
+    def get_num_masks(self, class_labels: list[Tensor], device: torch.device) -> Tensor:
+        masks = torch.tensor(float(sum(len(labels) for labels in class_labels)), device=device)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(masks)
+            masks = masks / torch.distributed.get_world_size()
+        return masks.clamp(min=1)
+
+
+class Mask2Former(DenseModel):
+    """Mask2Former for semantic, instance and panoptic segmentation.
+
+    Args:
+        architecture: of the backbone.
+        num_classes: classes; things and stuff together.
+        recompute: see `FocalNet`.
+        num_queries: most objects and regions per image: 100 in the semantic and instance models, 200 for panoptic
+            segmentation with a large backbone.
+        hidden_dim: width of both decoders, a multiple of 32.
+        ffn_dim: hidden width of the query decoder's MLPs.
+        encoder_ffn_dim: the same of the pixel decoder.
+        encoder_layers: layers of the pixel decoder.
+        decoder_layers: predictions of the query decoder, one more than it has layers.
+        heads: attention heads.
+        points: random points at which masks are compared, instead of at all pixels.
+        no_object_weight: weight of the class "none" in the cross-entropy.
+
+    Attributes:
+        net: transformers' network; `model.net.save_pretrained(folder)` writes it for plain transformers code.
+        stride: pixels per position of the predicted masks.
+
+    Raises:
+        UserError: a width that the heads or the group norms do not divide.
+    """
+
+    backbone_prefix = "net.model.pixel_level_module.encoder.trunk."
+
+    def __init__(
+        self,
+        architecture: FocalNetConfig,
+        *,
+        num_classes: int = 133,
+        recompute: Recompute = "none",
+        num_queries: int = 100,
+        hidden_dim: int = 256,
+        ffn_dim: int = 2048,
+        encoder_ffn_dim: int = 1024,
+        encoder_layers: int = 6,
+        decoder_layers: int = 10,
+        heads: int = 8,
+        points: int = 12544,
+        no_object_weight: float = 0.1,
+    ) -> None:
+        super().__init__()
+        require_four_stages("Mask2Former", architecture)
+        if hidden_dim % 32 or hidden_dim % heads:
+            raise UserError(f"hidden_dim={hidden_dim} with heads={heads}; give a multiple of 32 that the heads divide.")
+        config = _Mask2FormerConfig(
+            backbone_config=FocalNetBackboneConfig(architecture=architecture),
+            num_queries=num_queries,
+            hidden_dim=hidden_dim,
+            feature_size=hidden_dim,
+            mask_feature_size=hidden_dim,
+            dim_feedforward=ffn_dim,
+            encoder_feedforward_dim=encoder_ffn_dim,
+            encoder_layers=encoder_layers,
+            decoder_layers=decoder_layers,
+            num_attention_heads=heads,
+            train_num_points=points,
+            no_object_weight=no_object_weight,
+            feature_strides=list(architecture.strides),
+            common_stride=architecture.strides[0],
+            num_labels=num_classes,  # type: ignore[call-arg]  # of every configuration
+        )
+        self.stride = architecture.strides[0]
+        self.net: Any = Mask2FormerForUniversalSegmentation(config)
+        self.net.criterion = _Loss(config, self.net.weight_dict)
+        self.net.model.pixel_level_module.decoder.__class__ = _PixelDecoder
+        _draw_weights(self.net)
+        self.trunk.set_recompute(recompute)
+
+    def class_parameters(self) -> Iterator[str]:
+        yield from ("net.class_predictor.weight", "net.class_predictor.bias", "net.criterion.empty_weight")
+
+    def embeddings(self) -> Iterator[Tensor]:
+        return (module.weight for module in self.net.modules() if isinstance(module, nn.Embedding))
+
+    def forward(
+        self, images: Tensor, targets: Sequence[Target] | None = None, sizes: Sizes | None = None
+    ) -> dict[str, Tensor]:
+        """Raw outputs, or losses.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            targets: per image `labels` (N,) and `masks` (N, H, W), bool.
+            sizes: not needed: the official network attends to padding too.
+
+        Returns:
+            `class_logits` (B, Q, K + 1), the last one for "none", and `mask_logits` (B, Q, h, w). With targets the
+            weighted losses `loss_cross_entropy`, `loss_mask`, `loss_dice` of the last layer, the same with `_0`, `_1`,
+            … of those before, and `loss`, their sum.
+
+        Raises:
+            UserError: a target without masks.
+        """
+        require_masks(targets or (), "Mask2Former")
+        hidden = self.net.model(images, output_hidden_states=True)
+        masks = hidden.masks_queries_logits
+        states = hidden.transformer_decoder_intermediate_states
+        if targets is None:
+            return {"class_logits": self.net.class_predictor(states[-1].transpose(0, 1)), "mask_logits": masks[-1]}
+        classes = [self.net.class_predictor(state.transpose(0, 1)).float() for state in states]
+        masks = [mask.float() for mask in masks]
+        height, width = (side * self.stride for side in masks[0].shape[2:])
+        rest = (0, width - images.shape[3], 0, height - images.shape[2])  # of an odd input: its map reaches over it
+        with torch.autocast(images.device.type, enabled=False):
+            losses = self.net.get_loss_dict(
+                masks[-1],
+                classes[-1],
+                [F.pad(target["masks"].float(), rest) for target in targets],
+                [target["labels"] for target in targets],
+                self.net.get_auxiliary_logits(classes, masks),
+            )
+        return {**losses, "loss": torch.stack(list(losses.values())).sum()}
+
+    def semantic(self, outputs: Outputs, sizes: Sizes, original_sizes: Sizes | None = None) -> list[Tensor]:
+        """Scores of the classes at every pixel.
+
+        Args:
+            outputs: raw outputs of a batch.
+            sizes: what of each padded input is image.
+            original_sizes: sizes of the images before they were resized; `sizes` by default.
+
+        Returns:
+            per image (K, H, W), float32, at its original size; their sum over the classes is not 1.
+        """
+        return [semantic(*picture) for picture in self._pictures(outputs, sizes, original_sizes)]
+
+    def instances(
+        self,
+        outputs: Outputs,
+        sizes: Sizes,
+        original_sizes: Sizes | None = None,
+        *,
+        top: int = 100,
+        things: Sequence[int] | None = None,
+    ) -> list[Detections]:
+        """Objects with masks, best first.
+
+        Args:
+            outputs: raw outputs of a batch.
+            sizes: what of each padded input is image.
+            original_sizes: sizes of the images before they were resized; `sizes` by default.
+            top: most objects per image.
+            things: classes to keep; all of them by default.
+        """
+        pictures = self._pictures(outputs, sizes, original_sizes)
+        return [instances(*picture, top=top, things=things) for picture in pictures]
+
+    def detect(
+        self, images: Tensor, sizes: Tensor | Sizes | None = None, original_sizes: Tensor | Sizes | None = None
+    ) -> list[Detections]:
+        """Objects with masks: `instances` of a batch (B, 3, H, W), sizes as pairs or tensors (B, 2)."""
+        inside = _pairs(sizes) or [(images.shape[2], images.shape[3])] * len(images)
+        return self.instances(self(images), inside, _pairs(original_sizes))
+
+    def panoptic(
+        self,
+        outputs: Outputs,
+        sizes: Sizes,
+        original_sizes: Sizes | None = None,
+        *,
+        things: Sequence[int],
+        object_mask_threshold: float = 0.8,
+        overlap_threshold: float = 0.8,
+    ) -> list[tuple[Tensor, list[Segment]]]:
+        """A segment for every pixel; see `postprocess.panoptic`.
+
+        Args:
+            outputs: raw outputs of a batch.
+            sizes: what of each padded input is image.
+            original_sizes: sizes of the images before they were resized; `sizes` by default.
+            things: classes of countable objects; segments of any other class are merged into one.
+            object_mask_threshold: least score of a query.
+            overlap_threshold: least share of a query's mask that no stronger query takes.
+
+        Returns:
+            per image the ids (H, W), int32, 0 where there is no segment, and the segments.
+        """
+        return [
+            panoptic(*picture, things, object_mask_threshold, overlap_threshold)
+            for picture in self._pictures(outputs, sizes, original_sizes)
+        ]
+
+    def _pictures(
+        self, outputs: Outputs, sizes: Sizes, original_sizes: Sizes | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Per image its class logits and its mask logits at the original size, float32."""
+        for i, (size, original) in enumerate(zip(sizes, original_sizes or sizes, strict=True)):
+            masks = outputs["mask_logits"][i].float()
+            whole = (masks.shape[1] * self.stride, masks.shape[2] * self.stride)
+            yield outputs["class_logits"][i].float(), cut_and_resize(resize(masks, whole), size, original)
+
+
+@torch.no_grad()
+def _draw_weights(net: Any) -> None:
+    """Random weights of the heads as facebookresearch draws them, where transformers has a normal distribution of
+    standard deviation 0.02 or, for three projections that were one matrix, another width."""
+    pixel = net.model.pixel_level_module.decoder
+    for projection in pixel.input_projections:
+        nn.init.xavier_uniform_(projection[0].weight)
+        nn.init.zeros_(projection[0].bias)
+    for convolution in (pixel.mask_projection, pixel.adapter_1[0], pixel.layer_1[0]):
+        nn.init.kaiming_uniform_(convolution.weight, a=1)
+        if convolution.bias is not None:
+            nn.init.zeros_(convolution.bias)
+    decoder = net.model.transformer_module.decoder
+    for layer in (*pixel.encoder.layers, *decoder.layers):
+        for linear in (layer.fc1, layer.fc2):
+            linear.reset_parameters()
+            nn.init.xavier_uniform_(linear.weight)
+    for layer in decoder.layers:
+        for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
+            nn.init.xavier_uniform_(linear.weight, gain=0.5**0.5)
+    net.class_predictor.reset_parameters()
+
+
+def _pairs(sizes: Tensor | Sizes | None) -> Sizes | None:
+    return [(height, width) for height, width in sizes.tolist()] if isinstance(sizes, Tensor) else sizes

@@ -1,0 +1,171 @@
+"""UPerNet (Xiao et al., ECCV 2018) on our backbone: transformers' class, equal to mmsegmentation's `UPerHead` and
+`FCNHead` under other names.
+
+A class per pixel. Pyramid pooling on the last map, a feature pyramid over all maps, one 3x3 convolution over their
+concatenation; while training, a second small head on the third map helps (weight 0.4).
+
+Choices that transformers does not make, after the official code: dropout before both classifiers, and a cross-entropy
+averaged over all pixels, ignored ones included, so that an image with little truth weighs little.
+
+What differs from the official code: losses are computed in float32 under autocast too.
+
+Legend: B batch, K classes, H W pixels of the padded input.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from focalnet.backbone import Recompute
+from focalnet.errors import UserError
+from focalnet.models.base import DenseModel, Outputs, Sizes, require_four_stages
+from focalnet.models.mask2former.postprocess import cut_and_resize
+from focalnet.models.transformers import FocalNetBackboneConfig  # first: it says which extra is missing
+from focalnet.variants import FocalNetConfig
+
+from transformers import UperNetConfig, UperNetForSemanticSegmentation  # isort: skip
+
+IGNORE = 255
+"""The class of pixels that count for nothing."""
+
+
+class _Classifier(nn.Conv2d):
+    """Whole channels dropped, then a 1x1 convolution to the classes; parameters named as those of the convolution."""
+
+    def __init__(self, channels: int, num_classes: int, dropout: float, std: float) -> None:
+        super().__init__(channels, num_classes, 1)
+        self.drop = nn.Dropout2d(dropout)
+        nn.init.normal_(self.weight, std=std)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the name is PyTorch's
+        return super().forward(self.drop(input))
+
+
+class UperNet(DenseModel):
+    """UPerNet for semantic segmentation.
+
+    Args:
+        architecture: of the backbone.
+        num_classes: classes.
+        recompute: see `FocalNet`.
+        channels: width of the head.
+        aux_channels: width of the auxiliary head.
+        aux_weight: weight of the auxiliary loss.
+        dropout: rate at which channels are dropped before the classifiers.
+        classifier_std: standard deviation of the classifiers' random weights. The official 0.01 is for a pre-trained
+            backbone; a random one learns to tell classes apart sooner from larger weights.
+        pool_scales: sides of the pooled maps.
+        average_ignored: divide the cross-entropy by the number of all pixels, as mmsegmentation does; otherwise by the
+            number of those that have a class.
+
+    Attributes:
+        net: transformers' network; `model.net.save_pretrained(folder)` writes it for plain transformers code.
+    """
+
+    backbone_prefix = "net.backbone.trunk."
+
+    def __init__(
+        self,
+        architecture: FocalNetConfig,
+        *,
+        num_classes: int = 150,
+        recompute: Recompute = "none",
+        channels: int = 512,
+        aux_channels: int = 256,
+        aux_weight: float = 0.4,
+        dropout: float = 0.1,
+        classifier_std: float = 0.01,
+        pool_scales: Sequence[int] = (1, 2, 3, 6),
+        average_ignored: bool = True,
+    ) -> None:
+        super().__init__()
+        require_four_stages("UPerNet", architecture)
+        config = UperNetConfig(
+            backbone_config=FocalNetBackboneConfig(architecture=architecture),
+            hidden_size=channels,
+            pool_scales=list(pool_scales),
+            auxiliary_channels=aux_channels,
+            auxiliary_in_channels=architecture.channels[2],
+            auxiliary_loss_weight=aux_weight,
+            loss_ignore_index=IGNORE,
+            num_labels=num_classes,  # type: ignore[call-arg]  # of every configuration
+        )
+        self.aux_weight = aux_weight
+        self.average_ignored = average_ignored
+        self.net: Any = UperNetForSemanticSegmentation(config)
+        for head, width in ((self.net.decode_head, channels), (self.net.auxiliary_head, aux_channels)):
+            for module in head.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            head.classifier = _Classifier(width, num_classes, dropout, classifier_std)
+        self.net.decode_head.bottleneck.register_forward_pre_hook(_channels_last)
+        self.trunk.set_recompute(recompute)
+
+    def class_parameters(self) -> Iterator[str]:
+        for head in ("decode_head", "auxiliary_head"):
+            yield from (f"net.{head}.classifier.{leaf}" for leaf in ("weight", "bias"))
+
+    def forward(self, images: Tensor, targets: Tensor | None = None, sizes: Sizes | None = None) -> Outputs:
+        """Raw outputs, or losses.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            targets: (B, H, W), int64, the class of each pixel; 255 where it has none.
+            sizes: not needed: padding is 255 in `targets`.
+
+        Returns:
+            `logits` and `aux_logits`, (B, K, H, W); with targets `loss_main`, `loss_aux`, and `loss`, their weighted
+            sum.
+
+        Raises:
+            UserError: one image alone while training.
+        """
+        if (
+            self.training
+            and len(images) == 1
+            and isinstance(self.net.decode_head.bottleneck.batch_norm, nn.BatchNorm2d)
+        ):
+            raise UserError("UPerNet normalises over the batch and cannot learn from one image; use a batch size >= 2.")
+        maps = self.net.backbone(images).feature_maps
+        heads = {"logits": self.net.decode_head, "aux_logits": self.net.auxiliary_head}
+        outputs = {
+            name: F.interpolate(head(maps), size=images.shape[2:], mode="bilinear", align_corners=False)
+            for name, head in heads.items()
+        }
+        if targets is None:
+            return outputs
+        main, aux = (self._cross_entropy(logits.float(), targets) for logits in outputs.values())
+        return {"loss_main": main, "loss_aux": aux, "loss": main + self.aux_weight * aux}
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        counted = targets.numel() if self.average_ignored else (targets != IGNORE).sum().clamp(min=1)
+        return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
+
+    def semantic(self, outputs: Outputs, sizes: Sizes, original_sizes: Sizes | None = None) -> list[Tensor]:
+        """Probabilities of the classes at every pixel.
+
+        Args:
+            outputs: raw outputs of a batch.
+            sizes: what of each padded input is image.
+            original_sizes: sizes of the images before they were resized; `sizes` by default.
+
+        Returns:
+            per image (K, H, W), float32, at its original size.
+        """
+        return [
+            cut_and_resize(logits, size, original).softmax(0)
+            for logits, size, original in zip(outputs["logits"].float(), sizes, original_sizes or sizes, strict=True)
+        ]
+
+
+def _channels_last(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """The strides that all other maps have: pooled maps of 1x1 have none, and a training step would be slower.
+
+    Evaluation keeps transformers' own order of additions, and so its bits.
+    """
+    return (inputs[0].contiguous(memory_format=torch.channels_last),) if module.training else inputs

@@ -1,0 +1,203 @@
+"""What detection and segmentation share: images of any size with objects or a label per pixel.
+
+Images are seen whole (`Preprocessing.long_side`). A batch of several sizes is padded on the right and at the bottom;
+the heads ignore the padding, but FocalNet's global context is a mean over the padded map. Training takes landscape
+and portrait images in batches of their own; measuring takes one image at a time unless all have one size, so that
+the figures do not depend on what else is in a batch.
+"""
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import tyro
+from PIL.Image import Image
+from torch import Tensor
+
+from focalnet import inputs
+from focalnet.data.dense import Kind, OnBadAnnotation, Scene
+from focalnet.data.dense_sources import open_scene_evaluation, open_scenes
+from focalnet.data.transforms.detection import (
+    AUGMENTATIONS,
+    collate_dense,
+    eval_dense_transform,
+    train_dense_transform,
+)
+from focalnet.errors import UserError
+from focalnet.explain import explain
+from focalnet.models.create import create_model
+from focalnet.models.registry import HEADS, parse_name
+from focalnet.tasks.base import Batch, Datasets, MapDataset, Network, Section, Task
+from focalnet.visualize.plots import explanation_panel
+from focalnet.weights.sources import load
+from focalnet.weights.spec import ModelSpec
+
+WITH_MASKS = ("mask_rcnn", "mask2former")
+"""Heads that learn from the outlines of objects."""
+SHOWN = 12
+"""Images in a mosaic of the report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseTask(Task):
+    """Options and parts of the tasks on whole images.
+
+    Class attributes:
+        kind: what is known of a scene.
+        longest: with `image_size`, the longer side at most, as a multiple of it; without, as the head has it.
+    """
+
+    kind: ClassVar[Kind]
+    longest: ClassVar[int | None] = None
+
+    augment: Literal[
+        "none", "light", "detr", "hres", "lsj", "semantic", "semantic_steps", "digit_scenes", "digit_crops"
+    ] = "light"
+    """Augmentation: "light" flips and rescales a little, "detr" resizes and crops at many scales, "hres" is its
+    larger form, "lsj" large-scale jitter, "semantic" and "semantic_steps" ratio, crop and colour, "digit_scenes" and
+    "digit_crops" enlarge and never flip."""
+    on_bad_annotation: OnBadAnnotation = "skip"
+    """A broken annotation (no area, outside, unknown class) is left out and counted, or stops the run."""
+    num_queries: Annotated[int | None, tyro.conf.Suppress] = None
+    """Queries of a Mask2Former or DINO whose head is new; the name's number without it."""
+    test_augment: Annotated[bool, tyro.conf.Suppress] = False
+    """Answer from mirrored and resized copies of an image too."""
+
+    def datasets(self, seed: int) -> Datasets:
+        data = open_scenes(
+            self.kind, self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image,
+            on_bad_annotation=self.on_bad_annotation, masks=parse_name(self.model).head in WITH_MASKS,
+        )  # fmt: skip
+        if self.num_classes not in (None, len(data.classes)):
+            raise UserError(
+                f"--num-classes is {self.num_classes}, but {self.data or self.embedded.data} has {len(data.classes)} "
+                "classes; leave the option out, or look at the data's list of classes."
+            )
+        return Datasets(data.classes, data.train, data.val, data.description, data.things)
+
+    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
+        return open_scene_evaluation(
+            self.kind, self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image,
+            on_bad_annotation=self.on_bad_annotation, masks=spec.head in WITH_MASKS,
+        )  # fmt: skip
+
+    def groups(self, dataset: Any) -> Sequence[int] | None:
+        return None if dataset.sizes is None else [int(width >= height) for height, width in dataset.sizes]
+
+    def eval_batch_size(self, dataset: Any, wish: int) -> int:
+        return wish if dataset.sizes is not None and len(set(dataset.sizes)) == 1 else 1
+
+    def build_model(self, data: Datasets) -> Network:
+        overrides: dict[str, Any] = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}
+        if self.num_queries is not None and self._head_is_new("num_queries"):
+            overrides["num_queries"] = self.num_queries
+        model = create_model(
+            self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides
+        )
+        if model.spec.head not in self.heads:
+            raise UserError(
+                f"{self.model} is a {model.spec.head}, and --task {self.name} trains {' or '.join(self.heads)}; "
+                f"take for example --model {self.heads[0]}_{self.model.removeprefix(model.spec.head + '_')}."
+            )
+        preprocessing = model.spec.preprocessing
+        if self.image_size is not None:
+            longest = self.longest or preprocessing.long_side / preprocessing.input_size
+            preprocessing = dataclasses.replace(
+                preprocessing, input_size=self.image_size, long_side=int(longest * self.image_size)
+            )
+        model.spec = model.spec.replace(preprocessing=preprocessing, things=data.things, task=self.name)
+        return model
+
+    def _head_is_new(self, option: str) -> bool:
+        """Whether the head has `option`, and the weights are none of it."""
+        wanted = parse_name(self.model)
+        if wanted.head not in HEADS or option not in HEADS[wanted.head].options():
+            return False
+        return self.weights is None or load(self.weights, wanted.variant, head=wanted.head).spec.head != wanted.head
+
+    def example(self, spec: ModelSpec, sample: Scene, *, train: bool) -> dict[str, Any]:
+        transform = _train_transform(spec.preprocessing, self.augment) if train else _eval_transform(spec.preprocessing)
+        image, target = transform(sample)
+        example = {"image": image, "target": target}
+        return example if train else {**example, "truth": self.truth(sample)}
+
+    def truth(self, scene: Scene) -> dict[str, Any]:
+        """What is measured against: the annotations in pixels of the original image, and its `size` (H, W)."""
+        return {
+            "image_id": scene.image_id,
+            "size": (scene.image.height, scene.image.width),
+            "boxes": scene.boxes,
+            "labels": scene.labels,
+            "masks": scene.masks,
+            "crowd": scene.crowd,
+            "area": scene.area,
+            "semantic": scene.semantic,
+        }
+
+    def collate(self, spec: ModelSpec, examples: Sequence[dict[str, Any]], *, train: bool) -> Batch:
+        batch = collate_dense([(example["image"], example["target"]) for example in examples])
+        return batch if train else {**batch, "truth": [example["truth"] for example in examples]}
+
+    def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
+        return model(batch["images"], self.targets(batch), batch["sizes"])
+
+    def targets(self, batch: Batch) -> Any:
+        """The truth of a batch as the model takes it."""
+        return batch["targets"]
+
+    def predict(self, model: Network, images: Sequence[Image]) -> list[Any]:
+        weight = next(model.parameters())
+        transform = _eval_transform(model.spec.preprocessing)
+        answers = []
+        for image in images:
+            pixels, target = transform(bare_sample(image))
+            sizes = torch.tensor([target["size"]], device=weight.device)
+            with torch.inference_mode():
+                answers.append(self.answer(model, pixels[None].to(weight), sizes, (image.height, image.width)))
+        return answers
+
+    @abstractmethod
+    def answer(self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]) -> Any:
+        """The prediction for one image, (1, 3, H, W), of this original height and width."""
+
+    def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:
+        step = max(1, len(dataset) // SHOWN)
+        scenes = [dataset[index] for index in range(0, len(dataset), step)[:SHOWN]]
+        panel = explanation_panel(explain(model, scenes[0].image))
+        text = "Kernels, gates and modulators of the backbone (the paper's Figures 5, 6 and 10), on the first image."
+        return [*self.show(model, scenes, details), Section("Where it looks", text, png=panel)]
+
+    @abstractmethod
+    def show(self, model: Network, scenes: Sequence[Scene], details: Mapping[str, Any]) -> list[Section]:
+        """Figures, and predictions on some scenes beside their truth."""
+
+
+def bare_sample(image: Image) -> Scene:
+    """An image of which nothing is known."""
+    none = torch.zeros(0)
+    return Scene(image, "", none.reshape(0, 4), none.long(), None, none.bool(), none, None, 0)
+
+
+def check_threshold(value: float) -> None:
+    """Refuse what is no score."""
+    if not 0 <= value <= 1:
+        raise UserError(f"--threshold is {value}; give a score from 0 to 1.")
+
+
+def class_names(spec: ModelSpec) -> tuple[str, ...]:
+    """The names of a network's classes, or their numbers."""
+    return spec.classes or tuple(f"class {index}" for index in range(spec.num_classes))
+
+
+@cache
+def _train_transform(preprocessing: inputs.Image, augment: str) -> Any:
+    return train_dense_transform(preprocessing, AUGMENTATIONS[augment])
+
+
+@cache
+def _eval_transform(preprocessing: inputs.Image) -> Any:
+    return eval_dense_transform(preprocessing)

@@ -1,0 +1,98 @@
+"""Which FocalNet is this? The architecture, read from the shapes of a state dict.
+
+Shapes show width, depth, levels, kernels, embedding, LayerScale and the LayerNorm inside the modulation. They do not
+show where the block norms stand (`use_postln`), whether the modulator is divided (`normalize_modulator`), the padding
+of the stem, and the dropout rates: these come from the row of `variants` that the shapes fit, or from the user.
+"""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from focalnet.errors import UserError
+from focalnet.variants import VARIANTS, FocalNetConfig
+
+
+def infer_architecture(state_dict: Mapping[str, Tensor]) -> FocalNetConfig:
+    """The architecture that the shapes show; what they do not show has its default.
+
+    Args:
+        state_dict: in the official layout.
+
+    Raises:
+        UserError: a part of the network is missing.
+    """
+    try:
+        return _read(state_dict)
+    except KeyError as error:
+        raise UserError(f"the weights are not a whole FocalNet: {error.args[0]} is missing.") from None
+    except (IndexError, ValueError) as error:
+        raise UserError(f"the weights are of no FocalNet: a tensor has a strange shape ({error}).") from None
+
+
+def _read(weights: Mapping[str, Tensor]) -> FocalNetConfig:
+    def count(prefix: str) -> int:
+        places = {int(key[len(prefix) :].split(".")[0]) for key in weights if re.match(re.escape(prefix) + r"\d", key)}
+        return max(places, default=-1) + 1
+
+    stem = weights["patch_embed.proj.weight"]
+    stages = range(count("layers."))
+    levels = [count(f"layers.{stage}.blocks.0.modulation.focal_layers.") for stage in stages]
+    kernels = [
+        [
+            weights[f"layers.{s}.blocks.0.modulation.focal_layers.{level}.0.weight"].shape[-1]
+            for level in range(levels[s])
+        ]
+        for s in stages
+    ]
+    steps = [sizes[1] - sizes[0] for sizes in kernels if len(sizes) > 1]
+    overlap = (weights["layers.0.downsample.proj.weight"].shape[-1] == 3) if len(stages) > 1 else stem.shape[-1] == 7
+    return FocalNetConfig(
+        embed_dim=stem.shape[0],
+        depths=tuple(count(f"layers.{stage}.blocks.") for stage in stages),
+        focal_levels=tuple(levels),
+        focal_windows=tuple(sizes[0] if sizes else 3 for sizes in kernels),
+        focal_factor=steps[0] if steps else 2,
+        patch_size=4 if overlap else stem.shape[-1],
+        in_channels=stem.shape[1],
+        mlp_ratio=weights["layers.0.blocks.0.mlp.fc1.weight"].shape[0] / stem.shape[0],
+        use_conv_embed=overlap,
+        layerscale_value=1e-4 if "layers.0.blocks.0.gamma_1" in weights else None,
+        use_postln_in_modulation="layers.0.blocks.0.modulation.ln.weight" in weights,
+    )
+
+
+def match_variant(config: FocalNetConfig) -> str | None:
+    """Name of the variant whose weights have the shapes of `config`, or None."""
+    return next((name for name, row in VARIANTS.items() if _visible(row) == _visible(config)), None)
+
+
+def infer_variant(state_dict: Mapping[str, Tensor]) -> str | None:
+    """Name of the variant that an official-layout state dict belongs to, or None."""
+    return match_variant(infer_architecture(state_dict))
+
+
+def match_backbone(state_dict: Mapping[str, Tensor]) -> str | None:
+    """Name of the variant that a detector's or segmenter's backbone started from: its kernels may have been grown."""
+    seen = infer_architecture(state_dict)
+    found = match_variant(seen)
+    if found is not None:
+        return found
+    alike = [name for name, row in VARIANTS.items() if _small(row) == _small(seen)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _small(config: FocalNetConfig) -> FocalNetConfig:
+    return _visible(config.replace(focal_windows=3, focal_factor=2))
+
+
+def _visible(config: FocalNetConfig) -> FocalNetConfig:
+    return config.replace(
+        use_postln=False,
+        normalize_modulator=False,
+        stem_padding=2,
+        drop_rate=0.0,
+        drop_path_rate=0.0,
+        layerscale_value=None if config.layerscale_value is None else 1e-4,
+    )

@@ -1,0 +1,448 @@
+"""COCO files, of objects and of panoptic segments: every layout, exact masks, and everything that may be broken."""
+
+import json
+import logging
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as pycocotools
+
+from focalnet.data.dense_sources import open_scene_evaluation, open_scenes
+from focalnet.errors import UserError
+from focalnet.inputs.image import BadImageError
+from focalnet.labels import COCO_CLASSES, COCO_IDS, COCO_PANOPTIC_CLASSES, COCO_PANOPTIC_THINGS
+from focalnet.structures import outline_to_mask, polygon_arrays, read_counts
+
+W, H = 31, 23
+NAMES = {7: "cat", 3: "ape", 90: "dog"}
+
+
+def opened(source, **options):
+    settings = {"val_fraction": 0.5, "seed": 0, "on_bad_image": "stop", "on_bad_annotation": "stop", **options}
+    return open_scenes("detection", str(source), **settings)
+
+
+def note(number: int, picture: int = 1, category: int = 7, box=(2, 3, 10, 12), **fields) -> dict:
+    x, y, w, h = box
+    outline = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    plain = {"id": number, "image_id": picture, "category_id": category, "bbox": list(box), "area": w * h}
+    return {**plain, "iscrowd": 0, "segmentation": outline, **fields}
+
+
+def content(notes: list, pictures=(1, 2), names=NAMES) -> dict:
+    return {
+        "images": [{"id": n, "file_name": f"{n}.png", "width": W, "height": H} for n in pictures],
+        "annotations": notes,
+        "categories": [{"id": number, "name": name} for number, name in names.items()],
+    }
+
+
+def write(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(data if isinstance(data, str) else json.dumps(data))
+    return path
+
+
+def draw_pictures(folder, numbers=(1, 2), size=(W, H)):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        Image.new("RGB", size, (number, 0, 0)).save(folder / f"{number}.png")
+
+
+def one_file(root, notes, **fields):
+    """A JSON file beside its images."""
+    draw_pictures(root)
+    return write(root / "notes.json", content(notes, **fields))
+
+
+def by_id(scenes) -> dict:
+    return {scene.image_id: scene for scene in (scenes[i] for i in range(len(scenes)))}
+
+
+# --- layouts
+
+
+def test_coco_folder(tmp_path):
+    for split, notes in (("train", [note(1), note(2, 2, 90)]), ("val", [note(1, category=3)])):
+        write(tmp_path / f"annotations/instances_{split}2017.json", content(notes))
+        write(tmp_path / f"annotations/captions_{split}2017.json", {})
+        draw_pictures(tmp_path / f"{split}2017")
+    data = opened(tmp_path)
+    assert data.classes == ("ape", "cat", "dog"), "in the order of their ids"
+    assert (len(data.train), len(data.val)) == (2, 2)
+    assert data.train.sizes == [(H, W)] * 2
+    scene = data.train[0]
+    assert scene.boxes.tolist() == [[2, 3, 12, 15]]
+    assert (scene.labels.tolist(), scene.image_id, scene.crowd.tolist()) == ([1], 1, [False])
+    assert scene.image.getpixel((0, 0)) == (1, 0, 0)
+    assert data.train[1].labels.tolist() == [2]
+    assert data.val[0].labels.tolist() == [0]
+    assert data.val[1].labels.tolist() == [], "an image without objects"
+    assert data.val[1].masks.shape == (0, H, W)
+    assert "its own split" in data.description
+    assert pickle.loads(pickle.dumps(data.train))[0].boxes.tolist() == scene.boxes.tolist()
+
+
+def test_roboflow_export(tmp_path):
+    for split in ("train", "valid", "test"):
+        draw_pictures(tmp_path / split)
+        write(tmp_path / split / "_annotations.coco.json", content([note(1)], pictures=(1,)))
+    data = opened(tmp_path)
+    assert (len(data.train), len(data.val)) == (1, 1)
+    assert data.val[0].path.startswith(str(tmp_path / "valid"))
+
+
+@pytest.mark.parametrize("place", [".", "images", "train2017"])
+def test_one_file(tmp_path, place):
+    draw_pictures(tmp_path / place, range(1, 9))
+    path = write(tmp_path / "train2017.json", content([note(n, n) for n in range(1, 9)], pictures=range(1, 9)))
+    data, again, other = opened(path), opened(path), opened(path, seed=1)
+    assert (len(data.train), len(data.val)) == (4, 4)
+    ids = [set(by_id(side)) for side in (data.train, data.val, again.val, other.val)]
+    assert ids[0] | ids[1] == set(range(1, 9))
+    assert ids[1] == ids[2] != ids[3]
+    assert "share 0.5, seed 0" in data.description
+
+
+def test_crowds_and_areas_are_kept(tmp_path):
+    runs = {"size": [H, W], "counts": [0, H, H * (W - 1)]}
+    notes = [note(1, area=5.5), note(2, box=(0, 0, 1, H), iscrowd=1, segmentation=runs, area=None)]
+    scene = by_id(opened(one_file(tmp_path, notes), masks=True).train) | by_id(opened(tmp_path / "notes.json").val)
+    scene = scene[1]
+    assert scene.crowd.tolist() == [False, True]
+    assert scene.area.tolist() == [5.5, H]
+    assert scene.masks[1].sum() == H
+    assert scene.masks[1, :, 0].all()
+
+
+def test_boxes_without_outlines(tmp_path):
+    path = one_file(tmp_path, [note(1, segmentation=[]), note(2, 2, segmentation=None)])
+    assert opened(path).train[0].masks is None
+    mixed = one_file(tmp_path, [note(1, segmentation=[]), note(2, 2)])
+    with pytest.raises(UserError, match=r"1 objects without an outline of three points, left out .first: annotation 1"):
+        opened(mixed)
+    data = opened(mixed, masks=False)
+    assert len(data.train[0].labels) == len(data.val[0].labels) == 1
+    assert data.train[0].masks is None
+
+
+def test_boxes_may_reach_over_by_a_pixel(tmp_path):
+    scenes = opened(one_file(tmp_path, [note(1, box=(-0.5, 0, W + 1, H)), note(2, 2)]))
+    assert (by_id(scenes.train) | by_id(scenes.val))[1].boxes.tolist() == [[-0.5, 0, W + 0.5, H]]
+
+
+# --- masks
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32), st.sampled_from([0.0, 0.03, 0.5, 0.97, 1.0]))
+def test_run_lengths_equal_pycocotools(height, width, seed, share):
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    code = pycocotools.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert np.array_equal(outline_to_mask(read_counts(code["counts"].decode()), (height, width)), mask)
+
+
+@pytest.mark.filterwarnings("ignore:__array__")  # of pycocotools
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.floats(-20, 60), min_size=6, max_size=24).filter(lambda p: len(p) % 2 == 0), min_size=1))
+def test_polygons_equal_pycocotools(polygons):
+    expected = pycocotools.decode(pycocotools.merge(pycocotools.frPyObjects(polygons, H, W)))
+    mask = outline_to_mask([np.array(polygon) for polygon in polygons], (H, W))
+    assert np.array_equal(mask, expected.astype(bool))
+    assert mask.shape == (H, W)
+
+
+def test_polygons_far_outside_are_drawn_near():
+    (points,) = polygon_arrays([[-1e12, 0, 1e12, 0, 5, 1e12]], (H, W))
+    assert np.abs(points).max() <= 2 * W
+    assert outline_to_mask([points], (H, W)).any()
+
+
+def test_large_masks():
+    mask = np.zeros((2100, 3000), np.uint8, order="F")
+    mask[2099, 2999] = mask[0, 1500] = 1
+    code = pycocotools.encode(mask)["counts"].decode()
+    assert np.array_equal(outline_to_mask(read_counts(code), mask.shape), mask.astype(bool))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.one_of(
+        st.text(max_size=30), st.lists(st.integers(-3, 9)), st.none(), st.integers(), st.text("0PQo1_", max_size=30)
+    )
+)
+def test_any_run_length_code_is_read_or_refused(code):
+    counts = read_counts(code)
+    assert counts is None or (counts >= 0).all()
+
+
+# --- what may be broken
+
+
+def refused(path, message):
+    with pytest.raises(UserError, match=message) as caught:
+        opened(path)
+    assert "\n" not in str(caught.value)
+
+
+GOOD = note(100, 2)
+RUNS = {"size": [H, W], "counts": [H * W]}
+BROKEN = {
+    "clipped": (note(1, box=(-5, 3, 10, 400)), "boxes that reach out of the image, clipped"),
+    "outside": (note(1, box=(W + 5, 3, 10, 4)), "boxes outside the image, left out"),
+    "no area": (note(1, box=(2, 3, 0, 4)), "boxes of no area, left out"),
+    "negative": (note(1, box=(2, 3, -2, 4)), "boxes of no area, left out"),
+    "no box": ({**note(1), "bbox": None}, "annotations without four numbers as bbox, left out"),
+    "short box": ({**note(1), "bbox": [1, 2, 3]}, "annotations without four numbers as bbox, left out"),
+    "nan box": ({**note(1), "bbox": [1, 2, float("nan"), 3]}, "annotations without four numbers as bbox, left out"),
+    "category": (note(1, category=8), "annotations of an unknown category, left out .first: annotation 1, category 8"),
+    "odd category": ({**note(1), "category_id": [7]}, "annotations of an unknown category"),
+    "picture": (note(1, picture=9), "annotations of an unknown image, left out .first: annotation 1, image 9"),
+    "odd image": ({**note(1), "image_id": {}}, "annotations of an unknown image"),
+    "id": (note(100), "annotations of an id that another has, left out .first: annotation 100"),
+    "no object": ("hello", "annotations that are no objects of JSON, left out"),
+    "polygon": (note(1, segmentation=[[1, 2, 3, 4]]), "objects without an outline of three points, left out"),
+    "size": (
+        note(1, segmentation={**RUNS, "size": [W, H]}),
+        r"another size than the image.*\[31, 23\] not \[23, 31\]",
+    ),
+    "sum": (note(1, segmentation={**RUNS, "counts": [5, 5]}), "run-length codes that do not fill the image"),
+    "text": (note(1, segmentation={**RUNS, "counts": "~~~"}), "run-length codes that do not fill the image"),
+    "counts": (note(1, segmentation={**RUNS, "counts": None}), "run-length codes that do not fill the image"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_annotations(tmp_path, case, caplog):
+    bad, kind = BROKEN[case]
+    path = one_file(tmp_path, [GOOD, bad])
+    refused(path, f"has broken annotations: 1 .*{kind}.*Mend them, or --on-bad-annotation skip")
+    with caplog.at_level(logging.WARNING):
+        data = opened(path, on_bad_annotation="skip")
+    assert len([line for line in caplog.messages if "broken annotations" in line]) == 1
+    scenes = by_id(data.train) | by_id(data.val)
+    assert len(scenes[2].labels) == 1
+    if case == "clipped":
+        assert scenes[1].boxes.tolist() == [[0, 3, 5, H]]
+    else:
+        assert len(scenes[1].labels) == len(scenes[1].masks) == 0
+
+
+def test_broken_pictures(tmp_path):
+    path = one_file(tmp_path, [note(1), note(2, 3)], pictures=(1, 2, 3))
+    refused(path, "1 missing images, left out .first: 3.png")
+    data = opened(path, on_bad_annotation="skip")
+    assert len(data.train) + len(data.val) == 2
+    refused(one_file(tmp_path, [], pictures=(1, 1, 2)), "1 images of an id that another has")
+    broken = content([note(1)])
+    broken["images"][1].pop("width")
+    refused(write(tmp_path / "notes.json", broken), "1 images without id, file_name, width or height, left out")
+    refused(one_file(tmp_path, [], pictures=(5, 6)), "No image of .*notes.json is in .*the first is 5.png")
+    refused(one_file(tmp_path, [], pictures=()), "No image of .*notes.json is in")
+
+
+def test_a_picture_of_another_size(tmp_path):
+    path = one_file(tmp_path, [note(1), note(2, 2)])
+    draw_pictures(tmp_path, size=(H, W))
+    with pytest.raises(BadImageError, match=r"is 23 x 31 pixels, its annotations say 31 x 23. To go on"):
+        opened(path).train[0]
+
+
+def test_broken_files(tmp_path):
+    draw_pictures(tmp_path)
+    path = tmp_path / "notes.json"
+    for data, message in {
+        "": "is no JSON",
+        "[1, 2]": "has no list 'images'",
+        '{"images": []}': "has no list 'annotations'",
+        json.dumps(content([], names={})): "has no categories",
+        json.dumps(content([], names={1: "cat", 2: "cat"})): "two categories of the name 'cat'",
+        json.dumps({**content([]), "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}): "of the id 1",
+        json.dumps({**content([]), "categories": [{"id": "1"}]}): "a category without a whole number as id",
+    }.items():
+        refused(write(path, data), message)
+    path.unlink()
+    refused(tmp_path, "has no JSON file of annotations; wanted are annotations/instances_train2017.json")
+    write(tmp_path / "a.json", content([]))
+    write(tmp_path / "b.json", content([]))
+    refused(tmp_path, "has the JSON files a.json, b.json; wanted are")
+    refused(write(tmp_path / "c.json", content([], pictures=(1,))), "has 1 image, so none can be set aside")
+    write(tmp_path / "annotations/instances_val2017.json", content([]))
+    refused(tmp_path, "has a validation side only; add annotations/instances_train2017.json")
+
+
+def test_validation_needs_no_new_classes(tmp_path, caplog):
+    for split, names in (("train", {1: "cat", 2: "cow"}), ("val", {1: "cat", 2: "dog"})):
+        notes = [note(1, category=1)] if split == "train" else [note(1, category=2)]
+        write(tmp_path / f"annotations/instances_{split}2017.json", content(notes, names=names))
+        draw_pictures(tmp_path / f"{split}2017")
+    refused(tmp_path, "the validation side of .* has classes that the training side does not have: dog")
+    write(tmp_path / "annotations/instances_val2017.json", content([note(1, category=1)], names={2: "dog", 1: "cat"}))
+    with caplog.at_level(logging.WARNING):
+        data = opened(tmp_path)
+    assert "nothing to train on for cow" in caplog.text
+    assert data.val.classes == ("cat", "cow")
+    assert data.val[0].labels.tolist() == [0]
+
+
+def test_raw_ids_of_coco(tmp_path):
+    names = dict(zip(COCO_IDS, COCO_CLASSES, strict=True))
+    path = one_file(tmp_path, [note(1, category=90), note(2, 2, category=13)], names=names)
+    options = {"on_bad_image": "stop", "on_bad_annotation": "stop"}
+    scenes = by_id(open_scene_evaluation("detection", str(path), None, 91, **options))
+    assert (scenes[1].labels.item(), scenes[2].labels.item()) == (90, 13)
+    scenes = by_id(open_scene_evaluation("detection", str(path), None, 80, **options))
+    assert (scenes[1].labels.item(), scenes[2].labels.item()) == (79, 11)
+
+
+# --- panoptic
+
+
+def segments(number: int, png: str, *infos) -> dict:
+    fields = ("id", "category_id", "iscrowd")
+    return {
+        "image_id": number,
+        "file_name": png,
+        "segments_info": [dict(zip(fields, info, strict=True)) for info in infos],
+    }
+
+
+def panoptic_folder(
+    root, notes, kinds=({"id": 5, "name": "cat", "isthing": 1}, {"id": 9, "name": "sky", "isthing": 0})
+):
+    draw_pictures(root / "train2017")
+    ids = np.zeros((H, W), np.int64)
+    ids[:10], ids[10:15, :20], ids[10:15, 20:], ids[15:18] = 70000, 300, 3, 4  # the last rows are void
+    colors = np.stack((ids % 256, ids // 256 % 256, ids // 65536), 2).astype(np.uint8)
+    (root / "annotations/panoptic_train2017").mkdir(parents=True, exist_ok=True)
+    for number in (1, 2):
+        Image.fromarray(colors).save(root / f"annotations/panoptic_train2017/{number}.png")
+    write(root / "annotations/panoptic_train2017.json", {**content(notes), "categories": list(kinds)})
+    return ids
+
+
+WHOLE = [(70000, 9, 0), (300, 5, 0), (3, 5, 0), (4, 5, 1)]
+
+
+def panoptic(root, **options):
+    settings = {"val_fraction": 0.5, "seed": 0, "on_bad_image": "stop", "on_bad_annotation": "stop", **options}
+    return open_scenes("panoptic", str(root), **settings)
+
+
+def test_panoptic(tmp_path):
+    ids = torch.from_numpy(panoptic_folder(tmp_path, [segments(n, f"{n}.png", *WHOLE) for n in (1, 2)]))
+    data = panoptic(tmp_path)
+    assert (data.classes, data.things) == (("cat", "sky"), (True, False))
+    scene = data.train[0]
+    assert scene.labels.tolist() == [1, 0, 0, 0]
+    assert scene.crowd.tolist() == [False, False, False, True]
+    for mask, number in zip(scene.masks, (70000, 300, 3, 4), strict=True):
+        assert torch.equal(mask, ids == number)
+    assert scene.boxes[1].tolist() == [0, 10, 20, 15]
+    assert scene.area.tolist() == [10 * W, 100, 5 * 11, 3 * W]
+    expected = torch.full((H, W), 255)
+    expected[:10], expected[10:15] = 1, 0
+    assert torch.equal(scene.semantic.long(), expected), "void and crowds are 255"
+
+
+def test_coco_panoptic_classes(tmp_path):
+    ids = [*COCO_IDS, *range(92, 92 + 53)]
+    kinds = [
+        {"id": number, "name": name, "isthing": int(thing)}
+        for number, name, thing in zip(ids, COCO_PANOPTIC_CLASSES, COCO_PANOPTIC_THINGS, strict=True)
+    ]
+    infos = [(number, 1, 0) for number in (70000, 300, 3, 4)]
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png", *infos) for n in (1, 2)], kinds[::-1])
+    data = panoptic(tmp_path)
+    assert (data.classes, data.things) == (COCO_PANOPTIC_CLASSES, COCO_PANOPTIC_THINGS)
+
+
+def test_broken_segments(tmp_path):
+    good = segments(2, "2.png", *WHOLE)
+    for bad, kind in {
+        "category": (segments(1, "1.png", (3, 8, 0)), "segments of an unknown category, void .first: 1.png, segment 3"),
+        "twice": (segments(1, "1.png", (3, 5, 0), (3, 5, 0)), "segments of an id that another has"),
+        "no id": (segments(1, "1.png", (None, 5, 0)), "segments without an id from 1 to 16777215, void"),
+        "void": (segments(1, "1.png", (0, 5, 0)), "segments without an id from 1 to 16777215, void"),
+        "huge id": (segments(1, "1.png", (2**70, 5, 0)), "segments without an id from 1 to 16777215, void"),
+        "no png": (segments(1, "7.png"), "missing PNG files of segments, their images left out .first: 7.png"),
+        "no infos": ({"image_id": 1, "file_name": "1.png"}, "annotations without image_id, file_name or segments_info"),
+        "again": (good, "images annotated twice"),
+        "stranger": (segments(8, "1.png"), "annotations of an unknown image"),
+    }.values():  # fmt: skip
+        panoptic_folder(tmp_path, [good, bad])
+        with pytest.raises(UserError, match=kind):
+            panoptic(tmp_path)
+    panoptic_folder(tmp_path, [good, segments(1, "1.png", (3, 8, 0), (77, 5, 0), (300, 5, 0))])
+    data = panoptic(tmp_path, on_bad_annotation="skip")
+    scene = (by_id(data.train) | by_id(data.val))[1]
+    assert scene.labels.tolist() == [0], "the unknown one is void, segment 77 has no pixel"
+    assert scene.semantic.unique().tolist() == [0, 255]
+
+
+def test_png_files_are_compared_with_their_segments(tmp_path):
+    pngs = tmp_path / "annotations/panoptic_train2017"
+    panoptic_folder(tmp_path, [segments(1, "1.png", *WHOLE), segments(2, "2.png", *WHOLE[1:])])
+    with pytest.raises(UserError, match=r"1 PNG files with ids that no segment has, .*2 looked at. .first: .*, 70000"):
+        panoptic(tmp_path)
+    panoptic_folder(tmp_path, [segments(1, "1.png", *WHOLE), segments(2, "2.png", *WHOLE, (77, 5, 0))])
+    with pytest.raises(UserError, match=r"1 PNG files without a pixel of some segments, .*2 looked at. .first: .*, 77"):
+        panoptic(tmp_path)
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png", *WHOLE) for n in (1, 2)])
+    Image.new("RGB", (4, 4)).save(pngs / "2.png")
+    with pytest.raises(
+        UserError, match=r"of another size than their images, both left out .first: 2.png, 4 x 4 not 31"
+    ):
+        panoptic(tmp_path)
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png") for n in (1, 2)])
+    with pytest.raises(UserError, match="has no segment of a known category on its 2 images"):
+        panoptic(tmp_path, on_bad_annotation="skip")
+
+
+@pytest.mark.parametrize("stem", ["instances", "panoptic"])
+def test_measuring_needs_no_training_side(tmp_path, stem):
+    kind = "panoptic" if stem == "panoptic" else "detection"
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png", *WHOLE) for n in (1, 2)])
+    (tmp_path / "train2017").rename(tmp_path / "val2017")
+    (tmp_path / "annotations/panoptic_train2017").rename(tmp_path / "annotations/panoptic_val2017")
+    (tmp_path / "annotations/panoptic_train2017.json").rename(tmp_path / "annotations/panoptic_val2017.json")
+    write(tmp_path / "annotations/instances_val2017.json", content([note(1), note(2, 2)]))
+    options = {"on_bad_image": "stop", "on_bad_annotation": "stop"}
+    number = 2 if kind == "panoptic" else len(NAMES)
+    assert len(open_scene_evaluation(kind, str(tmp_path), None, number, **options)) == 2
+    with pytest.raises(UserError, match=f"has a validation side only; add annotations/{stem}_train2017.json"):
+        open_scenes(kind, str(tmp_path), val_fraction=0.5, seed=0, **options)
+    # as COCO is downloaded: the annotations of both sides, the images of one
+    lost = content([note(1)]) | {"images": [{"id": 1, "file_name": "lost.jpg", "width": 3, "height": 3}]}
+    write(tmp_path / "annotations/instances_train2017.json", lost)
+    assert len(open_scene_evaluation("detection", str(tmp_path), None, len(NAMES), **options)) == 2
+
+
+def test_segments_without_colors_are_refused_at_once(tmp_path):
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png", *WHOLE) for n in (1, 2)])
+    Image.new("L", (W, H)).save(tmp_path / "annotations/panoptic_train2017/1.png")
+    with pytest.raises(BadImageError, match=r"1\.png has mode L; the ids of segments are written in RGB"):
+        panoptic(tmp_path, on_bad_annotation="skip", on_bad_image="skip")
+
+
+def test_segments_that_cannot_be_read(tmp_path):
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png", *WHOLE) for n in (1, 2)])
+    data = panoptic(tmp_path)
+    pngs = tmp_path / "annotations/panoptic_train2017"
+    for number in (1, 2):
+        Image.new("RGB", (4, 4)).save(pngs / f"{number}.png")
+    with pytest.raises(BadImageError, match=r"is 31 x 23 pixels, its segments .* 4 x 4"):
+        data.train[0]
+    for number in (1, 2):
+        Image.new("L", (W, H)).save(pngs / f"{number}.png")
+    with pytest.raises(BadImageError, match="has mode L; the ids of segments are written in RGB"):
+        data.train[0]
+    for number in (1, 2):
+        (pngs / f"{number}.png").write_bytes(b"no image")
+    with pytest.raises(BadImageError, match=r"The segments .* cannot be read"):
+        data.train[0]

@@ -1,0 +1,145 @@
+"""YOLO's text files: layouts, boxes and polygons, and everything that may be broken."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from focalnet.data.dense_sources import open_scenes
+from focalnet.errors import UserError
+
+W, H = 40, 20
+BOX = "1 0.5 0.5 0.25 0.5"
+POLYGON = "0 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9"
+
+
+def opened(source, **options):
+    settings = {"val_fraction": 0.5, "seed": 0, "on_bad_image": "stop", "on_bad_annotation": "stop", **options}
+    return open_scenes("detection", str(source), **settings)
+
+
+def dataset(root, *texts, yaml="names: [cat, dog]\ntrain: images/train\nval: images/val\n"):
+    """One image in each side per text; None writes no text file."""
+    for side in ("train", "val"):
+        for folder in ("images", "labels"):
+            (root / folder / side).mkdir(parents=True, exist_ok=True)
+        for number, text in enumerate(texts):
+            Image.new("RGB", (W, H), (number, 0, 0)).save(root / f"images/{side}/{number}.png")
+            if text is not None:
+                (root / f"labels/{side}/{number}.txt").write_text(text)
+    (root / "data.yaml").write_text(yaml)
+    return root
+
+
+def refused(source, message, **options):
+    with pytest.raises(UserError, match=message) as caught:
+        opened(source, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_boxes(tmp_path):
+    data = opened(dataset(tmp_path, f"{BOX}\n\n0 0.25 0.5 0.5 1\n", "", None))
+    assert data.classes == ("cat", "dog")
+    assert (len(data.train), len(data.val)) == (3, 3)
+    scene = data.train[0]
+    assert scene.boxes.tolist() == [[15, 5, 25, 15], [0, 0, 20, 20]]
+    assert scene.boxes.dtype == torch.float32
+    assert (scene.labels.tolist(), scene.area.tolist()) == ([1, 0], [100, 400])
+    assert scene.masks is None
+    assert scene.image_id == "0"
+    assert data.train[1].boxes.shape == data.train[2].boxes.shape == (0, 4)
+
+
+def test_outlines(tmp_path):
+    scene = opened(dataset(tmp_path, POLYGON)).train[0]
+    assert np.allclose(scene.boxes, [[4, 2, 36, 18]])
+    assert scene.masks.shape == (1, H, W)
+    expected = torch.zeros(H, W, dtype=torch.bool)
+    expected[2:18, 4:36] = True
+    assert torch.equal(scene.masks[0], expected)
+    assert scene.area.tolist() == [32 * 16]
+    assert opened(tmp_path, masks=False).train[0].masks is None
+
+
+def test_boxes_among_outlines(tmp_path):
+    dataset(tmp_path, f"{POLYGON}\n{BOX}")
+    refused(tmp_path, "2 objects with a box but no outline, left out")
+    assert opened(tmp_path, on_bad_annotation="skip").train[0].labels.tolist() == [0]
+    assert opened(tmp_path, masks=False).train[0].labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        "names: {0: cat, 1: dog}\ntrain: images/train\nval: images/val",
+        "names: [cat, dog]\npath: .\ntrain: [images/train]\nvalid: images/val",
+        "names: [cat, dog]\ntrain: ../images/train\ntest: ../images/val",
+        "names: [cat, dog]\npath: /nowhere/else\ntrain: images/train\nval: images/val",
+        "names: [cat, dog]\ntrain: train.txt\nval: images/val",
+    ],
+)
+def test_ways_to_write_the_yaml(tmp_path, yaml):
+    dataset(tmp_path, BOX, BOX, yaml=yaml)
+    (tmp_path / "train.txt").write_text("./images/train/0.png\nimages/train/1.png\n")
+    for source in (tmp_path, tmp_path / "data.yaml"):
+        data = opened(source)
+        assert (data.classes, len(data.train), len(data.val)) == (("cat", "dog"), 2, 2)
+        assert data.train[0].labels.tolist() == [1]
+
+
+def test_one_side(tmp_path):
+    data = opened(dataset(tmp_path, BOX, BOX, BOX, BOX, yaml="names: [cat, dog]\ntrain: images/train"))
+    assert (len(data.train), len(data.val)) == (2, 2)
+    assert not {data.train[i].path for i in range(2)} & {data.val[i].path for i in range(2)}
+
+
+BROKEN = {
+    "x": "lines that are no box and no polygon, left out .first: .*0.txt line 2",
+    "1 0.5": "lines that are no box and no polygon",
+    "1 0.1 0.2 0.3 0.4 0.5": "lines that are no box and no polygon",
+    "1 0.5 0.5 nan 0.5": "lines that are no box and no polygon",
+    "2 0.5 0.5 0.25 0.5": "objects of an unknown class, left out .first: .*line 2, class 2",
+    "-1 0.5 0.5 0.25 0.5": "objects of an unknown class",
+    "0.5 0.5 0.5 0.25 0.5": "objects of an unknown class",
+    "1 0.5 0.5 0 0.5": "boxes of no area",
+    BOX: "objects that occur twice, once left out",
+    "1 0.9 0.5 0.5 0.5": "boxes that reach out of the image, clipped",
+    "1 300 200 50 60": "boxes outside the image, left out .coordinates are shares of the sides",
+}
+
+
+@pytest.mark.parametrize("line", BROKEN)
+def test_broken_lines(tmp_path, line, caplog):
+    dataset(tmp_path, f"{BOX}\n{line}")
+    refused(tmp_path, f"has broken annotations: 2 {BROKEN[line]}")
+    with caplog.at_level(logging.WARNING):
+        scene = opened(tmp_path, on_bad_annotation="skip").train[0]
+    assert len([message for message in caplog.messages if "broken annotations" in message]) == 1
+    if "clipped" in BROKEN[line]:
+        assert np.allclose(scene.boxes, [[15, 5, 25, 15], [26, 5, 40, 15]])
+    else:
+        assert scene.labels.tolist() == [1]
+
+
+def test_files_that_do_not_fit(tmp_path):
+    for yaml, message in {
+        "a: [": "cannot be read as YAML",
+        "hello": "is no data.yaml",
+        "train: images/train": "has no names",
+        "names: {1: cat}\ntrain: images/train": "has no names: list the classes, or number them from 0",
+        "names: [cat, cat]\ntrain: images/train": "has two classes of the name 'cat'",
+        "names: [cat]": "has no train",
+        "names: [cat]\ntrain: nowhere": "names nowhere, but there is no",
+        "names: [cat]\ntrain: images/train/0.png": "0.png is no text file that lists images",
+        "names: [cat]\ntrain: labels": "train has no images .labels",
+    }.items():
+        refused(dataset(tmp_path, BOX, yaml=yaml), message)
+    refused(
+        dataset(tmp_path / "bare", None, None), "None of the 2 images has a text file of objects; the first would be"
+    )
+    dataset(tmp_path / "gone", BOX, yaml="names: [cat, dog]\ntrain: train.txt\nval: images/val")
+    (tmp_path / "gone/train.txt").write_text("images/train/0.png\nimages/train/7.png\n")
+    refused(tmp_path / "gone", "1 missing images, left out .first: .*7.png")
+    assert len(opened(tmp_path / "gone", on_bad_annotation="skip").train) == 1

@@ -1,0 +1,434 @@
+"""Names of whole networks, and weights of every kind going into every kind of network."""
+
+import json
+import logging
+import re
+
+import pytest
+import torch
+
+import focalnet
+from focalnet.errors import UserError
+from focalnet.labels import ADE20K_CLASSES, published
+from focalnet.models.create import create_backbone, create_model, load_model, load_weights, save_pretrained
+from focalnet.models.registry import HEADS, PUBLISHED, list_models, parse_name
+from focalnet.variants import VARIANTS
+from focalnet.weights.convert import convert_file
+from focalnet.weights.dense import dense_layouts
+from focalnet.weights.files import write_state_dict
+
+MINI = "minifocal_128"
+SMALL = {
+    "mask_rcnn": {"fpn_channels": 16, "representation_size": 16},
+    "dino": {"hidden_dim": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "ffn_dim": 16},
+    "upernet": {"channels": 16, "aux_channels": 8},
+    "mask2former": {"hidden_dim": 32, "heads": 2, "ffn_dim": 16, "encoder_layers": 1, "decoder_layers": 2},
+}
+FOREIGN = {"mask_rcnn": "mmdet", "dino": "detrex", "upernet": "mmseg", "mask2former": "facebookresearch"}
+TRUNK = {"embed_dim": 8, "depths": (1, 1, 1, 1)}
+
+
+def small(head: str, **options):
+    return create_model(f"{head}_{MINI}", **{**TRUNK, **SMALL[head], **options})
+
+
+def assert_same(model, other):
+    own, others = model.state_dict(), other.state_dict()
+    assert own.keys() == others.keys()
+    assert all(torch.equal(own[name], others[name]) for name in own)
+
+
+def test_all_names_are_listed_and_understood():
+    assert list_models() == [*VARIANTS, *PUBLISHED]
+    assert focalnet.list_models("dino*4scale") == ["dino_focalnet_large_fl3_4scale", "dino_focalnet_huge_fl3_4scale"]
+    for name in list_models():
+        wanted = parse_name(name)
+        assert wanted.name == name
+        assert wanted.head == (name.split("_focalnet")[0] if name in PUBLISHED else "classifier")
+
+
+def test_what_the_published_names_mean():
+    wanted = parse_name("mask_rcnn_focalnet_small_lrf")
+    assert (wanted.architecture.focal_windows, wanted.architecture.focal_levels) == ((9,) * 4, (3,) * 4)
+    assert (wanted.num_classes, wanted.preprocessing.input_size, wanted.preprocessing.long_side) == (80, 800, 1333)
+    assert parse_name("dino_focalnet_large_fl4_5scale").head_options == {"num_feature_levels": 5}
+    assert parse_name("dino_focalnet_large_fl4_5scale").architecture == VARIANTS["focalnet_large_fl4"]
+    assert parse_name("upernet_focalnet_tiny_srf").architecture.focal_windows == (9,) * 4
+    assert parse_name("mask2former_focalnet_large_fl4").head_options == {"num_queries": 200}
+    assert parse_name("focalnet_tiny_srf", head="dino") == parse_name("focalnet_tiny_srf", head="dino")
+    assert parse_name("focalnet_tiny_srf", head="mask_rcnn").architecture.focal_windows == (9,) * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("mask_rcnn_focalnet_tiny", {}, "did you mean 'mask_rcnn_focalnet_tiny_"),
+        ("maskrcnn_focalnet_tiny_lrf", {}, "did you mean 'mask_rcnn_focalnet_tiny_lrf'"),
+        ("focalnet_tiny_lrf", {"head": "dyno"}, "no head 'dyno'; did you mean 'dino'"),
+        ("dino_minifocal_128", {"head": "upernet"}, "says the head dino, and head='upernet'"),
+        ("upernet_minifocal_128_4scale", {}, "only dino has a number of scales"),
+        ("dino_minifocal_128", {"num_querys": 3}, "no option of dino 'num_querys'; did you mean 'num_queries'"),
+        ("minifocal_128", {"num_queries": 3}, "no FocalNet option 'num_queries'"),
+        ("upernet_minifocal_128", {"num_classes": 0}, "a upernet needs a class at least; create_backbone gives"),
+        ("dino_minifocal_128", {"classes": []}, "a dino needs a class at least"),
+    ],
+)
+def test_mistaken_names_get_the_nearest(name, options, sentence):
+    with pytest.raises(UserError) as error:
+        create_model(name, **options)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_model_folder_gives_the_same_network(head, tmp_path):
+    model = small(head, classes=["ant", "bee"]).eval()
+    save_pretrained(model, tmp_path)
+    again = create_model(weights=tmp_path)
+    assert again.spec == model.spec
+    assert not again.training
+    assert_same(model, again)
+    assert_same(model, create_model(f"{head}_{MINI}", weights=tmp_path, **TRUNK))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_foreign_files_and_back(head, tmp_path):
+    model = small(head, classes=["ant", "bee"])
+    save_pretrained(model, tmp_path / "own")
+    convert_file(tmp_path / "own", tmp_path / "foreign.safetensors", to=FOREIGN[head])
+    again = create_model(weights=tmp_path / "foreign.safetensors")  # its header carries the spec
+    assert again.spec == model.spec
+    assert_same(model, again)
+    back = {"dino": "official"}.get(head, "focalnet")
+    convert_file(tmp_path / "foreign.safetensors", tmp_path / "back.pth", to=back)
+    assert_same(model, load_weights(small(head, classes=["ant", "bee"]), tmp_path / "back.pth"))
+    with pytest.raises(UserError, match="no layout of"):
+        convert_file(tmp_path / "own", tmp_path / "x.pth", to="timm")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_other_classes_give_new_class_layers_only(head, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="focalnet")
+    model = small(head, classes=["ant", "bee"])
+    save_pretrained(model, tmp_path)
+    other = create_model(f"{head}_{MINI}", weights=tmp_path, classes=["cat", "dog", "cow"], **TRUNK)
+    assert (other.spec.num_classes, other.spec.classes) == (3, ("cat", "dog", "cow"))
+    fresh = set(other.class_parameters())
+    own, others = model.state_dict(), other.state_dict()
+    for name, tensor in own.items():
+        assert (name in fresh) or torch.equal(tensor, others[name]), name
+    assert any(own[name].shape != others[name].shape for name in fresh)
+    assert "parameters are new and random" in caplog.text
+    renamed = create_model(f"{head}_{MINI}", weights=tmp_path, classes=["cat", "dog"], **TRUNK)  # as many, others
+    weights = [name for name in fresh if name.endswith("weight") and own[name].unique().numel() > 2]
+    assert not all(torch.equal(own[name], renamed.state_dict()[name]) for name in weights)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_classification_weights_start_the_backbone(head, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="focalnet")
+    classifier = create_model(MINI, num_classes=5, **TRUNK)
+    write_state_dict(tmp_path / "c.pth", classifier.state_dict(), wrapper="model")
+    model = small(head, classes=["ant"], weights=tmp_path / "c.pth", focal_windows=9)
+    trunk = model.trunk.state_dict()
+    assert torch.equal(
+        trunk["layers.2.blocks.0.mlp.fc1.weight"], classifier.state_dict()["layers.2.blocks.0.mlp.fc1.weight"]
+    )
+    kernel = trunk["layers.0.blocks.0.modulation.focal_layers.0.0.weight"]
+    stored = classifier.state_dict()["layers.0.blocks.0.modulation.focal_layers.0.0.weight"]
+    assert torch.equal(kernel[..., 3:6, 3:6], stored)
+    torch.testing.assert_close(kernel.abs().sum(), stored.abs().sum())
+    assert "head: new and random" in caplog.text
+
+
+def test_a_backbone_out_of_a_detector(tmp_path):
+    model = small("dino", classes=["ant"])
+    save_pretrained(model, tmp_path)
+    backbone = create_backbone(weights=tmp_path, out_indices=(1, 2, 3))
+    assert_same(model.trunk, backbone)
+    other = small("upernet", classes=["ant", "bee"], weights=tmp_path)
+    assert torch.equal(other.trunk.layers[0].blocks[0].mlp.fc1.weight, model.trunk.layers[0].blocks[0].mlp.fc1.weight)
+
+
+def test_weights_of_another_shape_are_refused_with_both_numbers(tmp_path):
+    model = create_model(f"dino_{MINI}_5scale", classes=["ant"], **SMALL["dino"])
+    save_pretrained(model, tmp_path / "five")
+    with pytest.raises(UserError, match=r"has num_feature_levels=5, dino_minifocal_128_4scale asks for 4"):
+        create_model(f"dino_{MINI}_4scale", weights=tmp_path / "five", **SMALL["dino"])
+    convert_file(tmp_path / "five", tmp_path / "bare.pth", to="official")
+    stripped = torch.load(tmp_path / "bare.pth")["model"]  # as released: no description
+    write_state_dict(tmp_path / "bare.pth", stripped, wrapper="model")
+    with pytest.raises(UserError, match=r"has num_feature_levels=5, dino_minifocal_128_4scale asks for 4"):
+        create_model(f"dino_{MINI}_4scale", weights=tmp_path / "bare.pth", **SMALL["dino"])
+    with pytest.raises(UserError, match=r"has embed_dim=32, dino_minifocal_64_5scale has 48"):
+        create_model("dino_minifocal_64_5scale", weights=tmp_path / "bare.pth")
+
+
+def test_raw_outputs_of_a_normalized_batch():
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        found = small("mask_rcnn", num_classes=3).eval()(images)
+        assert [sorted(picture) for picture in found] == [["boxes", "labels", "mask_probs", "masks", "scores"]] * 2
+        assert found[0]["masks"].shape[1:] == (64, 96)
+        outputs = small("dino", num_classes=3).eval()(images)
+        assert outputs["pred_logits"].shape == (2, 60, 3)
+        assert outputs["pred_boxes"].shape == (2, 60, 4)
+        outputs = small("upernet", num_classes=3).eval()(images)
+        assert outputs["logits"].shape == outputs["aux_logits"].shape == (2, 3, 64, 96)
+        outputs = small("mask2former", num_classes=3).eval()(images)
+        assert outputs["class_logits"].shape == (2, 30, 4)
+        assert outputs["mask_logits"].shape == (2, 30, 16, 24)
+
+
+def bare(path, head, *, meta=None, without=(), **options):
+    """A file as the official code of the head writes it, and the network in it."""
+    model = create_model(f"{head}_{MINI}", **SMALL[head], **options).eval()
+    layout = next(layout for layout in dense_layouts() if (layout.name, layout.head) == (FOREIGN[head], head))
+    weights = {name: tensor for name, tensor in layout.write(model.state_dict()).items() if name not in without}
+    torch.save({layout.wrapper: weights, **({"meta": meta} if meta else {})}, path)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("head", "lost", "named"),
+    [
+        ("upernet", "decode_head.conv_seg.weight", "net.decode_head.classifier.weight"),
+        ("upernet", "decode_head.conv_seg.bias", "net.decode_head.classifier.bias"),
+        ("upernet", "auxiliary_head.conv_seg.weight", "net.auxiliary_head.classifier.weight"),
+        ("upernet", "auxiliary_head.conv_seg.bias", "net.auxiliary_head.classifier.bias"),
+        ("mask2former", "sem_seg_head.predictor.class_embed.weight", "net.class_predictor.weight"),
+        ("mask2former", "sem_seg_head.predictor.class_embed.bias", "net.class_predictor.bias"),
+        ("mask_rcnn", "roi_head.bbox_head.fc_reg.bias", "roi_heads.box_predictor.bbox_pred.bias"),
+    ],
+)
+def test_a_file_that_lacks_a_class_parameter_is_refused(head, lost, named, tmp_path):
+    bare(tmp_path / "w.pth", head, num_classes=4, without=(lost,))
+    for options in ({}, {"num_classes": 4}, {"num_classes": 7}):
+        with pytest.raises(UserError, match=re.escape(named)):
+            create_model(weights=tmp_path / "w.pth", **options)
+
+
+@pytest.mark.parametrize("head", ["upernet", "mask2former", "mask_rcnn"])
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("norm2.weight", None),
+        ("layers.2.blocks.1.modulation.focal_layers.0.0.weight", lambda kernel: torch.zeros(*kernel.shape[:2], 5, 5)),
+        ("layers.2.blocks.1.modulation.focal_layers.1.0.weight", None),
+        ("layers.1.downsample.proj.bias", None),
+        ("layers.0.blocks.0.mlp.fc1.weight", lambda weight: weight[:-1]),
+    ],
+)
+def test_a_backbone_of_a_whole_network_is_not_adapted(head, part, change, tmp_path):
+    """A norm would start as identity, a kernel would be cut, a level would be random, as of classification weights."""
+    bare(tmp_path / "w.pth", head, num_classes=4)
+    content = torch.load(tmp_path / "w.pth")
+    (weights,) = content.values()
+    weights[f"backbone.{part}"] = change(weights[f"backbone.{part}"]) if change else None
+    content[next(iter(content))] = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    torch.save(content, tmp_path / "w.pth")
+    for options in ({}, {"num_classes": 7}, {"classes": "abcd"}):
+        with pytest.raises(UserError, match=re.escape(part)):
+            create_model(f"{head}_{MINI}", weights=tmp_path / "w.pth", **options)
+
+
+def test_a_larger_model_does_not_take_a_whole_network(tmp_path):
+    bare(tmp_path / "w.pth", "upernet", num_classes=4)
+    model = create_model(f"upernet_{MINI}", num_classes=4, focal_windows=5, stem_padding=3, **SMALL["upernet"])
+    with pytest.raises(
+        UserError, match=r"of another shape \(net.backbone.trunk.layers.0.blocks.0.modulation.focal_layers"
+    ):
+        load_weights(model, tmp_path / "w.pth")
+
+
+def test_kernels_that_grow_faster_are_read_off_the_file(tmp_path):
+    model = bare(tmp_path / "w.pth", "upernet", num_classes=4, focal_factor=4)
+    assert_same(model, create_model(weights=tmp_path / "w.pth"))
+
+
+def test_a_description_of_other_classes_than_the_file_has_is_refused(tmp_path):
+    save_pretrained(small("upernet", classes=["ant", "bee"]), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_classes": 7, "classes": None}))
+    with pytest.raises(UserError, match="4 of another shape"):
+        create_model(weights=tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "things": [True]}))
+    with pytest.raises(UserError, match="`things` has 1 entries for 2 classes"):
+        create_model(weights=tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "head_options": {"chanels": 16}}))
+    with pytest.raises(UserError, match="no option of upernet 'chanels'; did you mean 'channels'"):
+        create_model(weights=tmp_path)
+
+
+def test_what_no_shape_shows_must_agree(tmp_path):
+    bare(tmp_path / "w.pth", "upernet", num_classes=4)  # mmsegmentation's padding is 3
+    model = create_model(f"upernet_{MINI}", num_classes=4, **SMALL["upernet"])
+    for other in (model, create_backbone(MINI)):
+        with pytest.raises(
+            UserError, match="a network with stem_padding=3, the model has stem_padding=2; build it with"
+        ):
+            load_weights(other, tmp_path / "w.pth")
+    fitting = create_model(f"upernet_{MINI}", num_classes=4, stem_padding=3, **SMALL["upernet"])
+    assert_same(load_weights(fitting, tmp_path / "w.pth"), create_model(weights=tmp_path / "w.pth"))
+    save_pretrained(create_model(f"upernet_{MINI}", num_classes=4, normalize_modulator=True), tmp_path / "own")
+    with pytest.raises(UserError, match="normalize_modulator=True, the model has normalize_modulator=False"):
+        load_weights(create_model(f"upernet_{MINI}", num_classes=4), tmp_path / "own")
+    torch.save(fitting.state_dict(), tmp_path / "bare.pth")  # tells nothing: the model's own padding counts
+    assert load_weights(fitting, tmp_path / "bare.pth").spec.architecture.stem_padding == 3
+
+
+def test_two_heads_of_different_classes_are_refused(tmp_path):
+    bare(tmp_path / "w.pth", "upernet", num_classes=4)
+    content = torch.load(tmp_path / "w.pth")
+    content["state_dict"]["auxiliary_head.conv_seg.weight"] = torch.zeros(7, 8, 1, 1)
+    torch.save(content, tmp_path / "w.pth")
+    for options in ({}, {"num_classes": 7}, {"num_classes": 5}, {"classes": "abcd"}):
+        with pytest.raises(
+            UserError, match=r"1 of another shape \(net.auxiliary_head.classifier.weight \(7, 8, 1, 1\)"
+        ):
+            create_model(weights=tmp_path / "w.pth", **options)
+
+
+@pytest.mark.parametrize(
+    ("head", "unread"),
+    [("mask2former", ("criterion.empty_weight",)), ("upernet", tuple(
+        f"{part}.num_batches_tracked" for part in ("decode_head.bottleneck.bn", "decode_head.psp_modules.0.1.bn")
+    ))],
+)  # fmt: skip
+def test_what_no_prediction_reads_may_be_missing(head, unread, tmp_path):
+    model = bare(tmp_path / "w.pth", head, num_classes=4, without=unread)
+    assert_same(model, create_model(weights=tmp_path / "w.pth"))
+    other = create_model(weights=tmp_path / "w.pth", num_classes=9)
+    own, others = model.state_dict(), other.state_dict()
+    assert {name for name in own if own[name].shape != others[name].shape} == set(model.class_parameters())
+
+
+@pytest.mark.parametrize(
+    ("head", "classes", "size"),
+    [
+        ("upernet", 150, (512, 2048)), ("upernet", 7, (512, 2048)), ("upernet", 19, (1024, 2048)),
+        ("mask2former", 133, (800, 1333)), ("mask2former", 150, (512, 2048)), ("mask_rcnn", 80, (800, 1333)),
+    ],
+)  # fmt: skip
+def test_a_bare_file_sees_the_pictures_of_the_published_networks(head, classes, size, tmp_path):
+    model = bare(tmp_path / "w.pth", head, num_classes=classes)
+    torch.save(model.state_dict(), tmp_path / "own.pth")
+    for path in ("w.pth", "own.pth"):
+        seen = create_model(weights=tmp_path / path).spec.preprocessing
+        assert (seen.input_size, seen.long_side) == size
+
+
+def test_the_weight_of_no_object_is_the_models(tmp_path):
+    bare(tmp_path / "w.pth", "mask2former", num_classes=4)
+    model = create_model(weights=tmp_path / "w.pth", no_object_weight=0.5)
+    assert model.net.criterion.empty_weight.tolist() == [1, 1, 1, 1, 0.5]
+
+
+def test_mask2former_of_large_nets_sees_larger_pictures_of_ade20k():
+    assert published("mask2former", 150, 192)["preprocessing"].input_size == 640
+    assert published("mask2former", 150, 192)["preprocessing"].long_side == 2560
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_a_converted_file_keeps_what_its_layout_means(suffix, tmp_path):
+    bare(tmp_path / "w.pth", "upernet", num_classes=4, meta={"CLASSES": tuple("abcd")})
+    own = tmp_path / f"own.{suffix}"
+    convert_file(tmp_path / "w.pth", own, to="focalnet")
+    convert_file(own, tmp_path / "back.pth", to="mmseg")
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        first, *others = (
+            create_model(weights=path)(images) for path in (tmp_path / "w.pth", own, tmp_path / "back.pth")
+        )
+    assert all(torch.equal(first["logits"], other["logits"]) for other in others)
+    for path in (own, tmp_path / "back.pth"):
+        spec = create_model(weights=path).spec
+        assert (spec.architecture.stem_padding, spec.classes) == (3, tuple("abcd"))
+
+
+def test_a_part_is_not_converted(tmp_path):
+    bare(tmp_path / "w.pth", "upernet", num_classes=4, without=("decode_head.conv_seg.bias",))
+    with pytest.raises(UserError, match=r"net\.decode_head\.classifier\.bias is missing"):
+        convert_file(tmp_path / "w.pth", tmp_path / "own.pth", to="focalnet")
+    assert not (tmp_path / "own.pth").exists()
+
+
+def test_the_padding_of_our_overlapped_names():
+    assert parse_name("upernet_focalnet_tiny_srf_deeper").architecture.stem_padding == 3
+
+
+def test_names_of_classes_come_out_of_the_file(tmp_path):
+    names = tuple(f"kind {index}" for index in range(150))
+    for number, meta in enumerate(({"CLASSES": names}, {"dataset_meta": {"classes": list(names)}})):
+        path = tmp_path / f"{number}.pth"
+        model = bare(path, "upernet", num_classes=150, meta=meta)
+        again = create_model(weights=path)
+        assert again.spec.classes == names
+        assert_same(model, again)
+        assert_same(model, create_model(weights=path, classes=names))
+        other = create_model(weights=path, classes=[f"other {index}" for index in range(150)])
+        assert not torch.equal(other.net.decode_head.classifier.weight, model.net.decode_head.classifier.weight)
+
+
+def test_names_that_the_number_suggests_are_said_and_keep_the_head(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="focalnet")
+    model = bare(tmp_path / "w.pth", "upernet", num_classes=150)
+    assert create_model(weights=tmp_path / "w.pth").spec.classes == ADE20K_CLASSES
+    assert "w.pth: 150 classes without names are taken for wall, building, sky, …; classes= says" in caplog.text
+    own = [f"kind {index}" for index in range(150)]
+    convert_file(tmp_path / "w.pth", tmp_path / "own.safetensors", to="focalnet")  # a guess stays one
+    for path in (tmp_path / "w.pth", tmp_path / "own.safetensors"):
+        again = create_model(weights=path, classes=own)
+        assert again.spec.classes == tuple(own)
+        assert_same(model, again)
+        assert create_model(weights=path).spec.classes == ADE20K_CLASSES
+    again = create_model(f"upernet_{MINI}", classes=own, stem_padding=3, **SMALL["upernet"])
+    assert load_weights(again, tmp_path / "w.pth").spec.classes == tuple(own)
+
+
+def test_things_go_with_their_names(tmp_path):
+    bare(tmp_path / "w.pth", "mask2former", num_classes=133)
+    assert sum(create_model(weights=tmp_path / "w.pth").spec.things) == 80
+    for options in ({"num_classes": 5}, {"classes": [f"kind {i}" for i in range(133)]}):
+        assert create_model(weights=tmp_path / "w.pth", **options).spec.things is None
+    model = load_weights(
+        create_model(f"mask2former_{MINI}", num_classes=133, **SMALL["mask2former"]), tmp_path / "w.pth"
+    )
+    assert (sum(model.spec.things), model.spec.task) == (80, "panoptic")
+
+
+STRANGE = {
+    "mask2former": {
+        "sem_seg_head.predictor.transformer_self_attention_layers.0.self_attn.in_proj_weight": torch.zeros(2, 32),
+        "sem_seg_head.pixel_decoder.transformer.encoder.layers.0.self_attn.attention_weights.bias": torch.zeros(()),
+        "sem_seg_head.predictor.query_feat.weight": torch.zeros(7),
+        "backbone.patch_embed.proj.weight": torch.zeros(3),
+    },
+    "mask_rcnn": {"roi_head.bbox_head.fc_cls.weight": None, "backbone.patch_embed.proj.weight": None},
+}
+
+
+@pytest.mark.parametrize(("head", "name"), [(head, name) for head, names in STRANGE.items() for name in names])
+def test_strange_tensors_get_a_sentence(head, name, tmp_path):
+    bare(tmp_path / "w.pth", head, num_classes=4)
+    content = torch.load(tmp_path / "w.pth")
+    (weights,) = content.values()
+    weights[name] = STRANGE[head][name]
+    content[next(iter(content))] = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    torch.save(content, tmp_path / "w.pth")
+    for use in (
+        lambda: create_model(weights=tmp_path / "w.pth"),
+        lambda: create_model(f"{head}_{MINI}", weights=tmp_path / "w.pth"),
+        lambda: convert_file(tmp_path / "w.pth", tmp_path / "x.pth", to=FOREIGN[head]),
+    ):
+        with pytest.raises(UserError) as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{not json", "[1]", '{"variant": "x"}', '{"architecture": 3}'])
+def test_a_damaged_description_gets_a_sentence(text, tmp_path):
+    model = small("upernet", num_classes=4)
+    write_state_dict(tmp_path / "w.safetensors", model.state_dict(), metadata={"focalnet": text})
+    for use in (create_model, load_model):
+        with pytest.raises(UserError, match=r"the description in the file's metadata .*is damaged|no field"):
+            use(**{"weights" if use is create_model else "model": tmp_path / "w.safetensors"})
