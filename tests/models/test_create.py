@@ -9,7 +9,8 @@ from torch import nn
 from focalnet.backbone import FocalNet
 from focalnet.errors import UserError
 from focalnet.inputs.image import Preprocessing
-from focalnet.models import classifier, heads
+from focalnet.models import registry as heads
+from focalnet.models.classifier import model as classifier
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.models.create import (
     create_backbone,
@@ -358,7 +359,7 @@ def test_a_new_kind_of_head_is_one_entry(monkeypatch):
             self.scale = scale
 
     monkeypatch.setattr(classifier, "Pooled", Pooled, raising=False)
-    row = heads.Head(home="classifier.Pooled", num_classes=3, preprocessing=Preprocessing())
+    row = heads.Head(home="classifier.model.Pooled", num_classes=3, preprocessing=Preprocessing())
     monkeypatch.setitem(heads.HEADS, "pooled", row)
     spec = ModelSpec(variant=MINI, architecture=get_variant(MINI), head="pooled", head_options={"scale": 2})
     model = build(spec)

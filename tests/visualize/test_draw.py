@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 from skimage import color
-from test_pictures import assert_no_overlap, figure, titles  # noqa: F401
+from test_plots import assert_no_overlap, figure, titles  # noqa: F401
 
-from focalnet import drawing, pictures
+from focalnet.visualize import draw as drawing
+from focalnet.visualize import plots as pictures
 from focalnet.visualize.draw import (
     class_color,
     draw_detections,

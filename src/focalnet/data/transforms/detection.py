@@ -70,7 +70,7 @@ class DenseAugmentation:
     """Strength of the change of saturation and hue, likewise."""
 
     def __post_init__(self) -> None:
-        for name, most in (("hflip", 1), ("most_of_one", 1), ("light", 1), ("colour", 1)):
+        for name, most in (("hflip", 1), ("most_of_one", 1), ("light", 1), ("color", 1)):
             if not 0 <= getattr(self, name) <= most:
                 raise UserError(f"SceneAugmentation has {name}={getattr(self, name)}; give a number from 0 to {most}.")
         for name in ("scales", "first_scales", "crop", "jitter"):
