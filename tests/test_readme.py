@@ -71,7 +71,7 @@ def test_commands_run_in_order(reader, capsys):
     assert ran >= 8
     out = capsys.readouterr().out
     assert "tulip" in out
-    for made in ("runs/flowers/report.html", "where.png", "where.npz", "timm.safetensors", "drawn/0000_picture.png"):
+    for made in ("runs/flowers/report.html", "where.png", "where.npz", "timm.safetensors", "drawn/0000_image.png"):
         assert (reader / made).stat().st_size > 0
 
 

@@ -139,8 +139,8 @@ def test_the_text_lies_on_its_plate():
 def test_ink_is_read_on_every_color(index):
     """The contrast of the web guidelines, where 3 is asked of large text."""
 
-    def luminance(color):
-        return color.rgb2xyz(np.array(color)[None, None] / 255)[0, 0, 1]
+    def luminance(rgb):
+        return color.rgb2xyz(np.array(rgb)[None, None] / 255)[0, 0, 1]
 
     bright, dark = sorted((luminance(class_color(index)), luminance(drawing._ink(class_color(index)))))[::-1]
     assert (bright + 0.05) / (dark + 0.05) >= 3
