@@ -64,7 +64,7 @@ def test_a_candidate_that_computes_something_else_is_found(monkeypatch):
         def forward(self, images):
             return torch.zeros(len(images), 1000)
 
-    monkeypatch.setattr(module, "_rival", lambda *_: Zeros())
+    monkeypatch.setattr(module, "same_network", lambda *_: Zeros())
     options = BenchOptions(**QUICK, against=("timm",), parts=("model",), passes=("forward",), precisions=("float32",))
     with pytest.raises(AssertionError, match="timm differs from ours"):
         bench(options)

@@ -13,16 +13,12 @@ The roofline is measured, not quoted: bytes per second of a copy, and FLOP per s
 
 import contextlib
 import copy
-import importlib
-import importlib.util
 import itertools
 import json
 import platform
 import statistics
 import subprocess
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,21 +29,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focalnet.errors import MissingExtraError, UserError
+from focalnet.bench.peers import official_network, other_networks, same_network
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.ops import BACKENDS, focal_context
 from focalnet.variants import FocalNetConfig, get_variant
-from focalnet.weights.layouts import convert_state_dict
 
 Call = Callable[[], Tensor]
 OURS = "focalnet"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOLERANCE = {"float32": 1e-4, "bfloat16": 6e-2, "float16": 2e-2}
-ALTERNATIVES = {
-    "tiny": ("swin_tiny_patch4_window7_224", "convnext_tiny", "vit_small_patch16_224"),
-    "base": ("swin_base_patch4_window7_224", "convnext_base", "vit_base_patch16_224"),
-    "large": ("swin_large_patch4_window7_224", "convnext_large", "vit_large_patch16_224"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,15 +181,11 @@ def _models(
     networks: dict[str, nn.Module] = {OURS: ours}
     weights = ours.state_dict()
     for library in options.against:
-        networks[library] = _rival(library, name, config, weights)
+        networks[library] = same_network(library, name, config, weights)
     if options.official is not None:
-        networks["official"] = _official(options.official, config, weights)
+        networks["official"] = official_network(options.official, config, weights)
     if options.alternatives:
-        size = next((size for size in ALTERNATIVES if size in name), "tiny")
-        timm = _import("timm")
-        sized = {"img_size": options.size}  # ConvNeXt takes any
-        for other in ALTERNATIVES[size]:
-            networks[f"{other}*"] = timm.create_model(other, **({} if "convnext" in other else sized))
+        networks |= other_networks(name, options.size)
     images = torch.randn(options.batch, 3, *options.size, device=options.device, dtype=DTYPES[precision])
     labels = torch.randint(1000, (options.batch,), device=options.device)
     for candidate, network in networks.items():
@@ -253,58 +239,6 @@ def _graphed(call: Call) -> Call:
         return out
 
     return replay
-
-
-def _import(package: str) -> Any:
-    if importlib.util.find_spec(package) is None:
-        raise MissingExtraError(f"measuring against {package}", "dev")
-    return importlib.import_module(package)
-
-
-def _rival(
-    library: Literal["timm", "transformers"], name: str, config: FocalNetConfig, weights: dict[str, Tensor]
-) -> nn.Module:
-    """The same network out of another library, with our weights."""
-    package = _import(library)
-    if library == "timm":
-        plain = config == get_variant(name).replace(drop_path_rate=0.0)
-        windows = {} if plain else {"focal_windows": config.focal_windows}
-        # not create_model: the official file, once imported, puts its own models under timm's names
-        build = getattr(importlib.import_module("timm.models.focalnet"), name)
-        model = build(drop_path_rate=0.0, num_classes=1000, **windows)
-    else:
-        model = package.FocalNetForImageClassification(
-            package.FocalNetConfig(
-                embed_dim=config.embed_dim, depths=list(config.depths), focal_levels=list(config.focal_levels),
-                focal_windows=list(config.focal_windows), hidden_sizes=list(config.channels), num_labels=1000,
-                use_conv_embed=config.use_conv_embed, use_layerscale=config.layerscale_value is not None,
-                use_post_layernorm=config.use_postln, normalize_modulator=config.normalize_modulator,
-                use_post_layernorm_in_modulation=config.use_postln_in_modulation, drop_path_rate=0.0,
-            )
-        )  # fmt: skip
-    model.load_state_dict(convert_state_dict(weights, to=library, use_postln=config.use_postln))
-    return model
-
-
-def _official(path: Path, config: FocalNetConfig, weights: dict[str, Tensor]) -> nn.Module:
-    if not path.is_file():
-        raise UserError(f"--official {path}: there is no such file; give the official classification/focalnet.py.")
-    spec = importlib.util.spec_from_file_location("official_focalnet", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it registers its models under timm's names, by old paths
-        spec.loader.exec_module(sys.modules.setdefault("official_focalnet", module))
-    model = module.FocalNet(
-        patch_size=config.patch_size, embed_dim=config.embed_dim, depths=list(config.depths), drop_path_rate=0.0,
-        focal_levels=list(config.focal_levels), focal_windows=list(config.focal_windows), num_classes=1000,
-        use_conv_embed=config.use_conv_embed, use_layerscale=config.layerscale_value is not None,
-        use_postln=config.use_postln, use_postln_in_modulation=config.use_postln_in_modulation,
-        normalize_modulator=config.normalize_modulator,
-    )  # fmt: skip
-    model.load_state_dict(weights)
-    return model
 
 
 def _synchronize(options: BenchOptions) -> None:
