@@ -123,7 +123,7 @@ def test_the_backbone_of_a_detector_has_groups_and_a_rate_of_its_own():
     assert [(group["weight_decay"], group.get("lr_share", 1.0)) for group in groups] == [
         (1e-4, 1.0), (0.0, 1.0), (1e-4, 0.1), (0.0, 0.1),
     ]  # fmt: skip
-    inside = {id(parameter) for parameter in model.trunk.parameters()}
+    inside = {id(parameter) for parameter in model.focalnet.parameters()}
     for group in groups:
         assert all((id(parameter) in inside) == ("lr_share" in group) for parameter in group["params"])
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))

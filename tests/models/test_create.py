@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -353,10 +354,16 @@ def test_publishing(tmp_path, monkeypatch):
 
 
 def test_a_new_kind_of_head_is_one_entry(monkeypatch):
+    @dataclass(frozen=True, kw_only=True)
+    class PooledOptions:
+        scale: int = 1
+
     class Pooled(nn.Module):
-        def __init__(self, architecture, *, num_classes, scale=1):
+        Options = PooledOptions
+
+        def __init__(self, architecture, *, num_classes, options):
             super().__init__()
-            self.scale = scale
+            self.scale = options.scale
 
     monkeypatch.setattr(classifier, "Pooled", Pooled, raising=False)
     row = heads.Head(home="classifier.model.Pooled", num_classes=3, preprocessing=Preprocessing())

@@ -28,9 +28,9 @@ def golden():
         return dict(arrays)
 
 
-def tiny(**options):
-    options = {"num_classes": make.CLASSES, "fpn_channels": make.CHANNELS, "representation_size": make.WIDTH} | options
-    return MaskRCNN(FocalNetConfig(**make.TRUNK), **options)
+def tiny(num_classes=make.CLASSES, **options):
+    head = MaskRCNN.Options(**{"fpn_channels": make.CHANNELS, "representation_size": make.WIDTH} | options)
+    return MaskRCNN(FocalNetConfig(**make.TRUNK), num_classes=num_classes, options=head)
 
 
 def weights(golden):
@@ -141,10 +141,11 @@ def test_class_parameters_are_those_that_depend_on_the_classes():
 
 
 def test_strides_follow_the_trunk():
-    model = MaskRCNN(get_variant("minifocal_64"), num_classes=2, fpn_channels=8, representation_size=8)
+    options = MaskRCNN.Options(fpn_channels=8, representation_size=8)
+    model = MaskRCNN(get_variant("minifocal_64"), num_classes=2, options=options)
     assert model.rpn.anchor_generator.strides == (2, 4, 8, 16, 32)
     assert model.rpn.anchor_generator.sizes[0] == (16,)
-    assert model.trunk is model.backbone.body
+    assert model.focalnet is model.backbone.body
 
 
 def test_anchors_are_exact_at_odd_sizes():

@@ -129,7 +129,7 @@ def test_classification_weights_start_the_backbone(head, tmp_path, caplog):
     classifier = create_model(MINI, num_classes=5, **TRUNK)
     write_state_dict(tmp_path / "c.pth", classifier.state_dict(), wrapper="model")
     model = small(head, classes=["ant"], weights=tmp_path / "c.pth", focal_windows=9)
-    trunk = model.trunk.state_dict()
+    trunk = model.focalnet.state_dict()
     assert torch.equal(
         trunk["layers.2.blocks.0.mlp.fc1.weight"], classifier.state_dict()["layers.2.blocks.0.mlp.fc1.weight"]
     )
@@ -144,9 +144,11 @@ def test_a_backbone_out_of_a_detector(tmp_path):
     model = small("dino", classes=["ant"])
     save_pretrained(model, tmp_path)
     backbone = create_backbone(weights=tmp_path, out_indices=(1, 2, 3))
-    assert_same(model.trunk, backbone)
+    assert_same(model.focalnet, backbone)
     other = small("upernet", classes=["ant", "bee"], weights=tmp_path)
-    assert torch.equal(other.trunk.layers[0].blocks[0].mlp.fc1.weight, model.trunk.layers[0].blocks[0].mlp.fc1.weight)
+    assert torch.equal(
+        other.focalnet.layers[0].blocks[0].mlp.fc1.weight, model.focalnet.layers[0].blocks[0].mlp.fc1.weight
+    )
 
 
 def test_weights_of_another_shape_are_refused_with_both_numbers(tmp_path):

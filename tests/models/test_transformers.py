@@ -183,7 +183,8 @@ def test_our_mask2former_warns_of_nothing(monkeypatch):
     heard = []
     logger = transformers.models.mask2former.configuration_mask2former.logger
     monkeypatch.setattr(logger, "warning_once", heard.append)
-    Mask2Former(SMALL, num_classes=3, num_queries=4, hidden_dim=32, encoder_layers=1, decoder_layers=2)
+    options = Mask2Former.Options(num_queries=4, hidden_dim=32, encoder_layers=1, decoder_layers=2)
+    Mask2Former(SMALL, num_classes=3, options=options)
     assert heard == []
     build("Mask2Former")
     assert "is not a supported model" in heard[0]

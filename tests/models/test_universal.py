@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import runpy
 from pathlib import Path
 
@@ -21,16 +22,18 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "universal"
 MAKE = runpy.run_path(str(FIXTURES / "make.py"))
 
 
-def upernet(**options) -> UperNet:
-    return UperNet(SMALL, **{"num_classes": 5, "channels": 16, "aux_channels": 8, **options})
+def upernet(num_classes=5, recompute="none", **options) -> UperNet:
+    options = UperNet.Options(**{"channels": 16, "aux_channels": 8, **options})
+    return UperNet(SMALL, num_classes=num_classes, options=options, recompute=recompute)
 
 
-def mask2former(**options) -> Mask2Former:
+def mask2former(architecture=SMALL, num_classes=5, recompute="none", **options) -> Mask2Former:
     small = {
-        "num_classes": 5, "num_queries": 12, "hidden_dim": 32, "ffn_dim": 32, "encoder_ffn_dim": 32,
+        "num_queries": 12, "hidden_dim": 32, "ffn_dim": 32, "encoder_ffn_dim": 32,
         "encoder_layers": 1, "decoder_layers": 3, "heads": 4, "points": 64,
     }  # fmt: skip
-    return Mask2Former(options.pop("architecture", SMALL), **{**small, **options})
+    options = Mask2Former.Options(**{**small, **options})
+    return Mask2Former(architecture, num_classes=num_classes, options=options, recompute=recompute)
 
 
 def things(size: tuple[int, int] = (45, 67)) -> list[dict[str, torch.Tensor]]:
@@ -76,7 +79,7 @@ def test_multiplications_of_the_published_upernets(name, giga):
 
 def test_parameters_of_mask2former_with_a_large_backbone():
     with torch.device("meta"):
-        model = Mask2Former(get_variant("focalnet_large_fl4"), num_classes=133, num_queries=200)
+        model = Mask2Former(get_variant("focalnet_large_fl4"), options=Mask2Former.Options(num_queries=200))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(226.1, abs=0.05)
 
 
@@ -122,8 +125,8 @@ def test_class_parameters_are_those_that_change_shape():
 def test_the_trunk_is_ours_and_recomputes():
     for build in (upernet, mask2former):
         model = build(recompute="block")
-        assert model.trunk.config == SMALL
-        assert all(stage.recompute == "block" for stage in model.trunk.layers)
+        assert model.focalnet.config == SMALL
+        assert all(stage.recompute == "block" for stage in model.focalnet.layers)
         assert any(name.startswith(model.backbone_prefix + "patch_embed.proj") for name in model.state_dict())
 
 
@@ -149,7 +152,7 @@ def test_ignored_pixels_teach_nothing():
     assert model(images, target)["loss_main"].item() == pytest.approx(expected.item(), rel=1e-5)
     nothing = torch.full_like(target, IGNORE)
     for average in (True, False):
-        model.average_ignored = average
+        model.options = dataclasses.replace(model.options, average_ignored=average)
         assert model(images, nothing)["loss"].item() == 0
 
 

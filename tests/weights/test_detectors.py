@@ -13,7 +13,7 @@ CONFIG = FocalNetConfig(embed_dim=8, depths=(1, 1, 1, 1), focal_levels=(2,))
 
 
 def network(config=CONFIG):
-    return MaskRCNN(config, num_classes=3, fpn_channels=16, representation_size=24)
+    return MaskRCNN(config, num_classes=3, options=MaskRCNN.Options(fpn_channels=16, representation_size=24))
 
 
 @pytest.fixture

@@ -33,9 +33,10 @@ def released(network: str) -> dict[str, Tensor]:
     return make.draw(empty)
 
 
-def meta(name: str, levels: int, **options) -> Dino:
+def meta(name: str, levels: int, num_classes: int = 91, **options) -> Dino:
     with torch.device("meta"):
-        return Dino(get_variant(name), num_feature_levels=levels, **options)
+        options = Dino.Options(num_feature_levels=levels, **options)
+        return Dino(get_variant(name), num_classes=num_classes, options=options)
 
 
 def hollow(model: Dino) -> dict[str, Tensor]:
@@ -57,7 +58,9 @@ def test_a_released_file_is_seen_read_loaded_and_written_back(network, layout):
         "spare_label": network != "detrex",
         **({"position_temperature": 10000.0, "position_offset": -0.5} if network == "detrex" else {}),
     }  # fmt: skip
-    model = Dino(FocalNetConfig(**make.TRUNK), num_classes=facts.num_classes, **facts.head_options)
+    model = Dino(
+        FocalNetConfig(**make.TRUNK), num_classes=facts.num_classes, options=Dino.Options(**facts.head_options)
+    )
     model.load_state_dict(read)
     written = layout.write(model.state_dict())
     assert written.keys() == weights.keys()
@@ -68,7 +71,9 @@ def test_a_released_file_is_seen_read_loaded_and_written_back(network, layout):
 def test_predictions_of_detrex():
     read = DETREX.read(released("detrex"))
     facts = DETREX.facts(read)
-    model = Dino(FocalNetConfig(**make.TRUNK), num_classes=facts.num_classes, **facts.head_options).eval()
+    model = Dino(
+        FocalNetConfig(**make.TRUNK), num_classes=facts.num_classes, options=Dino.Options(**facts.head_options)
+    ).eval()
     model.load_state_dict(read)
     with torch.no_grad():
         outputs = model(make.batch()[0])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import runpy
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_upernet_has_the_losses_of_mmseg():
     losses = model(MAKE["pictures"](), target)
     assert losses["loss_main"].item() == pytest.approx(float(expected["loss_decode_head"]), rel=1e-5)
     assert losses["loss_aux"].item() == pytest.approx(float(expected["loss_auxiliary_head"]), rel=1e-5)
-    model.average_ignored = False
+    model.options = dataclasses.replace(model.options, average_ignored=False)
     share = (target != 255).float().mean().item()
     assert model(MAKE["pictures"](), target)["loss_main"].item() * share == pytest.approx(losses["loss_main"].item())
 
@@ -109,9 +110,12 @@ def test_facts_come_from_shapes():
         "num_queries": 7, "hidden_dim": 32, "ffn_dim": 24, "encoder_ffn_dim": 16, "encoder_layers": 3,
         "decoder_layers": 5, "heads": 4,
     }  # fmt: skip
-    facts = LAYOUTS["facebookresearch"].facts(Mask2Former(small, num_classes=9, **options).state_dict())
+    facts = LAYOUTS["facebookresearch"].facts(
+        Mask2Former(small, num_classes=9, options=Mask2Former.Options(**options)).state_dict()
+    )
     assert (facts.num_classes, facts.head_options, facts.overrides) == (9, options, {})
-    facts = LAYOUTS["mmseg"].facts(UperNet(small, num_classes=6, channels=24, aux_channels=8).state_dict())
+    narrow = UperNet.Options(channels=24, aux_channels=8)
+    facts = LAYOUTS["mmseg"].facts(UperNet(small, num_classes=6, options=narrow).state_dict())
     assert (facts.num_classes, facts.head_options) == (6, {"channels": 24, "aux_channels": 8})
     assert facts.overrides == {}
     overlapped = small.replace(use_conv_embed=True, focal_windows=9)

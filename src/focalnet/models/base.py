@@ -32,18 +32,20 @@ class DenseModel(nn.Module):
     """Base of detectors and segmenters.
 
     Class attributes:
-        trunk_prefix: what the names of the backbone's parameters begin with; the rest are the official ones.
+        Options: a frozen dataclass, the options of the head; the constructor takes one as `options`.
+        backbone_prefix: what the names of the backbone's parameters begin with; the rest are the official ones.
 
     Attributes:
-        spec: set by `models.heads.build`.
+        spec: set by `models.registry.build`.
     """
 
+    Options: ClassVar[type]
     backbone_prefix: ClassVar[str]
     spec: ModelSpec
 
     @property
-    def trunk(self) -> FocalNet:
-        """The backbone."""
+    def focalnet(self) -> FocalNet:
+        """The FocalNet inside."""
         module = self.get_submodule(self.backbone_prefix.rstrip("."))
         assert isinstance(module, FocalNet)
         return module

@@ -21,9 +21,9 @@ from focalnet.weights.spec import ModelSpec
 
 
 def config_of(model: nn.Module) -> FocalNetConfig:
-    """The architecture of a model's trunk."""
-    trunk: Any = model.trunk if isinstance(model, DenseModel) else model
-    return trunk.config
+    """The architecture of a model's backbone."""
+    network: Any = model.focalnet if isinstance(model, DenseModel) else model
+    return network.config
 
 
 def fields(architecture: FocalNetConfig) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def fitted(model: nn.Module, loaded: Weights, *, fresh_head: bool) -> dict[str, 
     return adapt_dense(
         loaded.state_dict if same else loaded.trunk(),
         model,
-        trunk=model.trunk,
+        trunk=model.focalnet,
         prefix=model.backbone_prefix,
         class_parameters=set(model.class_parameters()),
         whole=same,

@@ -12,18 +12,16 @@ A new kind of head is one row of `HEADS`, one module with a `DenseModel`, and on
 import dataclasses
 import fnmatch
 import importlib
-import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
-
 from focalnet import inputs
 from focalnet.backbone import FocalNet
 from focalnet.errors import UserError, unknown
 from focalnet.inputs.image import SEMANTIC, WHOLE_IMAGE
+from focalnet.models.base import DenseModel
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.variants import VARIANTS, FocalNetConfig, get_variant
 from focalnet.variants import list_models as list_variants
@@ -53,15 +51,14 @@ class Head:
     grown: bool = False
 
     @property
-    def cls(self) -> type[nn.Module]:
+    def cls(self) -> type[DenseModel]:
         """The class, imported when it is first needed."""
         module, name = self.home.rsplit(".", 1)
         return getattr(importlib.import_module(f"focalnet.models.{module}"), name)
 
     def options(self) -> list[str]:
-        """Names of the arguments that `ModelSpec.head_options` may hold."""
-        names = inspect.signature(self.cls).parameters
-        return [name for name in names if name not in ("architecture", "num_classes", "recompute", "frozen_stages")]
+        """Names that `ModelSpec.head_options` may hold."""
+        return [option.name for option in dataclasses.fields(self.cls.Options)]
 
 
 HEADS: Mapping[str, Head] = {
@@ -201,7 +198,8 @@ def build(spec: ModelSpec, **options: Any) -> Any:
             if name not in known:
                 raise unknown(f"option of {spec.head}", name, known)
         kind: Any = HEADS[spec.head].cls
-        model = kind(spec.architecture, num_classes=spec.num_classes, **spec.head_options, **options)
+        head_options = kind.Options(**spec.head_options)
+        model = kind(spec.architecture, num_classes=spec.num_classes, options=head_options, **options)
     else:
         raise unknown("kind of head", spec.head, ["classifier", "backbone", *HEADS])
     model.spec = spec

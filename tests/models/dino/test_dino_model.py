@@ -12,16 +12,16 @@ from focalnet.variants import FocalNetConfig
 
 TRUNK = FocalNetConfig(embed_dim=8, depths=(1, 1, 1, 1), focal_levels=(1,))
 OPTIONS = {
-    "num_classes": 5, "num_queries": 12, "hidden_dim": 32, "ffn_dim": 32, "heads": 4, "encoder_layers": 1,
+    "num_queries": 12, "hidden_dim": 32, "ffn_dim": 32, "heads": 4, "encoder_layers": 1,
     "decoder_layers": 3, "dn_number": 6,
 }  # fmt: skip
 NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
 
 
-def build(seed: int = 0, trunk: FocalNetConfig = TRUNK, **options) -> Dino:
+def build(seed: int = 0, trunk: FocalNetConfig = TRUNK, num_classes=5, recompute="none", **options) -> Dino:
     """A network whose heads have random weights: fresh ones move no box."""
     torch.manual_seed(seed)
-    model = Dino(trunk, **{**OPTIONS, **options})
+    model = Dino(trunk, num_classes=num_classes, options=Dino.Options(**(OPTIONS | options)), recompute=recompute)
     for name, parameter in model.named_parameters():
         if "_embed." in name:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -217,11 +217,11 @@ def test_parameters_that_other_classes_need_anew():
 
 
 def test_levels_decide_the_stages():
-    assert build(num_feature_levels=5).trunk.out_indices == (0, 1, 2, 3)
-    assert build().trunk.out_indices == (1, 2, 3)
+    assert build(num_feature_levels=5).focalnet.out_indices == (0, 1, 2, 3)
+    assert build().focalnet.out_indices == (1, 2, 3)
     three = FocalNetConfig(embed_dim=8, depths=(1, 1, 1), focal_levels=(1,), patch_size=2)
-    assert build(trunk=three, num_feature_levels=3).trunk.out_indices == (1, 2)
-    assert build(num_feature_levels=3, out_indices=[0, 2]).trunk.out_indices == (0, 2)
+    assert build(trunk=three, num_feature_levels=3).focalnet.out_indices == (1, 2)
+    assert build(num_feature_levels=3, out_indices=[0, 2]).focalnet.out_indices == (0, 2)
 
 
 @pytest.mark.parametrize(

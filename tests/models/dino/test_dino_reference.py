@@ -24,10 +24,11 @@ def expected(network: str, prefix: str) -> dict[str, torch.Tensor]:
 
 
 def build(network: str, **options) -> Dino:
-    model = Dino(
-        FocalNetConfig(**make.TRUNK), dn_number=make.DN_NUMBER, dn_box_noise=make.BOX_NOISE,
-        **make.HEAD, **make.NETWORKS[network], **options,
+    head = {name: value for name, value in make.HEAD.items() if name != "num_classes"}
+    head_options = Dino.Options(
+        dn_number=make.DN_NUMBER, dn_box_noise=make.BOX_NOISE, **head, **make.NETWORKS[network]
     )  # fmt: skip
+    model = Dino(FocalNetConfig(**make.TRUNK), num_classes=make.HEAD["num_classes"], options=head_options, **options)
     model.load_state_dict(make.draw(model.state_dict()))
     return model
 

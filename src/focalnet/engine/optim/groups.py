@@ -42,7 +42,7 @@ def parameter_groups(
             number as `lr_share`.
         muon: put the matrices of `muon.matrices` into groups of their own, and say `muon` in every group.
     """
-    trunk = model.trunk.parameters() if backbone_lr != 1 and isinstance(model, DenseModel) else ()
+    trunk = model.focalnet.parameters() if backbone_lr != 1 and isinstance(model, DenseModel) else ()
     inside = {id(parameter) for parameter in trunk}
     classes = set(model.class_parameters()) if isinstance(model, DenseModel) else {"head.weight"}
     added = {id(parameter) for parameter in model.embeddings()} if isinstance(model, DenseModel) else set()

@@ -5,7 +5,7 @@
 Every query gives class scores and a box. There is no suppression of doubles: attention among the queries and the
 one-to-one matching of the loss teach them not to repeat each other.
 
-Two releases differ in more than names; the arguments hold the differences, and `weights.dino` sets them.
+Two releases differ in more than names; the options hold the differences, and `weights.dino` sets them.
 
                              official (IDEA-Research/DINO, FocalNet/FocalNet-DINO)    detrex
     heads of decoder layers  one for all                                              one per layer
@@ -22,6 +22,7 @@ Legend: B batch, H W pixels, Q queries, C channels, L maps.
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -48,34 +49,58 @@ def _projection(width: int, dim: int, *, strided: bool) -> nn.Sequential:
     return nn.Sequential(convolution, nn.GroupNorm(GROUPS, dim))
 
 
+@dataclass(frozen=True, kw_only=True)
+class DinoOptions:
+    """Options of a `Dino`."""
+
+    num_feature_levels: int = 4
+    """L, the maps that the transformer sees: those of the last L - 1 stages, and one more."""
+    out_indices: Sequence[int] | None = None
+    """The stages instead, L - 1 of them."""
+    num_queries: int = 900
+    """Q, most objects that can be found."""
+    hidden_dim: int = 256
+    """C of the transformer, a multiple of 32 and of `heads`."""
+    ffn_dim: int = 2048
+    """Hidden width of its MLPs."""
+    heads: int = 8
+    """Heads of its attention."""
+    points: int = 4
+    """Points that deformable attention reads per head and map."""
+    encoder_layers: int = 6
+    """Layers of the encoder."""
+    decoder_layers: int = 6
+    """Layers of the decoder."""
+    shared_heads: bool = True
+    """One head for boxes and classes for all decoder layers; else one each."""
+    spare_label: bool = True
+    """A label embedding has one row more than there are classes."""
+    position_temperature: float = 20.0
+    """Temperature of the sine embedding of places."""
+    position_offset: float = 0.0
+    """Added to rows and columns, counted from 1, in that embedding."""
+    dn_number: int = 100
+    """Denoising: positive queries in the fullest image; 0 for none."""
+    dn_label_noise: float = 0.5
+    """Denoising: twice the probability that a label is replaced."""
+    dn_box_noise: float = 1.0
+    """Denoising: largest move of a side of a box, in half its width or height."""
+
+
 class Dino(DenseModel):
     """DINO, with the official names (`models/dino/dino.py`).
 
     Args:
         architecture: of the backbone.
         num_classes: K; labels count from 0.
-        num_feature_levels: L, the maps that the transformer sees: those of the last L - 1 stages, and one more.
-        out_indices: the stages instead, L - 1 of them.
-        num_queries: Q, most objects that can be found.
-        hidden_dim: C of the transformer, a multiple of 32 and of `heads`.
-        ffn_dim: hidden width of its MLPs.
-        heads: of its attention.
-        points: that deformable attention reads per head and map.
-        encoder_layers: of the encoder.
-        decoder_layers: of the decoder.
-        shared_heads: one head for boxes and classes for all decoder layers; else one each.
-        spare_label: a label embedding has one row more than there are classes.
-        position_temperature: of the sine embedding of places.
-        position_offset: added to rows and columns, counted from 1, in that embedding.
-        dn_number: denoising: positive queries in the fullest image; 0 for none.
-        dn_label_noise: denoising: twice the probability that a label is replaced.
-        dn_box_noise: denoising: largest move of a side of a box, in half its width or height.
+        options: of the head.
         recompute: what the backward pass computes again, see `FocalNetBase` and `DinoTransformer`.
 
     Raises:
         UserError: widths or numbers of maps that do not fit.
     """
 
+    Options = DinoOptions
     backbone_prefix = "backbone.0."
 
     def __init__(
@@ -83,56 +108,42 @@ class Dino(DenseModel):
         architecture: FocalNetConfig,
         *,
         num_classes: int = 91,
-        num_feature_levels: int = 4,
-        out_indices: Sequence[int] | None = None,
-        num_queries: int = 900,
-        hidden_dim: int = 256,
-        ffn_dim: int = 2048,
-        heads: int = 8,
-        points: int = 4,
-        encoder_layers: int = 6,
-        decoder_layers: int = 6,
-        shared_heads: bool = True,
-        spare_label: bool = True,
-        position_temperature: float = 20.0,
-        position_offset: float = 0.0,
-        dn_number: int = 100,
-        dn_label_noise: float = 0.5,
-        dn_box_noise: float = 1.0,
+        options: DinoOptions = DinoOptions(),
         recompute: Recompute = "none",
     ) -> None:
         super().__init__()
-        stages, maps = len(architecture.depths), num_feature_levels - 1
+        stages, levels, dim = len(architecture.depths), options.num_feature_levels, options.hidden_dim
+        maps = levels - 1
         if not 1 <= maps <= stages:
-            raise UserError(f"num_feature_levels={num_feature_levels}; {stages} stages give 2 to {stages + 1} levels.")
-        if hidden_dim % GROUPS or hidden_dim % heads:
-            raise UserError(f"hidden_dim={hidden_dim}; make it a multiple of {GROUPS} and of heads={heads}.")
-        indices = tuple(range(stages - maps, stages)) if out_indices is None else tuple(out_indices)
+            raise UserError(f"num_feature_levels={levels}; {stages} stages give 2 to {stages + 1} levels.")
+        if dim % GROUPS or dim % options.heads:
+            raise UserError(f"hidden_dim={dim}; make it a multiple of {GROUPS} and of heads={options.heads}.")
+        indices = tuple(range(stages - maps, stages)) if options.out_indices is None else tuple(options.out_indices)
         if len(indices) != maps:
-            raise UserError(f"out_indices={indices} with num_feature_levels={num_feature_levels}; give {maps} stages.")
-        self.num_classes, self.num_queries = num_classes, num_queries
-        self.dn_number, self.dn_label_noise, self.dn_box_noise = dn_number, dn_label_noise, dn_box_noise
-        trunk = FocalNet(architecture, out_indices=indices, recompute=recompute)
-        self.backbone = nn.ModuleList([trunk])
-        widths = [*trunk.channels, trunk.channels[-1]]
+            raise UserError(f"out_indices={indices} with num_feature_levels={levels}; give {maps} stages.")
+        self.num_classes, self.options = num_classes, options
+        focalnet = FocalNet(architecture, out_indices=indices, recompute=recompute)
+        self.backbone = nn.ModuleList([focalnet])
+        widths = [*focalnet.channels, focalnet.channels[-1]]
         self.input_proj = nn.ModuleList(
-            _projection(width, hidden_dim, strided=level == maps) for level, width in enumerate(widths)
+            _projection(width, dim, strided=level == maps) for level, width in enumerate(widths)
         )
         self.transformer = DinoTransformer(
-            hidden_dim, ffn_dim, levels=num_feature_levels, heads=heads, points=points, encoder_layers=encoder_layers,
-            decoder_layers=decoder_layers, num_queries=num_queries, position_temperature=position_temperature,
-            position_offset=position_offset, recompute=recompute,
+            dim, options.ffn_dim, levels=levels, heads=options.heads, points=options.points,
+            encoder_layers=options.encoder_layers, decoder_layers=options.decoder_layers,
+            num_queries=options.num_queries, position_temperature=options.position_temperature,
+            position_offset=options.position_offset, recompute=recompute,
         )  # fmt: skip
-        self.label_enc = nn.Embedding(num_classes + spare_label, hidden_dim)
-        box, label = Mlp(hidden_dim, hidden_dim, hidden_dim, 4), nn.Linear(hidden_dim, num_classes)
+        self.label_enc = nn.Embedding(num_classes + options.spare_label, dim)
+        box, label = Mlp(dim, dim, dim, 4), nn.Linear(dim, num_classes)
         for parameter in list(box.parameters())[-2:]:  # at first, boxes do not move
             nn.init.zeros_(parameter)
         nn.init.constant_(label.bias, -math.log(99))  # and every class has a score of 0.01
         self.transformer.enc_out_bbox_embed = copy.deepcopy(box)
         self.transformer.enc_out_class_embed = copy.deepcopy(label)
-        layers = range(decoder_layers)
-        self.bbox_embed = nn.ModuleList(box if shared_heads else copy.deepcopy(box) for _ in layers)
-        self.class_embed = nn.ModuleList(label if shared_heads else copy.deepcopy(label) for _ in layers)
+        layers, shared = range(options.decoder_layers), options.shared_heads
+        self.bbox_embed = nn.ModuleList(box if shared else copy.deepcopy(box) for _ in layers)
+        self.class_embed = nn.ModuleList(label if shared else copy.deepcopy(label) for _ in layers)
         self.transformer.decoder.bbox_embed, self.transformer.decoder.class_embed = self.bbox_embed, self.class_embed
 
     def class_parameters(self) -> Iterator[str]:
@@ -166,7 +177,7 @@ class Dino(DenseModel):
         truth = Truth.of(
             [x["boxes"] for x in targets], [x["labels"] for x in targets], whole.to(images.device)
         )  # fmt: skip
-        queries = min(self.num_queries, sum(height * width for height, width in pyramid.shapes))
+        queries = min(self.options.num_queries, sum(height * width for height, width in pyramid.shapes))
         shaken = self.denoise(truth, queries) if self.training else None
         if shaken is None:
             decoded = self.transformer(maps, pyramid, None, None, None)
@@ -180,7 +191,7 @@ class Dino(DenseModel):
 
     def features(self, images: Tensor, sizes: Tensor | None) -> tuple[list[Tensor], Pyramid]:
         """L maps (B, C, h, w) and where they lie."""
-        maps = self.trunk(images)
+        maps = self.focalnet(images)
         inputs = [*maps, maps[-1]]
         maps = [projection(x) for projection, x in zip(self.input_proj, inputs, strict=True)]
         height, width = images.shape[2:]
@@ -188,13 +199,13 @@ class Dino(DenseModel):
 
     def denoise(self, truth: Truth, queries: int) -> Denoising | None:
         """Queries for denoising beside `queries` ordinary ones; None where there is nothing to shake."""
-        groups = group_count(self.dn_number, truth.counts)
+        groups = group_count(self.options.dn_number, truth.counts)
         if groups == 0:
             return None
         noise = self.draw_noise(2 * groups * len(truth.labels), truth.labels.device)
         return make_queries(
-            truth, noise, self.label_enc, groups=groups, queries=queries, label_noise=self.dn_label_noise,
-            box_noise=self.dn_box_noise,
+            truth, noise, self.label_enc, groups=groups, queries=queries, label_noise=self.options.dn_label_noise,
+            box_noise=self.options.dn_box_noise,
         )  # fmt: skip
 
     def draw_noise(self, count: int, device: torch.device) -> Noise:

@@ -14,6 +14,7 @@ Legend: B batch, K classes, H W pixels of the padded input, h w positions of the
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,23 +59,39 @@ class _Loss(Mask2FormerLoss):
         return masks.clamp(min=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mask2FormerOptions:
+    """Options of a `Mask2Former`."""
+
+    num_queries: int = 100
+    """Most objects and regions per image: 100 in the semantic and instance models, 200 for panoptic segmentation with a
+    large backbone."""
+    hidden_dim: int = 256
+    """Width of both decoders, a multiple of 32."""
+    ffn_dim: int = 2048
+    """Hidden width of the query decoder's MLPs."""
+    encoder_ffn_dim: int = 1024
+    """The same of the pixel decoder."""
+    encoder_layers: int = 6
+    """Layers of the pixel decoder."""
+    decoder_layers: int = 10
+    """Predictions of the query decoder, one more than it has layers."""
+    heads: int = 8
+    """Attention heads."""
+    points: int = 12544
+    """Random points at which masks are compared, instead of at all pixels."""
+    no_object_weight: float = 0.1
+    """Weight of the class "none" in the cross-entropy."""
+
+
 class Mask2Former(DenseModel):
     """Mask2Former for semantic, instance and panoptic segmentation.
 
     Args:
         architecture: of the backbone.
         num_classes: classes; things and stuff together.
+        options: of the head.
         recompute: see `FocalNet`.
-        num_queries: most objects and regions per image: 100 in the semantic and instance models, 200 for panoptic
-            segmentation with a large backbone.
-        hidden_dim: width of both decoders, a multiple of 32.
-        ffn_dim: hidden width of the query decoder's MLPs.
-        encoder_ffn_dim: the same of the pixel decoder.
-        encoder_layers: layers of the pixel decoder.
-        decoder_layers: predictions of the query decoder, one more than it has layers.
-        heads: attention heads.
-        points: random points at which masks are compared, instead of at all pixels.
-        no_object_weight: weight of the class "none" in the cross-entropy.
 
     Attributes:
         net: transformers' network; `model.net.save_pretrained(folder)` writes it for plain transformers code.
@@ -84,6 +101,7 @@ class Mask2Former(DenseModel):
         UserError: a width that the heads or the group norms do not divide.
     """
 
+    Options = Mask2FormerOptions
     backbone_prefix = "net.model.pixel_level_module.encoder.trunk."
 
     def __init__(
@@ -91,34 +109,27 @@ class Mask2Former(DenseModel):
         architecture: FocalNetConfig,
         *,
         num_classes: int = 133,
+        options: Mask2FormerOptions = Mask2FormerOptions(),
         recompute: Recompute = "none",
-        num_queries: int = 100,
-        hidden_dim: int = 256,
-        ffn_dim: int = 2048,
-        encoder_ffn_dim: int = 1024,
-        encoder_layers: int = 6,
-        decoder_layers: int = 10,
-        heads: int = 8,
-        points: int = 12544,
-        no_object_weight: float = 0.1,
     ) -> None:
         super().__init__()
         require_four_stages("Mask2Former", architecture)
-        if hidden_dim % 32 or hidden_dim % heads:
-            raise UserError(f"hidden_dim={hidden_dim} with heads={heads}; give a multiple of 32 that the heads divide.")
+        dim, heads = options.hidden_dim, options.heads
+        if dim % 32 or dim % heads:
+            raise UserError(f"hidden_dim={dim} with heads={heads}; give a multiple of 32 that the heads divide.")
         config = _Mask2FormerConfig(
             backbone_config=FocalNetBackboneConfig(architecture=architecture),
-            num_queries=num_queries,
-            hidden_dim=hidden_dim,
-            feature_size=hidden_dim,
-            mask_feature_size=hidden_dim,
-            dim_feedforward=ffn_dim,
-            encoder_feedforward_dim=encoder_ffn_dim,
-            encoder_layers=encoder_layers,
-            decoder_layers=decoder_layers,
+            num_queries=options.num_queries,
+            hidden_dim=dim,
+            feature_size=dim,
+            mask_feature_size=dim,
+            dim_feedforward=options.ffn_dim,
+            encoder_feedforward_dim=options.encoder_ffn_dim,
+            encoder_layers=options.encoder_layers,
+            decoder_layers=options.decoder_layers,
             num_attention_heads=heads,
-            train_num_points=points,
-            no_object_weight=no_object_weight,
+            train_num_points=options.points,
+            no_object_weight=options.no_object_weight,
             feature_strides=list(architecture.strides),
             common_stride=architecture.strides[0],
             num_labels=num_classes,  # type: ignore[call-arg]  # of every configuration
@@ -128,7 +139,7 @@ class Mask2Former(DenseModel):
         self.net.criterion = _Loss(config, self.net.weight_dict)
         self.net.model.pixel_level_module.decoder.__class__ = _PixelDecoder
         _draw_weights(self.net)
-        self.trunk.set_recompute(recompute)
+        self.focalnet.set_recompute(recompute)
 
     def class_parameters(self) -> Iterator[str]:
         yield from ("net.class_predictor.weight", "net.class_predictor.bias", "net.criterion.empty_weight")

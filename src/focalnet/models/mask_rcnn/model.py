@@ -25,6 +25,7 @@ Legend: B images, H and W height and width of the input, N boxes.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -59,28 +60,45 @@ class Pyramid(nn.Module):
         return self.fpn(OrderedDict((str(i), x) for i, x in enumerate(self.body(images))))
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskRCNNOptions:
+    """Options of a `MaskRCNN`."""
+
+    fpn_channels: int = 256
+    """Channels of the pyramid, the RPN and the mask head."""
+    representation_size: int = 1024
+    """Width of the two linear layers before class and box."""
+    anchor_size: float = 8.0
+    """Side of the square anchor, in strides of its level."""
+    proposals: int = 1000
+    """Boxes per image that stage one hands on; while training, twice as many candidates per level."""
+    rpn_samples: int = 256
+    """Anchors per image to train stage one on, up to half of them objects."""
+    roi_samples: int = 512
+    """Proposals per image to train stage two on, up to a quarter of them objects."""
+    score_threshold: float = 0.05
+    """Least score of a detection."""
+    nms_threshold: float = 0.5
+    """A detection that overlaps a better one of its class by more is dropped."""
+    detections: int = 100
+    """The most per image."""
+
+
 class MaskRCNN(DenseModel):
     """Mask R-CNN.
 
     Args:
-        architecture: of the trunk. The published models have `focal_windows=9`.
+        architecture: of the backbone. The published models have `focal_windows=9`.
         num_classes: classes, without the background.
+        options: of the head.
         recompute: see `FocalNet`.
         frozen_stages: see `FocalNet`.
-        fpn_channels: channels of the pyramid, the RPN and the mask head.
-        representation_size: width of the two linear layers before class and box.
-        anchor_size: side of the square anchor, in strides of its level.
-        proposals: boxes per image that stage one hands on; while training, twice as many candidates per level.
-        rpn_samples: anchors per image to train stage one on, up to half of them objects.
-        roi_samples: proposals per image to train stage two on, up to a quarter of them objects.
-        score_threshold: of a detection.
-        nms_threshold: a detection that overlaps a better one of its class by more is dropped.
-        detections: the most per image.
 
     Shape:
         images (B, 3, H, W), normalised -> see `forward`.
     """
 
+    Options = MaskRCNNOptions
     backbone_prefix = "backbone.body."
 
     def __init__(
@@ -88,37 +106,28 @@ class MaskRCNN(DenseModel):
         architecture: FocalNetConfig,
         *,
         num_classes: int = 80,
+        options: MaskRCNNOptions = MaskRCNNOptions(),
         recompute: Recompute = "none",
         frozen_stages: int = -1,
-        fpn_channels: int = 256,
-        representation_size: int = 1024,
-        anchor_size: float = 8.0,
-        proposals: int = 1000,
-        rpn_samples: int = 256,
-        roi_samples: int = 512,
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.5,
-        detections: int = 100,
     ) -> None:
         super().__init__()
-        stages = range(len(architecture.depths))
-        trunk = FocalNet(architecture, out_indices=stages, frozen_stages=frozen_stages, recompute=recompute)
+        stages, channels, width = range(len(architecture.depths)), options.fpn_channels, options.representation_size
+        focalnet = FocalNet(architecture, out_indices=stages, frozen_stages=frozen_stages, recompute=recompute)
         self.num_classes = num_classes
-        self.backbone = Pyramid(trunk, fpn_channels)
+        self.backbone = Pyramid(focalnet, channels)
         self.rpn = ProposalNetwork(
-            Anchors(self.backbone.strides, anchor_size), RPNHead(fpn_channels, 3),
-            fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size_per_image=rpn_samples, positive_fraction=0.5,
-            pre_nms_top_n={"training": 2 * proposals, "testing": proposals},
-            post_nms_top_n={"training": proposals, "testing": proposals}, nms_thresh=0.7,
+            Anchors(self.backbone.strides, options.anchor_size), RPNHead(channels, 3),
+            fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size_per_image=options.rpn_samples, positive_fraction=0.5,
+            pre_nms_top_n={"training": 2 * options.proposals, "testing": options.proposals},
+            post_nms_top_n={"training": options.proposals, "testing": options.proposals}, nms_thresh=0.7,
         )  # fmt: skip
         self.roi_heads = BoxAndMaskHeads(
-            RoIPool(7, trunk.strides), TwoMLPHead(fpn_channels * 7**2, representation_size),
-            FastRCNNPredictor(representation_size, num_classes + 1),
-            fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=roi_samples, positive_fraction=0.25,
-            bbox_reg_weights=None, score_thresh=score_threshold, nms_thresh=nms_threshold,
-            detections_per_img=detections,
-            mask_roi_pool=RoIPool(14, trunk.strides), mask_head=MaskRCNNHeads(fpn_channels, (fpn_channels,) * 4, 1),
-            mask_predictor=MaskRCNNPredictor(fpn_channels, fpn_channels, num_classes + 1),
+            RoIPool(7, focalnet.strides), TwoMLPHead(channels * 7**2, width), FastRCNNPredictor(width, num_classes + 1),
+            fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=options.roi_samples, positive_fraction=0.25,
+            bbox_reg_weights=None, score_thresh=options.score_threshold, nms_thresh=options.nms_threshold,
+            detections_per_img=options.detections,
+            mask_roi_pool=RoIPool(14, focalnet.strides), mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
+            mask_predictor=MaskRCNNPredictor(channels, channels, num_classes + 1),
         )  # fmt: skip
         self._init_weights()
 
@@ -208,7 +217,7 @@ class MaskRCNN(DenseModel):
         return [{**one, "labels": one["labels"] - 1} for one in found]
 
     def _padded(self, images: Tensor, sizes: Iterable[Sequence[int]] | Tensor | None) -> ImageList:
-        stride = self.trunk.strides[-1]
+        stride = self.focalnet.strides[-1]
         padded = F.pad(images, (0, -images.shape[3] % stride, 0, -images.shape[2] % stride))
         return ImageList(padded, _pairs(sizes, images))
 

@@ -13,6 +13,7 @@ Legend: B batch, K classes, H W pixels of the padded input.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,27 +47,42 @@ class _Classifier(nn.Conv2d):
         return super().forward(self.drop(input))
 
 
+@dataclass(frozen=True, kw_only=True)
+class UperNetOptions:
+    """Options of a `UperNet`."""
+
+    channels: int = 512
+    """Width of the head."""
+    aux_channels: int = 256
+    """Width of the auxiliary head."""
+    aux_weight: float = 0.4
+    """Weight of the auxiliary loss."""
+    dropout: float = 0.1
+    """Rate at which channels are dropped before the classifiers."""
+    classifier_std: float = 0.01
+    """Standard deviation of the classifiers' random weights. The official 0.01 is for a pre-trained backbone; a random
+    one learns to tell classes apart sooner from larger weights."""
+    pool_scales: Sequence[int] = (1, 2, 3, 6)
+    """Sides of the pooled maps."""
+    average_ignored: bool = True
+    """Divide the cross-entropy by the number of all pixels, as mmsegmentation does; otherwise by the number of those
+    that have a class."""
+
+
 class UperNet(DenseModel):
     """UPerNet for semantic segmentation.
 
     Args:
         architecture: of the backbone.
         num_classes: classes.
+        options: of the head.
         recompute: see `FocalNet`.
-        channels: width of the head.
-        aux_channels: width of the auxiliary head.
-        aux_weight: weight of the auxiliary loss.
-        dropout: rate at which channels are dropped before the classifiers.
-        classifier_std: standard deviation of the classifiers' random weights. The official 0.01 is for a pre-trained
-            backbone; a random one learns to tell classes apart sooner from larger weights.
-        pool_scales: sides of the pooled maps.
-        average_ignored: divide the cross-entropy by the number of all pixels, as mmsegmentation does; otherwise by the
-            number of those that have a class.
 
     Attributes:
         net: transformers' network; `model.net.save_pretrained(folder)` writes it for plain transformers code.
     """
 
+    Options = UperNetOptions
     backbone_prefix = "net.backbone.trunk."
 
     def __init__(
@@ -74,37 +90,33 @@ class UperNet(DenseModel):
         architecture: FocalNetConfig,
         *,
         num_classes: int = 150,
+        options: UperNetOptions = UperNetOptions(),
         recompute: Recompute = "none",
-        channels: int = 512,
-        aux_channels: int = 256,
-        aux_weight: float = 0.4,
-        dropout: float = 0.1,
-        classifier_std: float = 0.01,
-        pool_scales: Sequence[int] = (1, 2, 3, 6),
-        average_ignored: bool = True,
     ) -> None:
         super().__init__()
         require_four_stages("UPerNet", architecture)
         config = UperNetConfig(
             backbone_config=FocalNetBackboneConfig(architecture=architecture),
-            hidden_size=channels,
-            pool_scales=list(pool_scales),
-            auxiliary_channels=aux_channels,
+            hidden_size=options.channels,
+            pool_scales=list(options.pool_scales),
+            auxiliary_channels=options.aux_channels,
             auxiliary_in_channels=architecture.channels[2],
-            auxiliary_loss_weight=aux_weight,
+            auxiliary_loss_weight=options.aux_weight,
             loss_ignore_index=IGNORE,
             num_labels=num_classes,  # type: ignore[call-arg]  # of every configuration
         )
-        self.aux_weight = aux_weight
-        self.average_ignored = average_ignored
+        self.options = options
         self.net: Any = UperNetForSemanticSegmentation(config)
-        for head, width in ((self.net.decode_head, channels), (self.net.auxiliary_head, aux_channels)):
+        for head, width in (
+            (self.net.decode_head, options.channels),
+            (self.net.auxiliary_head, options.aux_channels),
+        ):
             for module in head.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            head.classifier = _Classifier(width, num_classes, dropout, classifier_std)
+            head.classifier = _Classifier(width, num_classes, options.dropout, options.classifier_std)
         self.net.decode_head.bottleneck.register_forward_pre_hook(_channels_last)
-        self.trunk.set_recompute(recompute)
+        self.focalnet.set_recompute(recompute)
 
     def class_parameters(self) -> Iterator[str]:
         for head in ("decode_head", "auxiliary_head"):
@@ -140,10 +152,10 @@ class UperNet(DenseModel):
         if targets is None:
             return outputs
         main, aux = (self._cross_entropy(logits.float(), targets) for logits in outputs.values())
-        return {"loss_main": main, "loss_aux": aux, "loss": main + self.aux_weight * aux}
+        return {"loss_main": main, "loss_aux": aux, "loss": main + self.options.aux_weight * aux}
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        counted = targets.numel() if self.average_ignored else (targets != IGNORE).sum().clamp(min=1)
+        counted = targets.numel() if self.options.average_ignored else (targets != IGNORE).sum().clamp(min=1)
         return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
 
     def semantic(self, outputs: Outputs, sizes: Sizes, original_sizes: Sizes | None = None) -> list[Tensor]:
