@@ -8,8 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.autograd import forward_ad
 
+from focalnet import ops
+from focalnet.modulation import FocalModulation
 from focalnet.ops import reference
 
 pytest.importorskip("numba")
@@ -175,3 +178,45 @@ def test_after_a_fork():
         "assert os.waitpid(child, 0)[1] == 0\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=dict(os.environ), check=True, timeout=120)
+
+
+class Kept(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = FocalModulation(32, focal_level=2, focal_window=3)
+
+    def forward(self, x, keep):
+        return self.layer(x[keep])
+
+
+def test_export_does_not_tie_the_sizes(monkeypatch):
+    """A map beyond `NUMBA_WORK` runs in a program that was exported from a small one; so does a batch from data."""
+    monkeypatch.delenv("FOCALNET_BACKEND", raising=False)
+    monkeypatch.setattr(ops, "NUMBA_WORK", 10**6)
+    model = Kept().eval()
+    keep = torch.tensor([True, False, True])
+    sizes = dict.fromkeys((0, 1, 2), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(model, (torch.randn(3, 5, 6, 32), keep), dynamic_shapes=(sizes, {0: sizes[0]}))
+    layer = torch.export.export(model.layer, (torch.randn(2, 5, 6, 32),), dynamic_shapes=(sizes,))
+    assert "focal_context" not in f"{program.graph}{layer.graph}"
+    x = torch.randn(4, 30, 20, 32)
+    assert x.numel() * (9 + 25) > ops.NUMBA_WORK
+    with torch.no_grad():
+        torch.testing.assert_close(layer.module()(x), model.layer(x), rtol=1e-4, atol=1e-5)
+        for keep in (torch.tensor([False, True, True, True]), torch.tensor([True, False, False, False])):
+            torch.testing.assert_close(program.module()(x, keep), model(x, keep), rtol=1e-4, atol=1e-5)
+
+
+def test_compiling_does_not_tie_the_sizes(monkeypatch):
+    monkeypatch.delenv("FOCALNET_BACKEND", raising=False)
+    monkeypatch.setattr(ops, "NUMBA_WORK", 10**6)
+    torch.compiler.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(ops.focal_context, backend=counter, fullgraph=True)
+    with torch.no_grad():
+        for sizes in [(2, 5, 6), (3, 30, 20)]:
+            arguments = problem(*sizes, 32, (3, 5))
+            for tensor in arguments[:2]:
+                torch._dynamo.mark_dynamic(tensor, (0, 1, 2))
+            torch.testing.assert_close(compiled(*arguments), reference.focal_context(*arguments), rtol=1e-4, atol=1e-5)
+    assert counter.frame_count == 1

@@ -42,11 +42,14 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 NUMBA_WORK = 10**8
 """Multiplications of one call from which numba is worth the seconds that its first call takes to compile."""
+KEPT = "torch.export keeps plain PyTorch"
 
 
 def _triton_can_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> tuple[bool, str]:
     if not HAS_TRITON:
         return False, "the package triton is not installed"
+    if torch.compiler.is_exporting():
+        return False, KEPT
     if context.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return False, f"its kernels run on CUDA devices, and the tensors are on {context.device.type}"
     from focalnet.ops import triton
@@ -63,12 +66,22 @@ def _triton_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Te
 def _numba_can_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> tuple[bool, str]:
     if not HAS_NUMBA:
         return False, "the package numba is not installed"
-    work = context.numel() * sum(kernel[0].numel() for kernel in kernels)
-    if work < NUMBA_WORK and os.environ.get("FOCALNET_BACKEND") != "numba":
+    if torch.compiler.is_exporting():
+        return False, KEPT
+    if os.environ.get("FOCALNET_BACKEND") != "numba" and _is_small(context, kernels):
         return False, "the map is too small to wait for its compiler"
     from focalnet.ops import numba
 
     return numba.can_run(context, gates, kernels)
+
+
+def _is_small(context: Tensor, kernels: Sequence[Tensor]) -> bool:
+    small = context.numel() * sum(kernel[0].numel() for kernel in kernels) < NUMBA_WORK
+    if not torch.compiler.is_compiling():
+        return small
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(small)  # a branch on a dynamic size would tie the graph to one side of it
 
 
 def _numba_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Tensor:

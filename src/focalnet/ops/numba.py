@@ -47,8 +47,6 @@ F32, I16, I32, I64 = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(
 
 def can_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> tuple[bool, str]:
     """Whether the compiled code takes these tensors, and why."""
-    if torch.compiler.is_exporting():
-        return False, "torch.export keeps plain PyTorch"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (context, gates, *kernels)):
         return False, "it has no gradients"
     if context.device.type != "cpu" or context.ndim != 4 or not kernels:
