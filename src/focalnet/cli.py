@@ -282,7 +282,7 @@ def _convert(arguments: Sequence[str]) -> None:
             out: The file to write; its suffix says the format.
             to: The layout to write.
         """
-        from focalnet.weights.convert import convert_file
+        from focalnet.models.convert import convert_file
 
         print(convert_file(source, out, to=to))
 

@@ -4,11 +4,6 @@ The order is that of the labels. COCO's raw ids have gaps (1 to 90 for the 80 th
 id, so label i of any COCO file is the i-th name here.
 """
 
-import dataclasses
-from typing import Any
-
-from focalnet.inputs.image import SEMANTIC
-
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.replace("\n", " ").split(","))
@@ -74,36 +69,3 @@ truck, bus, train, motorcycle, bicycle
 
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """The id of each of `CITYSCAPES_CLASSES` in the files *_labelIds.png."""
-
-
-def published(head: str, num_classes: int, embed_dim: int) -> dict[str, Any]:
-    """What a file of this head and number of classes was trained on, by the published networks of that number.
-
-    Args:
-        head: `ModelSpec.head`.
-        num_classes: logits.
-        embed_dim: of the backbone; facebookresearch's base and large Mask2Former see larger images of ADE20K.
-
-    Returns:
-        `classes`, and where they apply `things`, `task` and `preprocessing` of a `ModelSpec`; nothing for any other
-        number.
-    """
-    short = 640 if head == "mask2former" and embed_dim >= 128 else SEMANTIC.input_size
-    ade20k = dataclasses.replace(SEMANTIC, input_size=short, long_side=4 * short)
-    cityscapes = dataclasses.replace(SEMANTIC, input_size=1024, long_side=2048)
-    known: dict[tuple[str, int], dict[str, Any]] = {
-        ("mask_rcnn", 80): {"classes": COCO_CLASSES},
-        ("dino", 80): {"classes": COCO_CLASSES},
-        ("dino", 91): {"classes": COCO_RAW_CLASSES},
-        ("upernet", 150): {"classes": ADE20K_CLASSES, "preprocessing": ade20k},
-        ("upernet", 19): {"classes": CITYSCAPES_CLASSES, "preprocessing": cityscapes},
-        ("mask2former", 80): {"classes": COCO_CLASSES, "task": "detect"},
-        ("mask2former", 133): {
-            "classes": COCO_PANOPTIC_CLASSES,
-            "things": COCO_PANOPTIC_THINGS,
-            "task": "panoptic",
-        },
-        ("mask2former", 150): {"classes": ADE20K_CLASSES, "task": "segment", "preprocessing": ade20k},
-        ("mask2former", 19): {"classes": CITYSCAPES_CLASSES, "task": "segment", "preprocessing": cityscapes},
-    }
-    return known.get((head, num_classes), {})

@@ -10,9 +10,10 @@ from torch import nn
 from focalnet.backbone import FocalNet
 from focalnet.errors import UserError
 from focalnet.inputs.image import Preprocessing
-from focalnet.models import registry as heads
+from focalnet.models import registry
 from focalnet.models.classifier import model as classifier
 from focalnet.models.classifier.model import FocalNetClassifier
+from focalnet.models.convert import convert_file
 from focalnet.models.create import (
     create_backbone,
     create_model,
@@ -20,9 +21,9 @@ from focalnet.models.create import (
     push_to_hub,
     save_pretrained,
 )  # fmt: skip
+from focalnet.models.family import Family
 from focalnet.models.registry import build
 from focalnet.variants import get_variant
-from focalnet.weights.convert import convert_file
 from focalnet.weights.files import write_state_dict
 from focalnet.weights.hub import ENTRIES, imagenet_classes
 from focalnet.weights.layouts import convert_state_dict
@@ -366,8 +367,13 @@ def test_a_new_kind_of_head_is_one_entry(monkeypatch):
             self.scale = options.scale
 
     monkeypatch.setattr(classifier, "Pooled", Pooled, raising=False)
-    row = heads.Head(home="classifier.model.Pooled", num_classes=3, preprocessing=Preprocessing())
-    monkeypatch.setitem(heads.HEADS, "pooled", row)
+    monkeypatch.setattr(registry, "_KNOWN", {})
+    row = registry.register(
+        Family(
+            name="pooled", model="focalnet.models.classifier.model:Pooled", num_classes=3, purpose="pools",
+            pipeline="image-feature-extraction", learns="nothing",
+        )
+    )  # fmt: skip
     spec = ModelSpec(variant=MINI, architecture=get_variant(MINI), head="pooled", head_options={"scale": 2})
     model = build(spec)
     assert (model.spec, model.scale, row.options()) == (spec, 2, ["scale"])

@@ -9,14 +9,15 @@ import torch
 
 import focalnet
 from focalnet.errors import UserError
-from focalnet.labels import ADE20K_CLASSES, published
+from focalnet.labels import ADE20K_CLASSES
+from focalnet.models.convert import convert_file
 from focalnet.models.create import create_backbone, create_model, load_model, load_weights, save_pretrained
-from focalnet.models.registry import HEADS, PUBLISHED, list_models, parse_name
+from focalnet.models.registry import families, get_family, list_models, parse_name, published
 from focalnet.variants import VARIANTS
-from focalnet.weights.convert import convert_file
-from focalnet.weights.dense import dense_layouts
 from focalnet.weights.files import write_state_dict
 
+HEADS = [family.name for family in families(named=True)]
+PUBLISHED = published()
 MINI = "minifocal_128"
 SMALL = {
     "mask_rcnn": {"fpn_channels": 16, "representation_size": 16},
@@ -184,7 +185,7 @@ def test_raw_outputs_of_a_normalized_batch():
 def bare(path, head, *, meta=None, without=(), **options):
     """A file as the official code of the head writes it, and the network in it."""
     model = create_model(f"{head}_{MINI}", **SMALL[head], **options).eval()
-    layout = next(layout for layout in dense_layouts() if (layout.name, layout.head) == (FOREIGN[head], head))
+    layout = next(layout for layout in get_family(head).layout_tables if layout.name == FOREIGN[head])
     weights = {name: tensor for name, tensor in layout.write(model.state_dict()).items() if name not in without}
     torch.save({layout.wrapper: weights, **({"meta": meta} if meta else {})}, path)
     return model
@@ -326,8 +327,9 @@ def test_the_weight_of_no_object_is_the_models(tmp_path):
 
 
 def test_mask2former_of_large_nets_sees_larger_pictures_of_ade20k():
-    assert published("mask2former", 150, 192)["preprocessing"].input_size == 640
-    assert published("mask2former", 150, 192)["preprocessing"].long_side == 2560
+    large = get_family("mask2former").classes_of(150, VARIANTS["focalnet_large_fl4"])
+    assert large["preprocessing"].input_size == 640
+    assert large["preprocessing"].long_side == 2560
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])

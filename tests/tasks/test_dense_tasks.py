@@ -301,12 +301,14 @@ def test_a_window_of_nothing():
 
 
 def test_published_classes():
-    from focalnet.labels import published
+    from focalnet.models.registry import get_family
+    from focalnet.variants import get_variant
 
-    assert published("upernet", 150, 96)["classes"] == ADE20K_CLASSES
-    assert published("mask2former", 133, 96)["task"] == "panoptic"
-    assert sum(published("mask2former", 133, 96)["things"]) == 80
-    assert published("dino", 366, 192) == {}
+    tiny, large = get_variant("focalnet_tiny_lrf"), get_variant("focalnet_large_fl4")
+    assert get_family("upernet").classes_of(150, tiny)["classes"] == ADE20K_CLASSES
+    assert get_family("mask2former").classes_of(133, tiny)["task"] == "panoptic"
+    assert sum(get_family("mask2former").classes_of(133, tiny)["things"]) == 80
+    assert get_family("dino").classes_of(366, large) == {}
 
 
 def test_a_picture_smaller_than_anything(setting):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from focalnet.errors import UserError
-from focalnet.models.dino import Dino
+from focalnet.models.dino.model import Dino
 from focalnet.variants import FocalNetConfig, get_variant
 from focalnet.weights.dino import DINO_LAYOUTS, check_scales
 

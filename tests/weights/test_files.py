@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from focalnet.errors import UserError
 from focalnet.models.classifier.model import FocalNetClassifier
+from focalnet.models.convert import convert_file
 from focalnet.variants import FocalNetConfig
-from focalnet.weights.convert import convert_file
 from focalnet.weights.files import read_checkpoint, read_state_dict, replacing, write_state_dict
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([float("nan"), 1.0])}

@@ -12,12 +12,13 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from focalnet.errors import UserError
 from focalnet.inputs.image import Preprocessing
 from focalnet.models.classifier.model import FocalNetClassifier
+from focalnet.models.loading import load
 from focalnet.variants import VARIANTS, FocalNetConfig, get_variant
 from focalnet.weights import hub
 from focalnet.weights.files import write_state_dict
 from focalnet.weights.hub import ENTRIES, SOURCES, default_preprocessing, download, find, imagenet_classes
 from focalnet.weights.layouts import convert_state_dict
-from focalnet.weights.sources import load, resolve
+from focalnet.weights.sources import resolve
 from focalnet.weights.spec import ModelSpec
 
 MINI = get_variant("minifocal_32")

@@ -9,10 +9,10 @@ import torch
 
 from focalnet.errors import UserError
 from focalnet.models.mask2former.model import Mask2Former
+from focalnet.models.registry import find_layout
 from focalnet.models.upernet.model import UperNet
 from focalnet.variants import FocalNetConfig
 from focalnet.weights.architecture import infer_architecture
-from focalnet.weights.dense import find_layout
 from focalnet.weights.segmenters import SEGMENTERS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "universal"

@@ -1,6 +1,6 @@
 """Models by name, with weights in them; and the way back into a folder or onto the hub.
 
-A network is described by its `ModelSpec`; `heads` says which class builds each kind of head. `create_model` and
+A network is described by its `ModelSpec`; its family says which class builds it. `create_model` and
 `create_backbone` put together the spec, in this order of strength: what the call says, what the weights say about
 themselves, the row of the name. Weights then go file -> official names -> adapted to this network ->
 `load_state_dict(strict=True)`.
@@ -22,14 +22,15 @@ from focalnet.errors import UserError
 from focalnet.models.base import DenseModel
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.models.fitting import config_of, fields, fitted, refuse_other, refuse_unseen
-from focalnet.models.registry import HEADS, Wanted, build, parse_name, split_overrides
+from focalnet.models.loading import load
+from focalnet.models.registry import Wanted, build, get_family, parse_name, split_overrides
 from focalnet.variants import get_variant
 from focalnet.weights.adapt import CLASSES_1K, CLASSES_22K
 from focalnet.weights.architecture import match_variant
 from focalnet.weights.card import model_card
 from focalnet.weights.files import first_line, replacing, write_state_dict
 from focalnet.weights.hub import default_preprocessing, imagenet_classes
-from focalnet.weights.sources import Weights, load
+from focalnet.weights.sources import Weights
 from focalnet.weights.spec import ModelSpec
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -55,7 +56,7 @@ def create_model(
         num_classes: logits; without it, one per name in `classes`, else what the weights have, else what the published
             network has. Another number than the weights have gives a new head; 0 gives a classifier's pooled features.
         classes: names of the classes. Other names than the weights have give a new head.
-        head: what to put on a bare variant: "mask_rcnn", "dino", "upernet" or "mask2former".
+        head: a family of networks to put on a bare variant, for example "upernet".
         recompute: what the backward pass computes again to save memory: "none", "context" or "block".
         device: where to put the model.
         overrides: fields of `FocalNetConfig`, for example `drop_path_rate=0.3`, `focal_windows=9`, and arguments of the
@@ -90,7 +91,7 @@ def _assemble(
     names = None if classes is None else tuple(classes)
     if num_classes is None:
         num_classes = len(names) if names is not None else spec.num_classes
-    if spec.head in HEADS and num_classes < 1:
+    if num_classes < get_family(spec.head).least_classes:
         raise UserError(f"a {spec.head} needs a class at least; create_backbone gives the maps alone.")
     fresh_head = False
     known = loaded.spec if loaded is not None and loaded.spec.head == spec.head else None
@@ -262,7 +263,7 @@ def _prepare(
         kind = head or loaded.spec.head
         wanted = _as_loaded(loaded, kind)
     architecture, options = split_overrides(kind, overrides)
-    if loaded is not None and loaded.spec.head == kind and kind not in ("classifier", "backbone"):
+    if loaded is not None and loaded.spec.head == kind and get_family(kind).named:
         scales = {key: wanted.head_options[key] for key in ("num_feature_levels",) if key in wanted.head_options}
         refuse_other(wanted, architecture, {**scales, **options}, loaded.spec, str(weights))
         spec = loaded.spec
@@ -326,7 +327,11 @@ def _save(model: nn.Module, folder: Path, address: str) -> Path:
     if spec is None:
         raise UserError("the model does not say what it is; make it with create_model or create_backbone.")
     write_state_dict(folder / "model.safetensors", model.state_dict())
-    for name, text in (("config.json", spec.to_json()), ("README.md", model_card(spec, address))):
+    family = get_family(spec.head)
+    card = model_card(
+        spec, address, title=family.title, purpose=family.purpose, pipeline=family.pipeline, outputs=family.outputs
+    )
+    for name, text in (("config.json", spec.to_json()), ("README.md", card)):
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return folder

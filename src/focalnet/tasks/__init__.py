@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 
 from focalnet.errors import UserError, unknown
+from focalnet.models.registry import get_family, parse_name
 from focalnet.tasks.base import Task
 from focalnet.weights.spec import ModelSpec
 
@@ -33,21 +34,18 @@ def get_task(name: str) -> type[Task]:
 
 
 def task_of_head(head: str) -> type[Task]:
-    """The first task that uses models with this `ModelSpec.head`.
+    """The first task that models with this `ModelSpec.head` serve.
 
     Raises:
-        UserError: no task does.
+        UserError: they serve none.
     """
-    for name in list_tasks():
-        if head in get_task(name).heads:
-            return get_task(name)
+    for name in get_family(head).tasks:
+        return get_task(name)
     raise UserError(f"No task uses a model with the head {head!r}; load it with focalnet.create_model and call it.")
 
 
 def task_of_model(name: str | None) -> type[Task]:
     """The task for the model called `name`; classification without one."""
-    from focalnet.models.registry import parse_name
-
     return task_of_head("classifier" if name is None else parse_name(name).head)
 
 

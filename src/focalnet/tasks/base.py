@@ -118,7 +118,6 @@ class Task(ABC):
 
     Class attributes:
         name: what the command line calls it.
-        heads: the values of `ModelSpec.head` that it can use.
         score: the figure of `Metric.compute` that chooses the best checkpoint; higher is better.
         embedded: the data set that needs no download: its name, its recipe, and the model that learns it.
         recipe: of any other data.
@@ -126,7 +125,6 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    heads: ClassVar[tuple[str, ...]]
     score: ClassVar[str]
     embedded: ClassVar["Embedded"]
     recipe: ClassVar[str]

@@ -49,7 +49,6 @@ class Classify(Task):
     """Image classification."""
 
     name: ClassVar[str] = "classify"
-    heads: ClassVar[tuple[str, ...]] = ("classifier",)
     score: ClassVar[str] = "top1"
     embedded: ClassVar[Embedded] = Embedded("digits", "digits", "minifocal_32")
     recipe: ClassVar[str] = "finetune"

@@ -30,14 +30,12 @@ from focalnet.data.transforms.detection import (
 from focalnet.errors import UserError
 from focalnet.explain import explain
 from focalnet.models.create import create_model
-from focalnet.models.registry import HEADS, parse_name
+from focalnet.models.loading import load
+from focalnet.models.registry import families, get_family, parse_name
 from focalnet.tasks.base import Batch, Datasets, MapDataset, Network, Section, Task
 from focalnet.visualize.plots import explanation_panel
-from focalnet.weights.sources import load
 from focalnet.weights.spec import ModelSpec
 
-WITH_MASKS = ("mask_rcnn", "mask2former")
-"""Heads that learn from the outlines of objects."""
 SHOWN = 12
 """Images in a mosaic of the report."""
 
@@ -70,7 +68,7 @@ class DenseTask(Task):
     def datasets(self, seed: int) -> Datasets:
         data = open_scenes(
             self.kind, self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image,
-            on_bad_annotation=self.on_bad_annotation, masks=parse_name(self.model).head in WITH_MASKS,
+            on_bad_annotation=self.on_bad_annotation, masks=learns_masks(parse_name(self.model).head),
         )  # fmt: skip
         if self.num_classes not in (None, len(data.classes)):
             raise UserError(
@@ -82,7 +80,7 @@ class DenseTask(Task):
     def evaluation_data(self, spec: ModelSpec) -> MapDataset:
         return open_scene_evaluation(
             self.kind, self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image,
-            on_bad_annotation=self.on_bad_annotation, masks=spec.head in WITH_MASKS,
+            on_bad_annotation=self.on_bad_annotation, masks=learns_masks(spec.head),
         )  # fmt: skip
 
     def groups(self, dataset: Any) -> Sequence[int] | None:
@@ -98,10 +96,11 @@ class DenseTask(Task):
         model = create_model(
             self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides
         )
-        if model.spec.head not in self.heads:
+        fitting = [family.name for family in families(task=self.name)]
+        if model.spec.head not in fitting:
             raise UserError(
-                f"{self.model} is a {model.spec.head}, and --task {self.name} trains {' or '.join(self.heads)}; "
-                f"take for example --model {self.heads[0]}_{self.model.removeprefix(model.spec.head + '_')}."
+                f"{self.model} is a {model.spec.head}, and --task {self.name} trains {' or '.join(fitting)}; "
+                f"take for example --model {fitting[0]}_{self.model.removeprefix(model.spec.head + '_')}."
             )
         preprocessing = model.spec.preprocessing
         if self.image_size is not None:
@@ -115,7 +114,7 @@ class DenseTask(Task):
     def _head_is_new(self, option: str) -> bool:
         """Whether the head has `option`, and the weights are none of it."""
         wanted = parse_name(self.model)
-        if wanted.head not in HEADS or option not in HEADS[wanted.head].options():
+        if option not in get_family(wanted.head).options():
             return False
         return self.weights is None or load(self.weights, wanted.variant, head=wanted.head).spec.head != wanted.head
 
@@ -174,6 +173,16 @@ class DenseTask(Task):
     @abstractmethod
     def show(self, model: Network, scenes: Sequence[Scene], details: Mapping[str, Any]) -> list[Section]:
         """Figures, and predictions on some scenes beside their truth."""
+
+
+def learns_masks(head: str) -> bool:
+    """Whether networks with this `ModelSpec.head` learn from the outlines of objects."""
+    return get_family(head).learns == "masks"
+
+
+def default_model(task: str, variant: str) -> str:
+    """Name of the first family that serves a task, on this variant."""
+    return f"{families(task=task)[0].name}_{variant}"
 
 
 def bare_sample(image: Image) -> Scene:

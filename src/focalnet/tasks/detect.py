@@ -21,7 +21,7 @@ from focalnet.labels import COCO_CLASSES, COCO_IDS, COCO_RAW_CLASSES
 from focalnet.metrics.detection import AveragePrecision
 from focalnet.structures import Detections
 from focalnet.tasks.base import Batch, Embedded, Network, Section
-from focalnet.tasks.dense import WITH_MASKS, DenseTask, check_threshold, class_names
+from focalnet.tasks.dense import DenseTask, check_threshold, class_names, default_model, learns_masks
 from focalnet.visualize.draw import draw_detections, mosaic, per_class_table, pr_curves, side_by_side
 from focalnet.weights.spec import ModelSpec
 
@@ -36,13 +36,12 @@ class Detect(DenseTask):
 
     name: ClassVar[str] = "detect"
     kind: ClassVar[Kind] = "detection"
-    heads: ClassVar[tuple[str, ...]] = ("mask_rcnn", "dino", "mask2former")
     score: ClassVar[str] = "box_ap"
-    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "mask_rcnn_minifocal_128")
+    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("detect", "minifocal_128"))
     recipe: ClassVar[str] = "finetune_detector"
     answers: ClassVar[bool] = True
 
-    model: str = "mask_rcnn_focalnet_tiny_lrf"
+    model: str = default_model("detect", "focalnet_tiny_lrf")
     """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
     threshold: Annotated[float, tyro.conf.Suppress] = 0.5
     """Least score of an object in a prediction."""
@@ -104,7 +103,7 @@ class DetectionMetric:
 
     def __init__(self, task: Detect, spec: ModelSpec) -> None:
         self.task = task
-        self.masks = spec.head in WITH_MASKS
+        self.masks = learns_masks(spec.head)
         self.precision: AveragePrecision | None = None
         self.names = class_names(spec)
 

@@ -22,7 +22,7 @@ from focalnet.metrics.detection import AveragePrecision
 from focalnet.metrics.panoptic import PanopticMetric
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.tasks.base import Batch, Embedded, Network, Section
-from focalnet.tasks.dense import DenseTask, check_threshold, class_names
+from focalnet.tasks.dense import DenseTask, check_threshold, class_names, default_model
 from focalnet.visualize.draw import draw_panoptic, mosaic, per_class_table, side_by_side
 from focalnet.weights.spec import ModelSpec
 
@@ -33,12 +33,11 @@ class Panoptic(DenseTask):
 
     name: ClassVar[str] = "panoptic"
     kind: ClassVar[Kind] = "panoptic"
-    heads: ClassVar[tuple[str, ...]] = ("mask2former",)
     score: ClassVar[str] = "pq"
-    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "mask2former_minifocal_128")
+    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("panoptic", "minifocal_128"))
     recipe: ClassVar[str] = "finetune_segmenter"
 
-    model: str = "mask2former_focalnet_tiny_lrf"
+    model: str = default_model("panoptic", "focalnet_tiny_lrf")
     """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
     threshold: Annotated[float, tyro.conf.Suppress] = 0.8
     """Least score of a segment."""

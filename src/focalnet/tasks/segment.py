@@ -21,9 +21,9 @@ from torch import Tensor
 from focalnet.data.dense import IGNORE, Kind, Scene
 from focalnet.errors import UserError
 from focalnet.metrics.semantic import SemanticMetric
-from focalnet.models.registry import parse_name
+from focalnet.models.registry import get_family, parse_name
 from focalnet.tasks.base import Batch, Embedded, Network, Section
-from focalnet.tasks.dense import DenseTask, class_names
+from focalnet.tasks.dense import DenseTask, class_names, default_model
 from focalnet.visualize.draw import draw_semantic, mosaic, per_class_table, side_by_side
 from focalnet.weights.spec import ModelSpec
 
@@ -38,13 +38,12 @@ class Segment(DenseTask):
 
     name: ClassVar[str] = "segment"
     kind: ClassVar[Kind] = "semantic"
-    heads: ClassVar[tuple[str, ...]] = ("upernet", "mask2former")
     score: ClassVar[str] = "miou"
-    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", "upernet_minifocal_128")
+    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("segment", "minifocal_128"))
     recipe: ClassVar[str] = "finetune_segmenter"
     longest: ClassVar[int | None] = 4
 
-    model: str = "upernet_focalnet_tiny_lrf"
+    model: str = default_model("segment", "focalnet_tiny_lrf")
     """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
     window: Annotated[int | None, tyro.conf.Suppress] = None
     """Side of the squares that an image is seen in, in pixels of the resized image; whole without it."""
@@ -58,7 +57,7 @@ class Segment(DenseTask):
 
     def targets(self, batch: Batch) -> Any:
         maps = torch.stack([target["semantic"] for target in batch["targets"]]).long()
-        if parse_name(self.model).head == "upernet":
+        if get_family(parse_name(self.model).head).learns == "label_map":
             return maps
         return [_regions(labels) for labels in maps]
 
@@ -191,7 +190,7 @@ def windows(height: int, width: int, side: int) -> Iterator[tuple[int, int, int,
 
 
 def _regions(labels: Tensor) -> dict[str, Tensor]:
-    """A label map as Mask2Former takes it: one mask per class on the image."""
+    """A label map for networks that learn from masks: one per class on the image."""
     present = labels.unique()
     present = present[present != IGNORE]
     return {"labels": present, "masks": labels == present[:, None, None]}

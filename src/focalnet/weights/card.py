@@ -5,42 +5,38 @@ import json
 from focalnet import inputs
 from focalnet.weights.spec import ModelSpec
 
-HEADS = {
-    "mask_rcnn": ("Mask R-CNN", "object detection and instance segmentation", "object-detection"),
-    "dino": ("DINO", "object detection", "object-detection"),
-    "upernet": ("UPerNet", "semantic segmentation", "image-segmentation"),
-    "mask2former": ("Mask2Former", "image segmentation", "image-segmentation"),
-}
-"""`ModelSpec.head` -> name, purpose, the hub's word for it."""
 PAPER = "https://arxiv.org/abs/2203.11926"
 
 
-def model_card(spec: ModelSpec, address: str) -> str:
-    """Markdown with the hub's header, made of nothing but the spec.
+def model_card(spec: ModelSpec, address: str, *, title: str, purpose: str, pipeline: str, outputs: str) -> str:
+    """Markdown with the hub's header, made of nothing but the spec and the words of the model's family.
 
     Args:
         spec: of the model.
         address: the hub id or folder that `create_model` will find it under.
+        title: what people call what stands on the backbone, "" where nothing does.
+        purpose: what the model is for, a few words.
+        pipeline: the hub's word for that.
+        outputs: what a call of the model gives, one word.
     """
-    backbone, dense = spec.head == "backbone", spec.head in HEADS
+    backbone = spec.head == "backbone"
     header = {
         "license": spec.licence,
         "library_name": "focalnet",
-        "pipeline_tag": _pipeline(spec.head),
+        "pipeline_tag": pipeline,
         "tags": ["focalnet", "focal-modulation"],
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in header.items() if value is not None]
     create = "create_backbone" if backbone else "create_model"
-    result = "maps" if backbone else "outputs" if dense else "logits"
     return "\n".join(
         [
             "---", *lines, "---", "",
-            f"# {f'{HEADS[spec.head][0]} on ' if dense else ''}{spec.variant}", "",
-            f"A FocalNet ([Focal Modulation Networks]({PAPER})): {_purpose(spec)}.", "",
+            f"# {f'{title} on ' if title else ''}{spec.variant}", "",
+            f"A FocalNet ([Focal Modulation Networks]({PAPER})): {_purpose(spec, purpose)}.", "",
             "```python",
             "import focalnet",
             f"model = focalnet.{create}(weights={json.dumps(address)})",
-            f"{result} = model(images)  # (B, {spec.architecture.in_channels}, H, W), normalised",
+            f"{outputs} = model(images)  # (B, {spec.architecture.in_channels}, H, W), normalised",
             "```", "",
             "## Images", "",
             _pictures(spec.preprocessing), "",
@@ -61,19 +57,11 @@ def _pictures(how: inputs.Image) -> str:
     )
 
 
-def _pipeline(head: str) -> str:
-    if head in HEADS:
-        return HEADS[head][2]
-    return "image-feature-extraction" if head == "backbone" else "image-classification"
-
-
-def _purpose(spec: ModelSpec) -> str:
+def _purpose(spec: ModelSpec, purpose: str) -> str:
     if spec.head == "backbone":
         strides = ", ".join(str(stride) for stride in spec.architecture.strides)
-        return f"feature maps at strides {strides}"
-    if spec.head in HEADS:
-        return f"{HEADS[spec.head][1]}, {spec.num_classes} classes"
-    return f"image classification, {spec.num_classes} classes" if spec.num_classes else "pooled image features, no head"
+        return f"{purpose} at strides {strides}"
+    return f"{purpose}, {spec.num_classes} classes" if spec.num_classes else "pooled image features, no head"
 
 
 def _classes(spec: ModelSpec) -> str:

@@ -87,16 +87,3 @@ def overlapped_padding(trunk: StateDict, *, official: bool) -> dict[str, int]:
     overlapped = shape_of(trunk, "patch_embed.proj.weight")[-1] == 7
     grown = shape_of(trunk, "layers.0.blocks.0.modulation.focal_layers.0.0.weight")[-1] == GROWN["focal_windows"]
     return {"stem_padding": GROWN["stem_padding"]} if overlapped and (official or grown) else {}
-
-
-def dense_layouts() -> tuple[DenseLayout, ...]:
-    """All of them; a layout of our own names matches too ("focalnet")."""
-    from focalnet.weights.detectors import DETECTORS
-    from focalnet.weights.segmenters import SEGMENTERS
-
-    return (*DETECTORS, *SEGMENTERS)
-
-
-def find_layout(state_dict: StateDict) -> DenseLayout | None:
-    """The layout that a state dict follows, or None where it is no detector's or segmenter's."""
-    return next((layout for layout in dense_layouts() if layout.matches(state_dict)), None)

@@ -208,3 +208,6 @@ SEGMENTERS: tuple[DenseLayout, ...] = (
         wrapper="model",
     ),
 )
+
+UPERNET_LAYOUTS = tuple(layout for layout in SEGMENTERS if layout.head == "upernet")
+MASK2FORMER_LAYOUTS = tuple(layout for layout in SEGMENTERS if layout.head == "mask2former")

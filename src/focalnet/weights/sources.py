@@ -22,12 +22,11 @@ from pathlib import Path
 from torch import Tensor
 
 from focalnet.errors import UserError
-from focalnet.labels import published
 from focalnet.variants import get_variant
 from focalnet.weights.adapt import CLASSES_1K
-from focalnet.weights.architecture import infer_architecture, infer_variant, match_backbone
-from focalnet.weights.dense import DenseLayout, find_layout, under
-from focalnet.weights.files import READ_SUFFIXES, Checkpoint, in_a_sentence, read_checkpoint, whole
+from focalnet.weights.architecture import infer_variant
+from focalnet.weights.dense import under
+from focalnet.weights.files import READ_SUFFIXES, Checkpoint, in_a_sentence
 from focalnet.weights.hub import (
     ENTRIES,
     SOURCES,
@@ -144,11 +143,12 @@ def _released(entry: WeightsEntry) -> Located:
     path = download(entry)
     if entry.head != "classifier":
         return Located(path, entry=entry)
-    _say_what_is_unsettled(entry.spec)
+    say_what_is_unsettled(entry.spec)
     return Located(path, entry.spec)
 
 
-def _say_what_is_unsettled(spec: ModelSpec) -> None:
+def say_what_is_unsettled(spec: ModelSpec) -> None:
+    """A line in the log where sources disagree about the network and the weights do not tell."""
     if spec.variant in UNSETTLED:
         divided = spec.architecture.normalize_modulator
         logger.info("%s: nothing in the weights tells normalize_modulator; took %s", spec.variant, divided)
@@ -168,27 +168,17 @@ def _in_folder(folder: Path, origin: str) -> Located:
     return Located(weights, read_folder_config(folder, origin) if has_config else None)
 
 
-def load(weights: str | Path, variant: str | None = None, *, head: str = "classifier") -> Weights:
-    """Find, read and rename weights.
+def load_classifier(located: Located, checkpoint: Checkpoint, variant: str | None = None) -> Weights:
+    """Rename the weights of a classifier or a bare backbone, and say what they are.
 
     Args:
-        weights: what the module's text lists.
+        located: where they were found.
+        checkpoint: what is in the file.
         variant: the model's name, where it is known.
-        head: what stands on the model's trunk.
 
     Raises:
-        UserError: they are not found, damaged, no FocalNet's, or of an unknown variant and `variant` is not given.
+        UserError: they are no FocalNet's, or of an unknown variant and `variant` is not given.
     """
-    located = resolve(weights, variant, head=head)
-    checkpoint = read_checkpoint(located.path)
-    with whole(located.path):
-        return _understand(located, checkpoint, variant)
-
-
-def _understand(located: Located, checkpoint: Checkpoint, variant: str | None) -> Weights:
-    dense = find_layout(checkpoint.state_dict)
-    if dense is not None:
-        return _load_dense(dense, located, checkpoint, variant)
     told = stored_use_postln(checkpoint.state_dict)
     official = convert_state_dict(checkpoint.state_dict, to="official")
     spec = stored_spec(located, checkpoint)
@@ -200,77 +190,6 @@ def _understand(located: Located, checkpoint: Checkpoint, variant: str | None) -
             f"build the model with use_postln={told} and give the file itself as weights=."
         )
     return Weights(official, spec, spec.architecture.use_postln)
-
-
-def _load_dense(layout: DenseLayout, located: Located, checkpoint: Checkpoint, variant: str | None) -> Weights:
-    weights = layout.read(checkpoint.state_dict)
-    spec, guessed = describe_dense(layout, weights, located, checkpoint, variant)
-    if spec is None:
-        raise UserError(f"{located.path} fits no known variant; name the model, with what was changed.")
-    told = layout.name != "focalnet" or stored_spec(located, checkpoint) is not None
-    return Weights(weights, spec, spec.architecture.use_postln, layout.backbone_prefix, guessed=guessed, told=told)
-
-
-def describe_dense(
-    layout: DenseLayout,
-    weights: Mapping[str, Tensor],
-    located: Located,
-    checkpoint: Checkpoint,
-    variant: str | None = None,
-) -> tuple[ModelSpec | None, bool]:
-    """The network of a detector or segmenter, and whether its class names are guessed from their number.
-
-    Args:
-        layout: what the file's names follow.
-        weights: under our names.
-        located: where the file was found.
-        checkpoint: what is in it.
-        variant: of the backbone, where it is known.
-
-    Returns:
-        None in place of the network where its backbone is of no known variant and `variant` is not given.
-
-    Raises:
-        UserError: a part is missing.
-    """
-    spec = stored_spec(located, checkpoint)
-    described = spec is not None and spec.head == layout.head
-    if spec is not None and described and (spec.classes is not None or located.spec is not None):
-        return spec, False
-    if spec is None or not described:
-        facts = layout.facts(weights)
-        trunk = under(weights, layout.backbone_prefix)
-        name = match_backbone(trunk) or variant
-        if name is None:
-            return None, False
-        seen = infer_architecture(trunk)
-        shapes = {field: getattr(seen, field) for field in ("focal_levels", "focal_windows", "focal_factor")}
-        spec = ModelSpec(
-            variant=name,
-            architecture=get_variant(name).replace(**shapes, **facts.overrides),
-            head=layout.head,
-            head_options=facts.head_options,
-            num_classes=facts.num_classes,
-            preprocessing=facts.preprocessing,
-            licence=located.entry.licence if located.entry else None,
-            source=located.entry.url if located.entry else located.path.name,
-        )
-        _say_what_is_unsettled(spec)
-    known = published(layout.head, spec.num_classes, spec.architecture.embed_dim)
-    if described:
-        known.pop("preprocessing", None)
-    names = checkpoint.classes
-    if names is not None and len(names) != spec.num_classes:
-        logger.info("%s: %d names for %d classes, left out", located.path.name, len(names), spec.num_classes)
-    elif names is not None:
-        return spec.replace(**(known if names == known.get("classes") else {"classes": names})), False
-    guessed = bool(known) and located.entry is None
-    if guessed:
-        logger.info(
-            "%s: %d classes without names are taken for %s, …; classes= says otherwise",
-            located.path.name, spec.num_classes, ", ".join(known["classes"][:3]),
-        )  # fmt: skip
-    return spec.replace(**known), guessed
 
 
 def stored_spec(located: Located, checkpoint: Checkpoint) -> ModelSpec | None:
@@ -287,7 +206,7 @@ def _guess(official: Mapping[str, Tensor], path: Path, variant: str | None) -> M
     classes = official["head.weight"].shape[0] if "head.weight" in official else 0
     released = released_as(path.name)
     if released and released.head == "classifier" and (released.variant, released.num_classes) == (name, classes):
-        _say_what_is_unsettled(released.spec)
+        say_what_is_unsettled(released.spec)
         return released.spec
     name = name or variant
     if name is None:
@@ -302,5 +221,5 @@ def _guess(official: Mapping[str, Tensor], path: Path, variant: str | None) -> M
         preprocessing=default_preprocessing(name),
         source=path.name,
     )
-    _say_what_is_unsettled(spec)
+    say_what_is_unsettled(spec)
     return spec

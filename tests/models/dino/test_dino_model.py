@@ -6,7 +6,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from focalnet.errors import MissingExtraError, UserError
-from focalnet.models.dino import Dino
+from focalnet.models.dino.model import Dino
 from focalnet.models.dino.transformer import Pyramid
 from focalnet.variants import FocalNetConfig
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from focalnet.models.dino import Dino
 from focalnet.models.dino.denoising import Noise
+from focalnet.models.dino.model import Dino
 from focalnet.variants import FocalNetConfig
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "dino"

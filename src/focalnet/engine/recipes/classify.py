@@ -5,7 +5,7 @@ cutmix: 0.8 in the paper, 1.0 in the code) the code's.
 """
 
 from focalnet.engine.recipes.base import Recipe, released
-from focalnet.models.catalogue import PUBLISHED_TOP1
+from focalnet.models.classifier import TOP1
 from focalnet.models.registry import parse_name
 
 
@@ -46,7 +46,7 @@ def finetune(model: str) -> Recipe:
 
 def imagenet1k(model: str) -> Recipe:
     """ImageNet-1K from random weights, 300 epochs (Table 18)."""
-    top1 = PUBLISHED_TOP1.get(model)
+    top1 = TOP1.get(model)
     return Recipe(
         name="imagenet1k",
         summary="The paper's 300 epochs on ImageNet-1K, from random weights.",

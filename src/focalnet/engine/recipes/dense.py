@@ -8,7 +8,9 @@ import re
 from typing import Any
 
 from focalnet.engine.recipes.base import Recipe, released
-from focalnet.models.catalogue import BOX_MASK_AP, MIOU
+from focalnet.models.mask_rcnn import AP
+from focalnet.models.registry import parse_name
+from focalnet.models.upernet import MIOU
 
 _DROP_PATH = {"tiny": (0.1, 0.3), "small": (0.2, 0.5), "base": (0.3, 0.5)}
 """Of Mask R-CNN, 1x and 3x (official configs)."""
@@ -37,7 +39,8 @@ def _size(model: str) -> str:
 
 
 def _head(model: str) -> str:
-    return next((head for head in _SMALL_SCENES if model.startswith(f"{head}_")), "mask_rcnn")
+    head = parse_name(model).head
+    return head if head in _SMALL_SCENES else "mask_rcnn"
 
 
 def digit_scenes(model: str) -> Recipe:
@@ -72,12 +75,13 @@ def finetune_detector(model: str) -> Recipe:
         result="depends on the images",
         task={"weights": released(model), "augment": "detr", "drop_path": 0.1},
         train={"epochs": 24, "batch_size": 8, "lr": 1e-4, "min_lr": 1e-6, "warmup_epochs": 0.5, "clip_grad": 1.0,
-               "backbone_lr": 0.1 if model.startswith("dino") else 1.0},
+               "backbone_lr": 0.1 if parse_name(model).head == "dino" else 1.0},
     )  # fmt: skip
 
 
 def finetune_segmenter(model: str) -> Recipe:
     """Your own label maps, from released weights."""
+    queries = parse_name(model).head == "mask2former"
     return Recipe(
         name="finetune_segmenter",
         tasks=("segment", "panoptic"),
@@ -88,14 +92,14 @@ def finetune_segmenter(model: str) -> Recipe:
         task={"weights": released(model), "augment": "semantic", "drop_path": 0.3},
         train={"epochs": 40, "batch_size": 8, "min_lr": 0.0, "schedule": "linear", "warmup_epochs": 1.0,
                **({"lr": 1e-4, "backbone_lr": 0.1, "weight_decay": 0.05, "clip_grad": 0.01}
-                  if model.startswith("mask2former") else {"lr": 6e-5, "weight_decay": 0.01, "clip_grad": 1.0})},
+                  if queries else {"lr": 6e-5, "weight_decay": 0.01, "clip_grad": 1.0})},
     )  # fmt: skip
 
 
 def _mask_rcnn(model: str, which: int) -> Recipe:
     name, epochs, drops = (("coco_1x", 12, (9, 11)), ("coco_3x", 36, (27, 33)))[which]
     size = _size(model)
-    published = BOX_MASK_AP.get(size)
+    published = AP.get(size)
     return Recipe(
         name=name,
         tasks=("detect",),

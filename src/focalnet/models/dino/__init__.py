@@ -1,5 +1,44 @@
 """DINO, our own: multi-scale deformable attention, transformer, denoising, matching, loss, model."""
 
-from focalnet.models.dino.model import Dino
+from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["Dino"]
+from focalnet.inputs.image import WHOLE_IMAGE
+from focalnet.labels import COCO_CLASSES, COCO_RAW_CLASSES
+from focalnet.models.family import Family, On, Suffix, small_image
+from focalnet.variants import FocalNetConfig
+
+
+def _classes_of(num_classes: int, architecture: FocalNetConfig) -> Mapping[str, Any]:
+    known = {len(names): {"classes": names} for names in (COCO_CLASSES, COCO_RAW_CLASSES)}
+    return known.get(num_classes, {})
+
+
+FAMILY = Family(
+    name="dino",
+    model="focalnet.models.dino.model:Dino",
+    layouts="focalnet.weights.dino:DINO_LAYOUTS",
+    title="DINO",
+    purpose="object detection",
+    pipeline="object-detection",
+    learns="boxes",
+    tasks=("detect",),
+    num_classes=91,
+    preprocessing=WHOLE_IMAGE,
+    on=(
+        On(
+            variants="minifocal_.*",
+            options={"hidden_dim": 128, "ffn_dim": 256, "heads": 4, "points": 2, "encoder_layers": 2,
+                     "decoder_layers": 3, "num_queries": 60, "dn_number": 30, "dn_box_noise": 0.4},
+            preprocessing=small_image(128),
+        ),
+    ),
+    suffix=Suffix(pattern=r"_(?P<num_feature_levels>\d)scale", meaning="a number of scales"),
+    published={
+        "dino_focalnet_large_fl3_4scale": "box AP 57.5 (12 epochs, detrex)",
+        "dino_focalnet_large_fl4_5scale": "box AP 63.5 (Objects365 first)",
+        "dino_focalnet_huge_fl3_4scale": None,
+        "dino_focalnet_huge_fl4_5scale": "box AP 64.2 / 64.4 (Objects365 first, val / test-dev)",
+    },
+    classes_of=_classes_of,
+)  # fmt: skip

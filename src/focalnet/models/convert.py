@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import cast
 
 from focalnet.errors import UserError, unknown
-from focalnet.weights.dense import dense_layouts, find_layout
+from focalnet.models.loading import describe_dense
+from focalnet.models.registry import find_layout, get_family
 from focalnet.weights.files import check_suffix, read_checkpoint, whole, write_state_dict
 from focalnet.weights.layouts import Layout, convert_state_dict, detect_layout
-from focalnet.weights.sources import SPEC_KEY, describe_dense, resolve, stored_spec
+from focalnet.weights.sources import SPEC_KEY, resolve, stored_spec
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def convert_file(src: str | Path, dst: str | Path, *, to: str, use_postln: bool 
     metadata = checkpoint.metadata | ({SPEC_KEY: spec.to_json()} if spec else {})
     source = find_layout(checkpoint.state_dict)
     if source is not None:
-        known = {layout.name: layout for layout in dense_layouts() if layout.head == source.head}
+        known = {layout.name: layout for layout in get_family(source.head).layout_tables}
         if to not in known:
             raise unknown(f"layout of {source.head} weights", to, known)
         with whole(located.path):

@@ -1,0 +1,161 @@
+"""What the library knows about a family of networks: one row, asked wherever code would otherwise ask for a name.
+
+A row stands in `models/<family>/__init__.py` and imports nothing heavy: the class and the tables of names in weight
+files are imported when they are first asked for. `registry` names the families of the package and takes others.
+"""
+
+import dataclasses
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from focalnet import inputs
+from focalnet.errors import unknown
+from focalnet.variants import FocalNetConfig
+
+Learns = Literal["class", "boxes", "masks", "label_map", "nothing"]
+"""What the truth of an image is to a network: its class, boxes, boxes with masks, a class per pixel; or it has no
+loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class On:
+    """What a family does otherwise on some variants.
+
+    Attributes:
+        variants: a regular expression for their names.
+        architecture: fields of `FocalNetConfig` that it changes.
+        options: of its class.
+        preprocessing: instead of the family's.
+    """
+
+    variants: str
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Any = None
+
+
+GROWN = On(
+    variants="focalnet_(tiny|small|base)_[sl]rf(_overlap|_deeper)?",
+    architecture={"focal_windows": 9, "stem_padding": 3},
+)
+"""What the official Mask R-CNNs and UPerNets change of T, S and B."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suffix:
+    """An ending of a family's names that sets options.
+
+    Attributes:
+        pattern: a regular expression; its named groups are options, whole numbers.
+        meaning: what the ending says, for the error where another family's name has it.
+    """
+
+    pattern: str
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A family of networks.
+
+    Attributes:
+        name: `ModelSpec.head`; names of networks begin with it where `named`.
+        model: "module:class", or "module:function" with the class's arguments.
+        layouts: "module:tuple" of the layouts of its weight files, where it has others than the backbone's.
+        title: what people call it.
+        purpose: what it is for, a few words for the model card.
+        pipeline: the hub's word for that.
+        outputs: what a call of it gives, one word for the example in the model card.
+        learns: what the truth of an image is to it.
+        tasks: names of the tasks that it serves; the first is its own.
+        named: whether its networks are called NAME_VARIANT; a bare variant is a classifier.
+        num_classes: of the published networks; with weights of its own, a file says it.
+        least_classes: how many it needs.
+        preprocessing: of the published networks; None for that of the variant's released weights.
+        on: what it does otherwise on some variants; later rows win.
+        suffix: an ending of its names.
+        published: name of a published network -> its figures, None where none are known.
+        classes_of: what a file with this number of classes was trained on, by the published networks of that number:
+            `classes`, and where they apply `things`, `task` and `preprocessing` of a `ModelSpec`.
+    """
+
+    name: str
+    model: str
+    layouts: str | None = None
+    title: str = ""
+    purpose: str
+    pipeline: str
+    outputs: str = "outputs"
+    learns: Learns
+    tasks: tuple[str, ...] = ()
+    named: bool = True
+    num_classes: int
+    least_classes: int = 1
+    preprocessing: Any = None
+    on: tuple[On, ...] = ()
+    suffix: Suffix | None = None
+    published: Mapping[str, Any] = field(default_factory=dict)
+    classes_of: Callable[[int, FocalNetConfig], Mapping[str, Any]] = lambda num_classes, architecture: {}
+
+    @property
+    def cls(self) -> Callable[..., Any]:
+        """The class, imported when it is first needed.
+
+        Raises:
+            MissingExtraError: it stands on a package that is not installed.
+        """
+        return _imported(self.model)
+
+    @property
+    def layout_tables(self) -> tuple[Any, ...]:
+        """The layouts of its weight files."""
+        return _imported(self.layouts) if self.layouts else ()
+
+    def options(self) -> list[str]:
+        """Names of the options that `ModelSpec.head_options` may hold."""
+        own = getattr(self.cls, "Options", None)
+        return [] if own is None else [option.name for option in dataclasses.fields(own)]
+
+    def build(self, architecture: FocalNetConfig, num_classes: int, values: Mapping[str, Any], **arguments: Any) -> Any:
+        """A network with random weights.
+
+        Args:
+            architecture: of the backbone.
+            num_classes: classes.
+            values: options by name; what is missing has the class's default.
+            arguments: of the class besides, for example `recompute`.
+
+        Raises:
+            UserError: one of `values` is no option.
+        """
+        known = self.options() if values else []
+        for name in values:
+            if name not in known:
+                raise unknown(f"option of {self.name}", name, known)
+        cls: Any = self.cls
+        if hasattr(cls, "Options"):
+            arguments["options"] = cls.Options(**values)
+        return cls(architecture, num_classes=num_classes, **arguments)
+
+    def changes(self, variant: str) -> On:
+        """What it does otherwise on a variant."""
+        rows = [row for row in self.on if re.fullmatch(row.variants, variant)]
+        return On(
+            variants=variant,
+            architecture={name: value for row in rows for name, value in row.architecture.items()},
+            options={name: value for row in rows for name, value in row.options.items()},
+            preprocessing=next((row.preprocessing for row in reversed(rows) if row.preprocessing), self.preprocessing),
+        )
+
+
+def small_image(size: int) -> inputs.Image:
+    """Whole images for a network on a `minifocal`: a shorter side of `size` pixels, the longer one at most twice."""
+    return inputs.Image(input_size=size, long_side=2 * size, crop_pct=1.0, interpolation="bilinear")
+
+
+def _imported(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)
