@@ -10,22 +10,21 @@ Wrappers are opened (`model`, `state_dict`, an EMA's `model_ema`), prefixes drop
 evaluation did.
 """
 
-import codecs
 import logging
 import os
 import pickle
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from focalnet.errors import UserError
+from focalnet.weights import pickles
+from focalnet.weights.pickles import as_tensor, is_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         if path.suffix == ".safetensors":
             content, metadata = _read_safetensors(path)
         else:
-            content = _read_pickle(path) if path.suffix == ".pkl" else _read_torch(path)
+            content = pickles.load_arrays(path) if path.suffix == ".pkl" else _read_torch(path)
             metadata = _strings(content)
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -196,66 +195,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
-class _InertMapping:
-    """Stands in for a class of a checkpoint; torch's unpickler fills only exact dictionaries, so it makes one."""
-
-    def __new__(cls, *args: Any) -> Any:
-        return OrderedDict()
-
-
-class _InertObject:
-    """Stands in for numpy's scalars, whose state is a tuple."""
-
-    def __init__(self, *args: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-
-_RECONSTRUCT, _FROM_BUFFER = np.zeros(0).__reduce__()[0], np.zeros(1).__reduce_ex__(5)[0]
-_ARRAYS: dict[str, Any] = {
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
-    "numpy.core.multiarray._reconstruct": _RECONSTRUCT,
-    "numpy._core.multiarray._reconstruct": _RECONSTRUCT,
-    "_codecs.encode": codecs.encode,
-    "numpy.core.numeric._frombuffer": _FROM_BUFFER,
-    "numpy._core.numeric._frombuffer": _FROM_BUFFER,
-    **{f"numpy.dtypes.{kind.__name__}": kind for kind in map(type, map(np.dtype, ("f2", "f4", "f8", "i4", "i8")))},
-}
-"""What an array of numbers needs to come out of a pickle."""
-
-
-def _stand_in(name: str) -> Any:
-    return _ARRAYS.get(name, _InertObject if name.startswith("numpy.") else _InertMapping)
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module.split(".")[0] == "torch":
-            raise pickle.UnpicklingError("tensors in a plain pickle")  # reading them runs torch.load on bytes
-        found = _stand_in(f"{module}.{name}")
-        # a class of its own: a pickle may set attributes of what it is given
-        return type(name, (found,), {}) if found in (_InertMapping, _InertObject) else found
-
-
-def _read_pickle(path: Path) -> Any:
-    with open(path, "rb") as file:
-        return _Unpickler(file, encoding="latin1").load()
-
-
 def _read_torch(path: Path) -> Any:
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except ValueError:  # the format of torch before 1.6, whose names cannot be listed
         foreign = ["yacs.config.CfgNode", "argparse.Namespace"]
-    stand_ins = [(_stand_in(name), name) for name in foreign]
-    if any(name.startswith("numpy.") for name in foreign):
-        stand_ins += [(value, name) for name, value in _ARRAYS.items()]  # torch asks for the dtypes' classes too
+    stand_ins: Any = [(pickles.stand_in(name), name) for name in foreign]
     if foreign:
         logger.debug("%s: inert stand-ins for %s", path, ", ".join(sorted(foreign)))
-    with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+    with torch.serialization.safe_globals(stand_ins):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -277,15 +225,13 @@ def _classes(content: Any) -> tuple[str, ...] | None:
     return tuple(names) or None
 
 
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, Tensor) or (
-        isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.itemsize <= 8
-    )
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, Mapping) and bool(content) and all(map(is_numbers, content.values()))
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     depth = 0
-    while not (isinstance(content, Mapping) and content and all(map(_is_numbers, content.values()))):
+    while not _is_state_dict(content):
         depth += 1
         if not isinstance(content, Mapping):
             raise UserError(f"{path} holds a {type(content).__name__}, no state dict; save `model.state_dict()`.")
@@ -298,7 +244,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
         if len(wrappers) > 1:
             logger.info("%s: took %r, left %s", path.name, wrappers[0], ", ".join(map(repr, wrappers[1:])))
         content = content[wrappers[0]]
-    weights = {str(key): torch.as_tensor(tensor) for key, tensor in content.items() if key != "n_averaged"}
+    weights = {str(key): as_tensor(value) for key, value in content.items() if key != "n_averaged"}
     while any(all(key.startswith(prefix) for key in weights) for prefix in PREFIXES):
         weights = {key.split(".", 1)[1]: tensor for key, tensor in weights.items()}
     return weights
