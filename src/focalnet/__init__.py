@@ -10,6 +10,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from focalnet._version import __version__
+
 if TYPE_CHECKING:
     from focalnet import explain
     from focalnet.backbone import FocalNet
@@ -24,9 +26,7 @@ if TYPE_CHECKING:
     from focalnet.predict import Predictor
     from focalnet.variants import FocalNetConfig
     from focalnet.weights.layouts import convert_state_dict
-from focalnet.weights.spec import ModelSpec
-
-__version__ = "0.1.0"
+    from focalnet.weights.spec import ModelSpec
 
 _HOME = {
     "FocalModulation": "modulation",
@@ -59,6 +59,7 @@ __all__ = [
     "Predictor",
     "Preprocessing",
     "UserError",
+    "__version__",
     "capture",
     "convert_state_dict",
     "create_backbone",

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 import tyro
 
+from focalnet._version import __version__
 from focalnet.errors import UserError, unknown
 
 HELP = """\
@@ -52,9 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(HELP, end="")
         elif arguments[0] == "--version":
-            import focalnet
-
-            print(focalnet.__version__)
+            print(__version__)
         elif arguments[0] not in COMMANDS:
             raise unknown("command", arguments[0], COMMANDS)
         else:
