@@ -12,8 +12,6 @@ maps lie exactly over the image; the forward pass leaves nothing behind in the m
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -26,65 +24,12 @@ from focalnet.backbone import FocalNetBase
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.modulation import FocalModulation, capture
-from focalnet.visualize.plots import explanation_panel
+from focalnet.visualize.explanation import Explanation
 
 __all__ = ["Explanation", "capture", "explain"]
 
 LONGEST = 8
 """Sides of an image beyond this ratio are cut to it, around the centre."""
-
-
-@dataclass
-class Explanation:
-    """What `explain` finds out, as float32 arrays. H W are pixels, h w positions of a stage's map, L its levels.
-
-    Attributes:
-        image: what the network saw, before it was normalised, (H, W, 3), 0 to 1.
-        kernels: per stage and level (k, k).
-        gates: (L+1, h, w) of the last stage, the last one of the global level.
-        modulators: per stage (h, w).
-        grad_cam: (H, W), at least 0, where it was asked for.
-        target: the class of `grad_cam`.
-        logits: (K,) of a classifier.
-        classes: names of the K classes, where known.
-    """
-
-    image: np.ndarray
-    kernels: list[list[np.ndarray]]
-    gates: np.ndarray
-    modulators: list[np.ndarray]
-    grad_cam: np.ndarray | None = None
-    target: int | None = None
-    logits: np.ndarray | None = None
-    classes: tuple[str, ...] | None = None
-
-    @property
-    def caption(self) -> str:
-        """The answer, and what Grad-CAM is for; empty without logits."""
-        if self.logits is None:
-            return ""
-        shares = np.exp(self.logits - self.logits.max())
-        best = int(shares.argmax())
-        answer = f"answer: {self._name(best)} ({shares[best] / shares.sum():.1%})"
-        return answer if self.target is None else f"{answer}, Grad-CAM for: {self._name(self.target)}"
-
-    def _name(self, index: int) -> str:
-        return self.classes[index] if self.classes else f"class {index}"
-
-    def save(self, path: str | Path) -> None:
-        """Write everything as one PNG."""
-        Path(path).write_bytes(explanation_panel(self))
-
-    def save_npz(self, path: str | Path) -> None:
-        """Write the arrays: `image`, `gates`, `modulator_1` …, `kernel_1_1` … (stage, level), `grad_cam`, `logits`."""
-        arrays = {"image": self.image, "gates": self.gates, "grad_cam": self.grad_cam, "logits": self.logits}
-        for stage, modulator in enumerate(self.modulators, 1):
-            arrays[f"modulator_{stage}"] = modulator
-        for stage, levels in enumerate(self.kernels, 1):
-            for level, kernel in enumerate(levels, 1):
-                arrays[f"kernel_{stage}_{level}"] = kernel
-        with open(path, "wb") as file:
-            np.savez_compressed(file, **{name: array for name, array in arrays.items() if array is not None})
 
 
 def explain(

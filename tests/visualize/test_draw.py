@@ -1,6 +1,5 @@
-"""Drawings of boxes, masks and maps: what is where, colours, and that no text is covered or cut off."""
+"""Drawings on images: what is where, and that no text is covered or cut off."""
 
-import io
 import itertools
 import subprocess
 import sys
@@ -8,43 +7,17 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from skimage import color
-from test_plots import assert_no_overlap, figure, titles  # noqa: F401
+from PIL import Image, ImageChops
 
-from focalnet.visualize import draw as drawing
-from focalnet.visualize import plots as pictures
-from focalnet.visualize.draw import (
-    class_color,
-    draw_detections,
-    draw_panoptic,
-    draw_semantic,
-    mosaic,
-    per_class_table,
-    pr_curves,
-    side_by_side,
-)
+from focalnet.visualize import draw
+from focalnet.visualize.draw import annotate, draw_detections, draw_panoptic, draw_semantic, side_by_side
+from focalnet.visualize.style import BACKGROUND, class_color
 
 GREY = (120, 120, 120)
 
 
 def grey(width=128, height=128):
     return Image.new("RGB", (width, height), GREY)
-
-
-def lab(colors):
-    return color.rgb2lab(np.array(colors)[None] / 255)[0]
-
-
-def test_colors_are_told_apart():
-    """By CIE76 distance, of which 2 can just be seen: the first twenty all, later ones from their neighbours."""
-    colors = lab([class_color(index) for index in range(400)])
-    far = np.linalg.norm(colors[:20, None] - colors[None, :20], axis=-1) + 1e3 * np.eye(20)
-    assert far.min() > 15
-    for step in (1, 2, 3):
-        assert np.linalg.norm(colors[step:] - colors[:-step], axis=-1).min() > 20
-    assert len({class_color(index) for index in range(400)}) > 380
-    assert all(isinstance(part, int) and 0 <= part <= 255 for index in range(400) for part in class_color(index))
 
 
 def test_a_box_is_where_it_should_be():
@@ -57,7 +30,7 @@ def test_a_box_is_where_it_should_be():
     assert tuple(pixels[225, 180]) == tuple(pixels[10, 10]) == GREY
 
 
-def test_the_picture_stays():
+def test_the_image_stays():
     image = Image.new("RGB", (500, 600), GREY)
     drawn = draw_detections(image, [[5, 5, 50, 50]], ["cat"], [0.5])
     assert drawn.size == image.size
@@ -107,9 +80,9 @@ def random_plates(seed, size):
 
 @pytest.mark.parametrize("size", [(480, 480), (1000, 700), (97, 640), (640, 60)])
 @pytest.mark.parametrize("seed", range(3))
-def test_plates_neither_overlap_nor_leave_the_picture(size, seed):
+def test_plates_neither_overlap_nor_leave_the_image(size, seed):
     canvas, frames, names = random_plates(seed, size)
-    plates = drawing._draw_plates(canvas, frames, names, [class_color(index) for index in range(40)])
+    plates = draw._draw_plates(canvas, frames, names, [class_color(index) for index in range(40)])
     assert plates
     for x1, y1, x2, y2 in plates:
         assert 0 <= x1 < x2 <= size[0]
@@ -121,7 +94,7 @@ def test_plates_neither_overlap_nor_leave_the_picture(size, seed):
 def test_the_text_lies_on_its_plate():
     """Nothing but grey outside the plate, ink within it, a margin of the plate's colour around the ink."""
     canvas = Image.new("RGB", (480, 480), GREY)
-    (x1, y1, x2, y2) = drawing._draw_plates(canvas, [(100, 100, 300, 300)], ["Äpfel, Quitten jg"], [class_color(3)])[0]
+    (x1, y1, x2, y2) = draw._draw_plates(canvas, [(100, 100, 300, 300)], ["Äpfel, Quitten jg"], [class_color(3)])[0]
     pixels = np.asarray(canvas)
     outside = pixels.copy()
     outside[y1:y2, x1:x2] = GREY
@@ -133,17 +106,6 @@ def test_the_text_lies_on_its_plate():
     assert not ink[-1].any()
     assert not ink[:, 0].any()
     assert not ink[:, -1].any()
-
-
-@pytest.mark.parametrize("index", range(40))
-def test_ink_is_read_on_every_color(index):
-    """The contrast of the web guidelines, where 3 is asked of large text."""
-
-    def luminance(rgb):
-        return color.rgb2xyz(np.array(rgb)[None, None] / 255)[0, 0, 1]
-
-    bright, dark = sorted((luminance(class_color(index)), luminance(drawing._ink(class_color(index)))))[::-1]
-    assert (bright + 0.05) / (dark + 0.05) >= 3
 
 
 def test_semantic():
@@ -167,30 +129,24 @@ def test_semantic_of_nothing():
 
 
 @pytest.mark.parametrize("size", [(20_000, 1), (3, 9_000), (700, 5)])
-def test_a_thin_picture_is_not_enlarged_beyond_bounds(size):
+def test_a_thin_image_is_not_enlarged_beyond_bounds(size):
     """A strip of 12,000 x 8 pixels was enlarged to 720,000 x 480."""
     labels = np.zeros(size[::-1], np.uint8)
     drawn = draw_semantic(grey(*size), labels, ["a class with a name"])
-    assert max(drawn.size) <= max(4 * drawing.READABLE, max(size) + 100)
+    assert max(drawn.size) <= max(4 * draw.READABLE, max(size) + 100)
     legend = np.asarray(drawn)[size[1] :]
     assert (legend == class_color(0)).all(-1).any()
-    assert drawn.width >= drawing.READABLE // 2
-
-
-def test_many_classes_have_colors_of_their_own():
-    colors = np.array([class_color(index) for index in range(150)])
-    close = (np.abs(colors[:, None] - colors).max(-1) <= 8).sum(1) > 1
-    assert close.sum() <= 2
+    assert drawn.width >= draw.READABLE // 2
 
 
 def test_a_long_legend_stays_inside():
     labels = np.arange(128 * 128).reshape(128, 128) % 60
     drawn = draw_semantic(grey(), labels, [f"a rather long name of class {index}" * 3 for index in range(60)])
     pixels = np.asarray(drawn)
-    assert (pixels[384:, -3:] == pictures.BACKGROUND).all()
-    assert (pixels[-2:] == pictures.BACKGROUND).all()
+    assert (pixels[384:, -3:] == BACKGROUND).all()
+    assert (pixels[-2:] == BACKGROUND).all()
     swatches = {tuple(color) for color in pixels[384:].reshape(-1, 3).tolist()}
-    assert sum(class_color(index) in swatches for index in range(60)) == drawing.MOST_NAMED
+    assert sum(class_color(index) in swatches for index in range(60)) == draw.MOST_NAMED
 
 
 def test_panoptic_segments_of_one_class_differ():
@@ -209,7 +165,7 @@ def test_panoptic_segments_of_one_class_differ():
     ids[80:] = 3
     full = draw_panoptic(grey(), ids, segments, ["sky", "cow"])
     assert pixels.shape[1] == full.width
-    inked, without = ((sheet[384:] != pictures.BACKGROUND).any(-1).sum() for sheet in (pixels, np.asarray(full)))
+    inked, without = ((sheet[384:] != BACKGROUND).any(-1).sum() for sheet in (pixels, np.asarray(full)))
     assert inked > without + 100  # the words for pixels without a segment
 
 
@@ -224,77 +180,26 @@ def test_side_by_side_aligns_the_tops():
     assert other.size == pixels.shape[1::-1]
 
 
-@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 3, 1), (3, 3, 1), (4, 3, 2)])
-def test_mosaic(count, columns, rows):
-    shots = [Image.new("RGB", (100 - 9 * index, 50), (255, 0, 0)) for index in range(count)]
-    sheet = Image.open(io.BytesIO(mosaic(shots, columns)))
-    assert sheet.format == "PNG"
-    red = (np.asarray(sheet) == (255, 0, 0)).all(-1)
-    assert red.sum() == sum(shot.width * shot.height for shot in shots)
-    starts = np.flatnonzero(np.diff(red.any(1).astype(int), prepend=0) == 1)
-    assert len(starts) == rows
-
-
-def test_mosaic_shrinks_large_pictures():
-    sheet = Image.open(io.BytesIO(mosaic([grey(4000, 3000)] * 4, 4)))
-    assert sheet.width < 2600
-
-
-def details(classes, absent=(), kinds=("box",)):
-    recall = np.linspace(0, 1, 101)
-    curves = [None if k in absent else (1 - recall ** (k + 1)).tolist() for k in range(classes)]
-    present = [curve for curve in curves if curve]
-    rows = [
-        {f"{kind}_ap50": float(np.mean(curve)) if curve else None for kind in kinds} | {"objects": classes - index}
-        for index, curve in enumerate(curves)
-    ]
-    mean = np.mean(present, 0).tolist() if present else None
-    curve = {"recall": recall.tolist(), "precision": mean, "by_class": curves}
-    return {"names": [f"$ class {k}" for k in range(classes)], "classes": rows, **dict.fromkeys(kinds, curve)}
-
-
-def test_pr_curves(figure):  # noqa: F811
-    made = figure(pr_curves, details(4, absent=(1,), kinds=("box", "mask")))
-    assert titles(made) == ["boxes", "masks"]
-    for axes in made.axes:
-        assert [line.get_linewidth() for line in axes.lines] == [1, 1, 1, 2.6]
-        np.testing.assert_allclose(axes.lines[-1].get_ydata(), details(4, absent=(1,))["box"]["precision"])
-        texts = [text.get_text() for text in axes.get_legend().get_texts()]
-        mean = np.mean(details(4, absent=(1,))["box"]["precision"])
-        assert texts[0] == f"mean of 3  {mean:.3f}"
-        assert texts[1] == r"\$ class 0  0.500"
-    assert_no_overlap(made)
-
-
-def test_pr_curves_of_many_classes(figure):  # noqa: F811
-    made = figure(pr_curves, details(80))
-    assert len(made.axes[0].lines) == 21
-    texts = [text.get_text() for text in made.axes[0].get_legend().get_texts()]
-    assert texts[0].startswith("mean of 80")
-    assert texts[-1].startswith(r"\$ class 19")  # those with most objects
-    assert_no_overlap(made)
-
-
-def test_pr_curves_without_objects(figure):  # noqa: F811
-    made = figure(pr_curves, details(3, absent=(0, 1, 2)))
-    assert not made.axes[0].lines
-
-
-def test_table():
-    rows = [{"iou": 0.5, "thing": True, "pixels": 1234}, {"iou": None, "thing": False, "pixels": 0}]
-    rows.append({"iou": 0.25, "thing": False, "pixels": 7})
-    assert per_class_table(rows, ["a", "b", "c"]) == [
-        ["class", "iou", "thing", "pixels"],
-        ["c", "0.250", "no", "7"],
-        ["a", "0.500", "yes", "1,234"],
-        ["b", "–", "no", "0"],
-    ]
-
-
-def test_pictures_need_pillow_alone():
+def test_drawings_need_pillow_alone():
     script = (
-        "import sys, numpy as np; from PIL import Image; from focalnet.visualize.draw import draw_detections, mosaic\n"
+        "import sys; from PIL import Image; from focalnet.visualize.draw import draw_detections\n"
+        "from focalnet.visualize.plots import mosaic\n"
         "mosaic([draw_detections(Image.new('RGB', (64, 64)), [[1, 2, 30, 40]], ['a'], [0.5])])\n"
         "assert 'matplotlib' not in sys.modules and 'torchvision' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_annotate():
+    """The image is unchanged over a strip with ink, and small ones grow by a whole factor."""
+    noise = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    made = annotate(Image.fromarray(noise), ["größer  93.1%", "and a second line that is far too long for this"])
+    assert made.size[0] == 12 * 28
+    top = made.crop((0, 0, 12 * 28, 8 * 28)).resize((12, 8), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(np.asarray(top), noise)
+    strip = made.crop((0, 8 * 28, *made.size))
+    background = Image.new("RGB", strip.size, BACKGROUND)
+    left, _, right, bottom = ImageChops.difference(strip, background).getbbox()
+    assert 0 < left < right < strip.width
+    assert bottom < strip.height
+    assert annotate(Image.new("RGB", (700, 500)), ["x"]).width == 700

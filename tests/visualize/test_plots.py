@@ -1,65 +1,19 @@
-"""The drawings: what is on them, that nothing overlaps, and that odd input is drawn too."""
+"""Plots and sheets: what is on them, that nothing overlaps, and that odd input is drawn too."""
 
-import itertools
+import io
 import subprocess
 import sys
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageChops
+from figure_checks import assert_no_overlap, titles
+from PIL import Image
 
 from focalnet.errors import MissingExtraError
-from focalnet.visualize import plots as pictures
-from focalnet.visualize.plots import (
-    annotate,
-    confusion,
-    contact_sheet,
-    curves,
-    explanation_panel,
-    gate_panel,
-    kernel_panel,
-    modulator_panel,
-)
+from focalnet.visualize.draw import annotate
+from focalnet.visualize.plots import confusion, contact_sheet, curves, mosaic, per_class_table, pr_curves
 
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@pytest.fixture
-def figure(monkeypatch) -> Any:
-    """Makes a drawing and gives the matplotlib figure instead of the file."""
-    monkeypatch.setattr(pictures, "_png", lambda figure: figure)
-
-    def draw(function, *arguments, **options):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        made = function(*arguments, **options)
-        FigureCanvasAgg(made).draw()
-        return made
-
-    return draw
-
-
-def titles(figure) -> list[str]:
-    return [axes.get_title() for axes in figure.axes if axes.get_title()]
-
-
-def assert_no_overlap(figure):
-    """No two texts of the figure touch, and none leaves it."""
-    from matplotlib.text import Text
-
-    renderer = figure.canvas.get_renderer()
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    shown = [text for text in texts if text.axes is None or text.axes.get_visible()]
-    boxes = {text: text.get_window_extent(renderer) for text in shown}
-    width, height = figure.canvas.get_width_height()
-    for text, box in boxes.items():
-        assert -1 <= box.x0 <= box.x1 <= width + 1, text
-        assert -1 <= box.y0 <= box.y1 <= height + 1, text
-    for one, two in itertools.combinations(boxes, 2):
-        a, b = boxes[one], boxes[two]
-        assert min(a.x1, b.x1) <= max(a.x0, b.x0) or min(a.y1, b.y1) <= max(a.y0, b.y0), (one, two)
 
 
 def rows(epochs, every=1):
@@ -140,89 +94,76 @@ def test_contact_sheet(figure):
     assert_no_overlap(made)
 
 
-def test_annotate():
-    """The image is unchanged over a strip with ink, and small ones grow by a whole factor."""
-    noise = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    made = annotate(Image.fromarray(noise), ["größer  93.1%", "and a second line that is far too long for this"])
-    assert made.size[0] == 12 * 28
-    top = made.crop((0, 0, 12 * 28, 8 * 28)).resize((12, 8), Image.Resampling.NEAREST)
-    np.testing.assert_array_equal(np.asarray(top), noise)
-    strip = made.crop((0, 8 * 28, *made.size))
-    background = Image.new("RGB", strip.size, pictures.BACKGROUND)
-    left, _, right, bottom = ImageChops.difference(strip, background).getbbox()
-    assert 0 < left < right < strip.width
-    assert bottom < strip.height
-    assert annotate(Image.new("RGB", (700, 500)), ["x"]).width == 700
+def details(classes, absent=(), kinds=("box",)):
+    recall = np.linspace(0, 1, 101)
+    curves = [None if k in absent else (1 - recall ** (k + 1)).tolist() for k in range(classes)]
+    present = [curve for curve in curves if curve]
+    rows = [
+        {f"{kind}_ap50": float(np.mean(curve)) if curve else None for kind in kinds} | {"objects": classes - index}
+        for index, curve in enumerate(curves)
+    ]
+    mean = np.mean(present, 0).tolist() if present else None
+    curve = {"recall": recall.tolist(), "precision": mean, "by_class": curves}
+    return {"names": [f"$ class {k}" for k in range(classes)], "classes": rows, **dict.fromkeys(kinds, curve)}
 
 
-def explanation(*, stages=4, levels=3, shape=(64, 96), smallest=(2, 3), grad_cam=True):
-    random = np.random.default_rng(0)
-    return SimpleNamespace(
-        image=random.random((*shape, 3)),
-        kernels=[[random.normal(size=(3 + 2 * k, 3 + 2 * k)) for k in range(levels)] for _ in range(stages)],
-        gates=random.normal(size=(levels + 1, *smallest)),
-        modulators=[random.random((side * smallest[0], side * smallest[1])) for side in range(stages, 0, -1)],
-        grad_cam=random.random(shape) if grad_cam else None,
-        caption="answer: cat (93.1%)",
-    )
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"stages": 1, "smallest": (14, 14)},
-        {"stages": 3, "levels": 2, "shape": (32, 32), "smallest": (4, 4)},
-        {"levels": 4, "shape": (224, 64), "grad_cam": False},
-        {"levels": 0, "shape": (32, 300)},
-        {"stages": 2, "levels": 1, "grad_cam": False},
-    ],
-)
-def test_explanation_panel(figure, options):
-    given = explanation(**options)
-    made = figure(explanation_panel, given)
+def test_pr_curves(figure):
+    made = figure(pr_curves, details(4, absent=(1,), kinds=("box", "mask")))
+    assert titles(made) == ["boxes", "masks"]
+    for axes in made.axes:
+        assert [line.get_linewidth() for line in axes.lines] == [1, 1, 1, 2.6]
+        np.testing.assert_allclose(axes.lines[-1].get_ydata(), details(4, absent=(1,))["box"]["precision"])
+        texts = [text.get_text() for text in axes.get_legend().get_texts()]
+        mean = np.mean(details(4, absent=(1,))["box"]["precision"])
+        assert texts[0] == f"mean of 3  {mean:.3f}"
+        assert texts[1] == r"\$ class 0  0.500"
     assert_no_overlap(made)
-    drawn = [axes.get_title() for axes in made.axes if axes.images and axes.get_title()]
-    stages = [f"stage {index + 1}" for index in range(len(given.modulators))]
-    levels = [f"level {index + 1}" for index in range(len(given.gates) - 1)]
-    expected = ["picture", *stages, *(["Grad-CAM"] if given.grad_cam is not None else []), "picture", *levels, "global"]
-    if levels:
-        expected += levels if len(stages) == 1 else stages
-    assert drawn == expected
-    assert sum(bool(axes.images) for axes in made.axes) == 2 + len(stages) + len(given.gates) + (
-        given.grad_cam is not None
-    ) + len(stages) * len(levels)
 
 
-def test_maps_lie_over_the_picture(figure):
-    """A map with one peak is up-sampled so that the peak stays where it was."""
-    gates = np.zeros((2, 4, 6))
-    gates[0, 1, 4] = 1
-    made = figure(gate_panel, np.zeros((40, 60, 3)), gates)
-    picture, first = made.axes[0].images[0].get_array(), made.axes[1].images[0].get_array()
-    assert first.shape == picture.shape[:2] == (200, 300)
-    row, column = np.unravel_index(first.argmax(), first.shape)
-    assert row == pytest.approx(75, abs=1)
-    assert column == pytest.approx(225, abs=1)
+def test_pr_curves_of_many_classes(figure):
+    made = figure(pr_curves, details(80))
+    assert len(made.axes[0].lines) == 21
+    texts = [text.get_text() for text in made.axes[0].get_legend().get_texts()]
+    assert texts[0].startswith("mean of 80")
+    assert texts[-1].startswith(r"\$ class 19")  # those with most objects
+    assert_no_overlap(made)
 
 
-def test_levels_that_a_stage_lacks(figure):
-    """Stages may have different numbers of levels; each kernel stays under its own stage."""
-    made = figure(kernel_panel, [[np.ones((3, 3))], [np.ones((5, 5)), np.ones((7, 7))]])
-    labels = [[axes.get_xlabel() for axes in made.axes[row : row + 3]] for row in (0, 3)]
-    assert labels == [["", "3 × 3, ± 1", "5 × 5, ± 1"], ["", "", "7 × 7, ± 1"]]
+def test_pr_curves_without_objects(figure):
+    made = figure(pr_curves, details(3, absent=(0, 1, 2)))
+    assert not made.axes[0].lines
+
+
+def test_table():
+    rows = [{"iou": 0.5, "thing": True, "pixels": 1234}, {"iou": None, "thing": False, "pixels": 0}]
+    rows.append({"iou": 0.25, "thing": False, "pixels": 7})
+    assert per_class_table(rows, ["a", "b", "c"]) == [
+        ["class", "iou", "thing", "pixels"],
+        ["c", "0.250", "no", "7"],
+        ["a", "0.500", "yes", "1,234"],
+        ["b", "–", "no", "0"],
+    ]
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 3, 1), (3, 3, 1), (4, 3, 2)])
+def test_mosaic(count, columns, rows):
+    shots = [Image.new("RGB", (100 - 9 * index, 50), (255, 0, 0)) for index in range(count)]
+    sheet = Image.open(io.BytesIO(mosaic(shots, columns)))
+    assert sheet.format == "PNG"
+    red = (np.asarray(sheet) == (255, 0, 0)).all(-1)
+    assert red.sum() == sum(shot.width * shot.height for shot in shots)
+    starts = np.flatnonzero(np.diff(red.any(1).astype(int), prepend=0) == 1)
+    assert len(starts) == rows
+
+
+def test_mosaic_shrinks_large_images():
+    sheet = Image.open(io.BytesIO(mosaic([Image.new("RGB", (4000, 3000))] * 4, 4)))
+    assert sheet.width < 2600
 
 
 def test_files():
-    given = explanation()
-    for png in (
-        gate_panel(given.image, given.gates),
-        modulator_panel(given.image, given.modulators),
-        kernel_panel(given.kernels),
-        explanation_panel(given),
-        curves(rows(2)),
-    ):
-        assert png.startswith(PNG)
+    assert curves(rows(2)).startswith(PNG)
+    assert pr_curves(details(2)).startswith(PNG)
 
 
 def test_no_global_state():

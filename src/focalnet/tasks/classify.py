@@ -28,7 +28,9 @@ from focalnet.errors import MissingExtraError, UserError
 from focalnet.explain import explain
 from focalnet.models.create import create_model
 from focalnet.tasks.base import Batch, Datasets, Embedded, MapDataset, Metric, Network, Section, Task
-from focalnet.visualize.plots import annotate, confusion, contact_sheet, explanation_panel
+from focalnet.visualize.draw import annotate
+from focalnet.visualize.explanation import explanation_panel
+from focalnet.visualize.plots import confusion, contact_sheet
 from focalnet.weights.spec import ModelSpec
 
 WORST = 24

@@ -33,7 +33,7 @@ from focalnet.models.create import create_model
 from focalnet.models.loading import load
 from focalnet.models.registry import families, get_family, parse_name
 from focalnet.tasks.base import Batch, Datasets, MapDataset, Network, Section, Task
-from focalnet.visualize.plots import explanation_panel
+from focalnet.visualize.explanation import explanation_panel
 from focalnet.weights.spec import ModelSpec
 
 SHOWN = 12

@@ -22,7 +22,8 @@ from focalnet.metrics.detection import AveragePrecision
 from focalnet.structures import Detections
 from focalnet.tasks.base import Batch, Embedded, Network, Section
 from focalnet.tasks.dense import DenseTask, check_threshold, class_names, default_model, learns_masks
-from focalnet.visualize.draw import draw_detections, mosaic, per_class_table, pr_curves, side_by_side
+from focalnet.visualize.draw import draw_detections, side_by_side
+from focalnet.visualize.plots import mosaic, per_class_table, pr_curves
 from focalnet.weights.spec import ModelSpec
 
 TEST_SCALES = (0.75, 1.0, 1.25)

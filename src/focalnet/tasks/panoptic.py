@@ -23,7 +23,8 @@ from focalnet.metrics.panoptic import PanopticMetric
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.tasks.base import Batch, Embedded, Network, Section
 from focalnet.tasks.dense import DenseTask, check_threshold, class_names, default_model
-from focalnet.visualize.draw import draw_panoptic, mosaic, per_class_table, side_by_side
+from focalnet.visualize.draw import draw_panoptic, side_by_side
+from focalnet.visualize.plots import mosaic, per_class_table
 from focalnet.weights.spec import ModelSpec
 
 

@@ -24,7 +24,8 @@ from focalnet.metrics.semantic import SemanticMetric
 from focalnet.models.registry import get_family, parse_name
 from focalnet.tasks.base import Batch, Embedded, Network, Section
 from focalnet.tasks.dense import DenseTask, class_names, default_model
-from focalnet.visualize.draw import draw_semantic, mosaic, per_class_table, side_by_side
+from focalnet.visualize.draw import draw_semantic, side_by_side
+from focalnet.visualize.plots import mosaic, per_class_table
 from focalnet.weights.spec import ModelSpec
 
 LEAST_WINDOW = 32

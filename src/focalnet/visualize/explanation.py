@@ -1,0 +1,196 @@
+"""What a FocalNet did with an image, as data and as the panels of the paper: kernels, gates, modulators, Grad-CAM.
+
+`focalnet.explain` fills an `Explanation`; nothing here runs a network. Sequential quantities are drawn in viridis or
+magma, which are perceptually uniform, signed ones in red and blue around zero.
+
+Legend: H W pixels of the image, h w positions of a stage's map, L focal levels, k the size of a kernel, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from focalnet.visualize import style
+
+KERNEL = 1.55
+"""Inches of a row of kernels."""
+
+
+@dataclass
+class Explanation:
+    """What a FocalNet did with one image, as float32 arrays.
+
+    Attributes:
+        image: what the network saw, before it was normalised, (H, W, 3), 0 to 1.
+        kernels: per stage and level (k, k).
+        gates: (L+1, h, w) of the last stage, the last one of the global level.
+        modulators: per stage (h, w), at least 0.
+        grad_cam: (H, W), at least 0, where it was asked for.
+        target: the class of `grad_cam`.
+        logits: (K,) of a classifier.
+        classes: names of the K classes, where known.
+    """
+
+    image: np.ndarray
+    kernels: list[list[np.ndarray]]
+    gates: np.ndarray
+    modulators: list[np.ndarray]
+    grad_cam: np.ndarray | None = None
+    target: int | None = None
+    logits: np.ndarray | None = None
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def caption(self) -> str:
+        """The prediction, and the class of Grad-CAM, in one line; empty without logits."""
+        if self.logits is None:
+            return ""
+        shares = np.exp(self.logits - self.logits.max())
+        best = int(shares.argmax())
+        prediction = f"answer: {self._name(best)} ({shares[best] / shares.sum():.1%})"
+        return prediction if self.target is None else f"{prediction}, Grad-CAM for: {self._name(self.target)}"
+
+    def _name(self, index: int) -> str:
+        return self.classes[index] if self.classes else f"class {index}"
+
+    def save(self, path: str | Path) -> None:
+        """Write everything as one PNG."""
+        Path(path).write_bytes(explanation_panel(self))
+
+    def save_npz(self, path: str | Path) -> None:
+        """Write the arrays: `image`, `gates`, `modulator_1` …, `kernel_1_1` … (stage, level), `grad_cam`, `logits`."""
+        arrays = {"image": self.image, "gates": self.gates, "grad_cam": self.grad_cam, "logits": self.logits}
+        for stage, modulator in enumerate(self.modulators, 1):
+            arrays[f"modulator_{stage}"] = modulator
+        for stage, levels in enumerate(self.kernels, 1):
+            for level, kernel in enumerate(levels, 1):
+                arrays[f"kernel_{stage}_{level}"] = kernel
+        with open(path, "wb") as file:
+            np.savez_compressed(file, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def kernel_panel(kernels: Sequence[Sequence[np.ndarray]]) -> bytes:
+    """Depth-wise kernels (paper, Figures 10 and 11): a row per level, a column per stage.
+
+    Args:
+        kernels: per stage and level (k, k): the mean over the channels.
+    """
+    rows = _kernel_rows(kernels)
+    columns = max(len(row) for row in rows) + 1
+    figure = style.figure(1.6 * columns, KERNEL * len(rows) + 0.3)
+    _draw_kernels(figure, rows, columns)
+    return style.png(figure)
+
+
+def gate_panel(image: np.ndarray, gates: np.ndarray) -> bytes:
+    """Gate maps beside the image (paper, Figure 5).
+
+    Args:
+        image: (H, W, 3), 0 to 1.
+        gates: (L+1, h, w), the last one of the global level.
+    """
+    figure = style.figure(*_strip(image, len(gates) + 1))
+    _draw_maps(figure, image, _named_gates(gates), "viridis", len(gates) + 1)
+    return style.png(figure)
+
+
+def modulator_panel(image: np.ndarray, modulators: Sequence[np.ndarray]) -> bytes:
+    """Magnitude of the modulator per stage beside the image (paper, Figures 6 and 15).
+
+    Args:
+        image: (H, W, 3), 0 to 1.
+        modulators: per stage (h, w): the L2 norm over the channels.
+    """
+    figure = style.figure(*_strip(image, len(modulators) + 1))
+    _draw_maps(figure, image, _named_modulators(modulators), "magma", len(modulators) + 1)
+    return style.png(figure)
+
+
+def explanation_panel(explanation: Explanation) -> bytes:
+    """The paper's three images on one sheet, and Grad-CAM where there is one."""
+    image, rows = explanation.image, _kernel_rows(explanation.kernels)
+    modulators, gates = _named_modulators(explanation.modulators), _named_gates(explanation.gates)
+    if explanation.grad_cam is not None:
+        modulators["Grad-CAM"] = explanation.grad_cam
+    columns = max(len(modulators), len(gates), *map(len, rows)) + 1
+    width, height = _strip(image, columns)
+    heights = [height + 0.3, height + 0.3, *([KERNEL * len(rows) + 0.6] if rows else [])]
+    figure = style.figure(width, sum(heights) + 0.3)
+    figure.suptitle(style.plain(explanation.caption), fontsize=12)
+    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
+    _heading(parts[0], "Modulator: its length at each position, last block of each stage")
+    _draw_maps(parts[0], image, modulators, "magma", columns)
+    _heading(parts[1], "Gates: how much each level counts, last block")
+    _draw_maps(parts[1], image, gates, "viridis", columns)
+    if rows:
+        _heading(parts[2], "Kernels: mean over the channels, last block of each stage")
+        _draw_kernels(parts[2], rows, columns)
+    return style.png(figure)
+
+
+def _named_gates(gates: np.ndarray) -> dict[str, np.ndarray]:
+    return {"global" if level == len(gates) else f"level {level}": gate for level, gate in enumerate(gates, 1)}
+
+
+def _named_modulators(modulators: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"stage {stage}": modulator for stage, modulator in enumerate(modulators, 1)}
+
+
+def _kernel_rows(kernels: Sequence[Sequence[np.ndarray]]) -> list[dict[str, np.ndarray | None]]:
+    """A row per level with a kernel per stage, None for a level that a stage lacks; one stage fills a single row."""
+    if len(kernels) == 1:
+        return [{f"level {level}": kernel for level, kernel in enumerate(kernels[0], 1)}] if kernels[0] else []
+    return [
+        {f"stage {stage}": row[level] if level < len(row) else None for stage, row in enumerate(kernels, 1)}
+        for level in range(max(map(len, kernels)))
+    ]
+
+
+def _strip(image: np.ndarray, columns: int) -> tuple[float, float]:
+    """Inches of a row of images with colour bars."""
+    shape = np.clip(image.shape[0] / image.shape[1], 0.4, 1.6)
+    return max(2.1 * columns, 6.5), 2.0 * shape + 0.8
+
+
+def _heading(figure: Any, text: str) -> None:
+    figure.suptitle(text, x=0.01, ha="left", fontsize=11, weight="bold")
+
+
+def _draw_maps(figure: Any, image: np.ndarray, maps: Mapping[str, np.ndarray], cmap: str, columns: int) -> None:
+    grid = figure.subplots(1, columns, squeeze=False)[0]
+    canvas = style.enlarged(Image.fromarray((image * 255).round().astype(np.uint8)), 224)
+    grid[0].imshow(canvas)
+    grid[0].set_title("picture", fontsize=10)
+    for axes, (title, values) in zip(grid[1:], maps.items(), strict=False):
+        smooth = Image.fromarray(values.astype(np.float32)).resize(canvas.size, Image.Resampling.BILINEAR)
+        shown = axes.imshow(np.asarray(smooth), cmap=cmap)
+        axes.set_title(title, fontsize=10)
+        low, high = shown.get_clim()
+        bar = figure.colorbar(shown, cax=axes.inset_axes((0, -0.09, 1, 0.05)), orientation="horizontal")
+        bar.set_ticks([low, high], labels=[f"{low:.3g}", f"{high:.3g}"], fontsize=8)
+        bar.outline.set_visible(False)
+        for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
+            label.set_horizontalalignment(side)
+    for index, axes in enumerate(grid):
+        style.bare(axes, visible=index <= len(maps))
+
+
+def _draw_kernels(figure: Any, rows: Sequence[Mapping[str, np.ndarray | None]], columns: int) -> None:
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        style.bare(axes, visible=False)
+    for index, (line, row) in enumerate(zip(grid, rows, strict=True)):
+        if len(rows) > 1:
+            line[0].text(0.9, 0.5, f"level {index + 1}", ha="right", va="center", fontsize=10)
+        for axes, (title, kernel) in zip(line[1:], row.items(), strict=False):
+            if index == 0:
+                axes.set_title(title, fontsize=10)
+            if kernel is None:
+                continue
+            limit = float(np.abs(kernel).max()) or 1.0
+            axes.imshow(kernel, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            axes.set_xlabel(f"{kernel.shape[0]} × {kernel.shape[1]}, ± {limit:.2g}", fontsize=8, labelpad=3)

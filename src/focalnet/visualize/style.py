@@ -1,0 +1,121 @@
+"""One style for every drawing: the colours of classes, the font, the sizes, and how a figure becomes a file.
+
+Drawings on images need Pillow alone; matplotlib is imported where the first figure is made. Figures are objects of
+their own, so that drawing changes nothing for whoever else uses matplotlib in the process.
+"""
+
+import colorsys
+import importlib.util
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from focalnet.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Color = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+
+BACKGROUND: Color = (250, 250, 250)
+INK: Color = (30, 30, 30)
+PALETTE: tuple[Color, ...] = (
+    (31, 119, 220), (255, 127, 14), (22, 150, 64), (222, 45, 53), (145, 80, 210), (0, 178, 190), (240, 80, 170),
+    (188, 170, 10), (140, 86, 58), (122, 204, 60), (90, 98, 180), (250, 150, 135), (0, 110, 105), (165, 15, 90),
+    (255, 200, 60), (95, 175, 245), (100, 110, 30), (205, 150, 235), (110, 120, 130), (95, 225, 175),
+)  # fmt: skip
+DOTS_PER_INCH = 120
+
+
+def class_color(index: int) -> Color:
+    """The colour of a class, red green blue from 0 to 255: 20 chosen ones, then golden steps around the wheel.
+
+    Args:
+        index: the label, from 0.
+    """
+    if index < len(PALETTE):
+        return PALETTE[index]
+    steps = ((0.45, 0.85), (0.65, 0.6), (0.3, 0.6), (0.75, 0.85), (0.55, 0.4), (0.38, 0.95))
+    lightness, saturation = steps[index % len(steps)]  # 6: every 55 classes, a multiple of 5, the hues come round again
+    red, green, blue = colorsys.hls_to_rgb(index * 0.61803398875 % 1, lightness, saturation)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def shade(color: Color, turn: int) -> Color:
+    """The colour itself, then lighter and darker ones in turn."""
+    towards, share = ((0, 0.0), (255, 0.35), (0, 0.35), (255, 0.6), (0, 0.55))[turn % 5]
+    red, green, blue = (round((1 - share) * part + share * towards) for part in color)
+    return red, green, blue
+
+
+def ink_on(color: Color) -> Color:
+    """Black or white, whichever is read better on the colour."""
+    linear = [(part / 255) ** 2.2 for part in color]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return (255, 255, 255) if luminance < 0.3 else INK
+
+
+def font(size: int) -> Any:
+    """The font that comes with matplotlib, because Pillow's own has no letters beyond ASCII."""
+    found = importlib.util.find_spec("matplotlib")
+    folders = found.submodule_search_locations if found else None
+    path = Path(next(iter(folders)), "mpl-data/fonts/ttf/DejaVuSans.ttf") if folders else None
+    return ImageFont.truetype(path, size) if path and path.exists() else ImageFont.load_default(size)
+
+
+def enlarged(image: Image.Image, side: int) -> Image.Image:
+    """A small image by a whole factor, until its shorter side has about `side` pixels, or the longer one 4 `side`."""
+    factor = max(1, min(side // min(image.size), 4 * side // max(image.size)))
+    return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
+
+
+def fitting(draw: ImageDraw.ImageDraw, text: str, font: Any, width: float) -> str:
+    """The text, shortened to `width` pixels."""
+    while text and draw.textlength(text, font) > width:
+        text = text.removesuffix("…")[:-1].rstrip() + "…" if len(text) > 1 else ""
+    return text
+
+
+def short(text: str, most: int) -> str:
+    """The text, shortened to `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib can draw: class names come from folder names, which may hold halves of characters and $."""
+    return text.encode(errors="replace").decode().replace("$", r"\$")
+
+
+def figure(width: float, height: float) -> "Figure":
+    """An empty figure of matplotlib; sizes in inches.
+
+    Raises:
+        MissingExtraError: without matplotlib.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("Drawing", "train") from None
+    return Figure((width, height), dpi=DOTS_PER_INCH, layout="constrained")
+
+
+def bare(axes: "Axes", *, visible: bool) -> None:
+    """Axes without ticks and frame."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.patch.set_visible(visible)
+
+
+def png(figure: "Figure") -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it becomes a box
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()
