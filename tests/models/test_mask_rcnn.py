@@ -10,16 +10,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import box_iou
 
 from focalnet.errors import UserError
+from focalnet.models.mask_rcnn.layouts import LAYOUTS
 from focalnet.models.mask_rcnn.model import MaskRCNN
 from focalnet.models.mask_rcnn.parts import Anchors, MaxIoUMatcher, RoIPool, mask_targets, paste_masks
 from focalnet.variants import FocalNetConfig, get_variant
-from focalnet.weights.detectors import DETECTORS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mask_rcnn"
 spec = importlib.util.spec_from_file_location("make_mask_rcnn", FIXTURES / "make.py")
 make = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make)
-MMDET = DETECTORS[0]
+MMDET = LAYOUTS[0]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from focalnet.errors import UserError, unknown
 from focalnet.models.loading import describe_dense
 from focalnet.models.registry import find_layout, get_family
 from focalnet.weights.files import check_suffix, read_checkpoint, whole, write_state_dict
-from focalnet.weights.layouts import Layout, convert_state_dict, detect_layout
+from focalnet.weights.layouts import LayoutName, convert_state_dict, detect_layout
 from focalnet.weights.sources import SPEC_KEY, resolve, stored_spec
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def convert_file(src: str | Path, dst: str | Path, *, to: str, use_postln: bool 
         return target
     if use_postln is None and spec is not None:
         use_postln = spec.architecture.use_postln
-    converted = convert_state_dict(checkpoint.state_dict, to=cast(Layout, to), use_postln=use_postln)
+    converted = convert_state_dict(checkpoint.state_dict, to=cast(LayoutName, to), use_postln=use_postln)
     wrapper = "model" if to == "official" else None
     write_state_dict(target, converted, wrapper=wrapper, metadata=metadata)
     logger.info("%s (%s) -> %s (%s)", located.path, detect_layout(checkpoint.state_dict), target, to)

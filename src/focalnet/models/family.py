@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import Tensor
+
 from focalnet import inputs
 from focalnet.errors import unknown
 from focalnet.variants import FocalNetConfig
+from focalnet.weights.architecture import shape_of
 
 Learns = Literal["class", "boxes", "masks", "label_map", "nothing"]
 """What the truth of an image is to a network: its class, boxes, boxes with masks, a class per pixel; or it has no
@@ -42,6 +45,19 @@ GROWN = On(
     architecture={"focal_windows": 9, "stem_padding": 3},
 )
 """What the official Mask R-CNNs and UPerNets change of T, S and B."""
+
+
+def overlapped_padding(backbone: Mapping[str, Tensor], *, official: bool) -> dict[str, int]:
+    """The padding of an overlapped stem as a field of `FocalNetConfig`, if the stem is one.
+
+    It is that of `GROWN` in the files of the official networks that grow kernels (`official`), and in ours by name
+    where the kernels were grown too.
+    """
+    grown = GROWN.architecture
+    overlapped = shape_of(backbone, "patch_embed.proj.weight")[-1] == 7
+    kernel = shape_of(backbone, "layers.0.blocks.0.modulation.focal_layers.0.0.weight")[-1]
+    padded = overlapped and (official or kernel == grown["focal_windows"])
+    return {"stem_padding": grown["stem_padding"]} if padded else {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from torch import Tensor
 from focalnet.errors import UserError
 from focalnet.models.registry import find_layout, get_family
 from focalnet.variants import get_variant
-from focalnet.weights.architecture import infer_architecture, match_backbone
-from focalnet.weights.dense import DenseLayout, under
+from focalnet.weights.architecture import infer_architecture, match_backbone, under
 from focalnet.weights.files import Checkpoint, read_checkpoint, whole
+from focalnet.weights.layouts import Layout
 from focalnet.weights.sources import Located, Weights, load_classifier, resolve, say_what_is_unsettled, stored_spec
 from focalnet.weights.spec import ModelSpec
 
@@ -40,7 +40,7 @@ def load(weights: str | Path, variant: str | None = None, *, head: str = "classi
         return _load_dense(layout, located, checkpoint, variant)
 
 
-def _load_dense(layout: DenseLayout, located: Located, checkpoint: Checkpoint, variant: str | None) -> Weights:
+def _load_dense(layout: Layout, located: Located, checkpoint: Checkpoint, variant: str | None) -> Weights:
     weights = layout.read(checkpoint.state_dict)
     spec, guessed = describe_dense(layout, weights, located, checkpoint, variant)
     if spec is None:
@@ -50,7 +50,7 @@ def _load_dense(layout: DenseLayout, located: Located, checkpoint: Checkpoint, v
 
 
 def describe_dense(
-    layout: DenseLayout,
+    layout: Layout,
     weights: Mapping[str, Tensor],
     located: Located,
     checkpoint: Checkpoint,

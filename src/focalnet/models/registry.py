@@ -20,7 +20,7 @@ from focalnet.errors import UserError, unknown
 from focalnet.models.family import Family
 from focalnet.variants import VARIANTS, FocalNetConfig, get_variant
 from focalnet.variants import list_models as list_variants
-from focalnet.weights.dense import DenseLayout
+from focalnet.weights.layouts import Layout
 from focalnet.weights.spec import ModelSpec
 
 FAMILIES = ("classifier", "backbone", "mask_rcnn", "dino", "upernet", "mask2former")
@@ -165,7 +165,7 @@ def build(spec: ModelSpec, **options: Any) -> Any:
     return model
 
 
-def find_layout(state_dict: Mapping[str, Tensor]) -> DenseLayout | None:
+def find_layout(state_dict: Mapping[str, Tensor]) -> Layout | None:
     """The layout that a state dict follows, from its names; None where it is no network's but a classifier's."""
     layouts = (layout for family in families() for layout in family.layout_tables)
     return next((layout for layout in layouts if layout.matches(state_dict)), None)

@@ -28,8 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet.errors import UserError
-from focalnet.weights.architecture import infer_variant
-from focalnet.weights.dense import under
+from focalnet.weights.architecture import infer_variant, under
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,7 @@ show where the block norms stand (`use_postln`), whether the modulator is divide
 of the stem, and the dropout rates: these come from the row of `variants` that the shapes fit, or from the user.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -32,13 +31,9 @@ def infer_architecture(state_dict: Mapping[str, Tensor]) -> FocalNetConfig:
 
 
 def _read(weights: Mapping[str, Tensor]) -> FocalNetConfig:
-    def count(prefix: str) -> int:
-        places = {int(key[len(prefix) :].split(".")[0]) for key in weights if re.match(re.escape(prefix) + r"\d", key)}
-        return max(places, default=-1) + 1
-
     stem = weights["patch_embed.proj.weight"]
-    stages = range(count("layers."))
-    levels = [count(f"layers.{stage}.blocks.0.modulation.focal_layers.") for stage in stages]
+    stages = range(count(weights, "layers."))
+    levels = [count(weights, f"layers.{stage}.blocks.0.modulation.focal_layers.") for stage in stages]
     kernels = [
         [
             weights[f"layers.{s}.blocks.0.modulation.focal_layers.{level}.0.weight"].shape[-1]
@@ -50,7 +45,7 @@ def _read(weights: Mapping[str, Tensor]) -> FocalNetConfig:
     overlap = (weights["layers.0.downsample.proj.weight"].shape[-1] == 3) if len(stages) > 1 else stem.shape[-1] == 7
     return FocalNetConfig(
         embed_dim=stem.shape[0],
-        depths=tuple(count(f"layers.{stage}.blocks.") for stage in stages),
+        depths=tuple(count(weights, f"layers.{stage}.blocks.") for stage in stages),
         focal_levels=tuple(levels),
         focal_windows=tuple(sizes[0] if sizes else 3 for sizes in kernels),
         focal_factor=steps[0] if steps else 2,
@@ -61,6 +56,36 @@ def _read(weights: Mapping[str, Tensor]) -> FocalNetConfig:
         layerscale_value=1e-4 if "layers.0.blocks.0.gamma_1" in weights else None,
         use_postln_in_modulation="layers.0.blocks.0.modulation.ln.weight" in weights,
     )
+
+
+def count(names: Iterable[str], prefix: str) -> int:
+    """How many numbered parts stand under a prefix, for example the blocks of a stage.
+
+    Raises:
+        UserError: they are not 0, 1, 2 and so on without a gap.
+    """
+    places = {name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)}
+    places = {place for place in places if place.isdecimal()}
+    for place in range(len(places)):
+        if str(place) not in places:
+            raise UserError(f"the weights are not a whole network: {prefix}{place} is missing.")
+    return len(places)
+
+
+def under(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+
+
+def shape_of(state_dict: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+    """The shape of one tensor.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if name not in state_dict:
+        raise UserError(f"the weights are not a whole network: {name} is missing.")
+    return tuple(state_dict[name].shape)
 
 
 def match_variant(config: FocalNetConfig) -> str | None:

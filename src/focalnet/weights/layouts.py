@@ -1,9 +1,9 @@
-"""The three published layouts of FocalNet weights, and the way from each to each.
+"""The published layouts of weights: what one is, and the three of the FocalNet itself, with a way from each to each.
 
-Only names differ, and in timm the rank of four weights: there the linear layers of a block are 1x1 convolutions. So a
-conversion moves no number, and there and back gives the same bytes. One table holds a row per module, one column per
-layout; `{s}` is a stage, `{b}` a block, `{l}` a level, `{n}` 1 or 2. timm downsamples at the start of a stage where
-the others do so at the end of the one before: `{s+1}`.
+Only names differ between the three, and in timm the rank of four weights: there the linear layers of a block are 1x1
+convolutions. So a conversion moves no number, and there and back gives the same bytes. One table holds a row per
+module, one column per layout; `{s}` is a stage, `{b}` a block, `{l}` a level, `{n}` 1 or 2. timm downsamples at the
+start of a stage where the others do so at the end of the one before: `{s+1}`.
 
 timm calls the norms of a res-post-norm block `norm1_post`, the other layouts call them `norm1` as in a pre-norm block
 and keep the difference in the code. Reading timm therefore tells where the norms stand; writing timm needs it told.
@@ -11,24 +11,79 @@ and keep the difference in the code. Reading timm therefore tells where the norm
 transformers files come with a prefix (`FocalNetForImageClassification`, `FocalNetBackbone`), without one
 (`FocalNetModel`), or with a decoder and a mask token (`FocalNetForMaskedImageModeling`), which no other layout has:
 they are left out, with a line in the log. What is written has the prefix, which every transformers class reads.
+
+The layouts of whole networks stand with the networks, as `Layout`s, and are passed in from there.
 """
 
 import logging
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from focalnet import inputs
 from focalnet.errors import UserError, unknown
+from focalnet.inputs.image import WHOLE_IMAGE
 from focalnet.variants import get_variant
 from focalnet.weights.architecture import infer_variant
+from focalnet.weights.renaming import Renaming, Row, StateDict
 
 logger = logging.getLogger(__name__)
 
-Layout = Literal["official", "timm", "transformers"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+@dataclass(frozen=True)
+class DenseFacts:
+    """What the shapes of a file tell about its network.
+
+    Attributes:
+        num_classes: classes of the head.
+        head_options: arguments of the head's class that shapes show, for `ModelSpec.head_options`.
+        overrides: fields of `FocalNetConfig` that the layout's use fixes and shapes do not show.
+        preprocessing: of the published networks of this head.
+    """
+
+    num_classes: int
+    head_options: Mapping[str, Any]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: inputs.Image = WHOLE_IMAGE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One way in which the weights of a family of networks are published.
+
+    A layout moves and reshapes numbers without a change: a file read and written again is the same, byte by byte.
+
+    Attributes:
+        name: for `focalnet convert --to`; our own names are "focalnet".
+        head: `ModelSpec.head` of the networks it is for.
+        backbone_prefix: what the backbone's names begin with in our names.
+        matches: whether a state dict follows this layout, from its keys.
+        read: its tensors under our names. Raises UserError naming what has no counterpart.
+        write: the inverse: our names to the layout's.
+        facts: of a state dict in our names.
+        wrapper: the key under which files of this layout hold their tensors.
+    """
+
+    name: str
+    head: str
+    backbone_prefix: str
+    matches: Callable[[StateDict], bool]
+    read: Callable[[StateDict], dict[str, Tensor]] = dict
+    write: Callable[[StateDict], dict[str, Tensor]] = dict
+    facts: Callable[[StateDict], DenseFacts]
+    wrapper: str | None = "model"
+
+
+def has(*prefixes: str) -> Callable[[StateDict], bool]:
+    """Whether a state dict has something under each of these prefixes, for `Layout.matches`."""
+    return lambda state_dict: all(any(name.startswith(prefix) for name in state_dict) for prefix in prefixes)
+
+
+LayoutName = Literal["official", "timm", "transformers"]
+LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 
 #                    official                 timm                     transformers
 _BLOCK = ("layers.{s}.blocks.{b}.", "layers.{s}.blocks.{b}.", "focalnet.encoder.stages.{s}.layers.{b}.")
@@ -51,9 +106,7 @@ _TABLE = (
     ("norm", "norm", "focalnet.layernorm"),
     ("head", "head.fc", "classifier"),
 )
-_TIMM_CONVOLUTIONS = re.compile(r".*\.(modulation\.(f|proj)|mlp\.fc[12])\.weight")
-_ONLY_MASKED_IMAGE_MODELING = re.compile(r"(focalnet\.)?embeddings\.mask_token|decoder\.0\.(weight|bias)")
-_STEMS: dict[str, Layout] = {
+_STEMS: dict[str, LayoutName] = {
     "patch_embed.": "official",
     "stem.": "timm",
     "embeddings.": "transformers",
@@ -61,7 +114,7 @@ _STEMS: dict[str, Layout] = {
 }
 
 
-def detect_layout(keys: Iterable[str]) -> Layout:
+def detect_layout(keys: Iterable[str]) -> LayoutName:
     """The layout that the names of a state dict follow.
 
     Raises:
@@ -84,8 +137,42 @@ def stored_use_postln(state_dict: Mapping[str, Tensor]) -> bool | None:
     return any(key.endswith(".norm1_post.weight") for key in state_dict)
 
 
+def _timm(use_postln: bool) -> Renaming:
+    rows = []
+    for ours, theirs, _ in _TABLE:
+        if ours.endswith((".modulation.f", ".modulation.proj", ".mlp.fc{n}")):
+            rows.append(Row(ours, theirs, read=_from_convolution, write=_to_convolution))
+        elif ours.endswith(".norm{n}"):
+            rows += sorted([(ours, theirs), (ours, f"{theirs}_post")], reverse=use_postln)  # the first is written
+        else:
+            rows.append((ours, theirs))
+    return Renaming(rows, ours="the official layout", theirs="the timm layout")
+
+
+def _from_convolution(tensor: Tensor) -> Tensor:
+    return tensor.flatten(1) if tensor.ndim == 4 else tensor
+
+
+def _to_convolution(tensor: Tensor) -> Tensor:
+    return tensor[:, :, None, None] if tensor.ndim == 2 else tensor
+
+
+def _transformers() -> Renaming:
+    rows = [(ours, theirs) for ours, _, theirs in _TABLE]
+    bare = [(ours, theirs.removeprefix("focalnet.")) for ours, theirs in rows if theirs.startswith("focalnet.")]
+    masked = [((), f"{prefix}embeddings.mask_token") for prefix in ("focalnet.", "")]
+    return Renaming(
+        [*rows, *bare, *masked, ((), "decoder.0")], ours="the official layout", theirs="the transformers layout"
+    )
+
+
+@cache
+def _renaming(layout: LayoutName, use_postln: bool = False) -> Renaming:
+    return _timm(use_postln) if layout == "timm" else _transformers()
+
+
 def convert_state_dict(
-    state_dict: Mapping[str, Tensor], *, to: Layout, use_postln: bool | None = None
+    state_dict: Mapping[str, Tensor], *, to: LayoutName, use_postln: bool | None = None
 ) -> dict[str, Tensor]:
     """Rename a FocalNet state dict into another layout. Tensors are shared, not copied.
 
@@ -106,31 +193,12 @@ def convert_state_dict(
     source = detect_layout(state_dict)
     if source == to:
         return dict(state_dict)
+    official = dict(state_dict) if source == "official" else _renaming(source).read(state_dict)
+    if to == "official":
+        return official
     if to == "timm" and use_postln is None:
-        use_postln = _recognised_use_postln(convert_state_dict(state_dict, to="official"))
-    rules = _rules(source, to, bool(use_postln))
-    result: dict[str, Tensor] = {}
-    strange, left_out = [], []
-    for key, tensor in state_dict.items():
-        name = key
-        if source == "transformers" and key.startswith(("embeddings.", "encoder.", "layernorm.")):
-            name = f"focalnet.{key}"
-        renamed = next((new for rule in rules if (new := rule(name)) is not None), None)
-        if renamed is None:
-            (left_out if _ONLY_MASKED_IMAGE_MODELING.fullmatch(key) else strange).append(key)
-            continue
-        if to == "timm" and _TIMM_CONVOLUTIONS.fullmatch(renamed):
-            tensor = tensor[:, :, None, None]
-        elif source == "timm" and _TIMM_CONVOLUTIONS.fullmatch(key):
-            tensor = tensor.flatten(1)
-        result[renamed] = tensor
-    if strange:
-        raise UserError(
-            f"{len(strange)} of {len(state_dict)} names have no counterpart in the {to} layout: {_few(strange)}."
-        )
-    if left_out:
-        logger.info("left out what only masked image modelling has: %s", ", ".join(left_out))
-    return result
+        use_postln = _recognised_use_postln(official)
+    return _renaming(to, bool(use_postln)).write(official)
 
 
 def _recognised_use_postln(official: Mapping[str, Tensor]) -> bool:
@@ -143,39 +211,3 @@ def _recognised_use_postln(official: Mapping[str, Tensor]) -> bool:
     use_postln = get_variant(name).use_postln
     logger.info("recognised %s: %s blocks", name, "res-post-norm" if use_postln else "pre-norm")
     return use_postln
-
-
-_FIELD = re.compile(r"\{(\w)(\+1)?\}")
-
-
-class _Rule:
-    """One row of the table in one direction: a new name, or None where the row is about another module."""
-
-    def __init__(self, source: str, target: str) -> None:
-        pattern = _FIELD.sub(r"(?P<\1>\\d+)", source.replace(".", r"\."))
-        self.pattern = re.compile(rf"{pattern}(?P<leaf>(\.weight|\.bias)?)")
-        self.target = target
-        self.shift = source.count("+1")
-
-    def __call__(self, name: str) -> str | None:
-        match = self.pattern.fullmatch(name)
-        if match is None:
-            return None
-        stage = match.groupdict().get("s")
-        fields = match.groupdict() | ({"s": str(int(stage) - self.shift)} if stage else {})
-        return _FIELD.sub(lambda m: str(int(fields[m[1]]) + bool(m[2])), self.target) + match["leaf"]
-
-
-@cache
-def _rules(source: Layout, target: Layout, use_postln: bool) -> tuple[_Rule, ...]:
-    rules = []
-    for row in _TABLE:
-        names = dict(zip(LAYOUTS, row, strict=True))
-        post = names | {"timm": re.sub(r"\.norm\{n\}$", ".norm{n}_post", names["timm"])}
-        forms = (names, post) if source == "timm" else (post if use_postln else names,)
-        rules += [_Rule(form[source], form[target]) for form in forms]
-    return tuple(rules)
-
-
-def _few(names: list[str], shown: int = 4) -> str:
-    return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")

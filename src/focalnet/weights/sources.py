@@ -24,8 +24,7 @@ from torch import Tensor
 from focalnet.errors import UserError
 from focalnet.variants import get_variant
 from focalnet.weights.adapt import CLASSES_1K
-from focalnet.weights.architecture import infer_variant
-from focalnet.weights.dense import under
+from focalnet.weights.architecture import infer_variant, under
 from focalnet.weights.files import READ_SUFFIXES, Checkpoint, in_a_sentence
 from focalnet.weights.hub import (
     ENTRIES,

@@ -17,7 +17,7 @@ def _classes_of(num_classes: int, architecture: FocalNetConfig) -> Mapping[str, 
 FAMILY = Family(
     name="dino",
     model="focalnet.models.dino.model:Dino",
-    layouts="focalnet.weights.dino:DINO_LAYOUTS",
+    layouts="focalnet.models.dino.layouts:LAYOUTS",
     title="DINO",
     purpose="object detection",
     pipeline="object-detection",

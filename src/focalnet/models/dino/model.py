@@ -5,7 +5,7 @@
 Every query gives class scores and a box. There is no suppression of doubles: attention among the queries and the
 one-to-one matching of the loss teach them not to repeat each other.
 
-Two releases differ in more than names; the options hold the differences, and `weights.dino` sets them.
+Two releases differ in more than names; the options hold the differences, and `layouts` sets them.
 
                              official (IDEA-Research/DINO, FocalNet/FocalNet-DINO)    detrex
     heads of decoder layers  one for all                                              one per layer

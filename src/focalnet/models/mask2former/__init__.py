@@ -33,7 +33,7 @@ def _classes_of(num_classes: int, architecture: FocalNetConfig) -> Mapping[str, 
 FAMILY = Family(
     name="mask2former",
     model="focalnet.models.mask2former.model:Mask2Former",
-    layouts="focalnet.weights.segmenters:MASK2FORMER_LAYOUTS",
+    layouts="focalnet.models.mask2former.layouts:LAYOUTS",
     title="Mask2Former",
     purpose="image segmentation",
     pipeline="image-segmentation",

@@ -23,7 +23,7 @@ def _classes_of(num_classes: int, architecture: FocalNetConfig) -> Mapping[str, 
 FAMILY = Family(
     name="mask_rcnn",
     model="focalnet.models.mask_rcnn.model:MaskRCNN",
-    layouts="focalnet.weights.detectors:MASK_RCNN_LAYOUTS",
+    layouts="focalnet.models.mask_rcnn.layouts:LAYOUTS",
     title="Mask R-CNN",
     purpose="object detection and instance segmentation",
     pipeline="object-detection",

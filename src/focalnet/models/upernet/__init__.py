@@ -28,7 +28,7 @@ def _classes_of(num_classes: int, architecture: FocalNetConfig) -> Mapping[str, 
 FAMILY = Family(
     name="upernet",
     model="focalnet.models.upernet.model:UperNet",
-    layouts="focalnet.weights.segmenters:UPERNET_LAYOUTS",
+    layouts="focalnet.models.upernet.layouts:LAYOUTS",
     title="UPerNet",
     purpose="semantic segmentation",
     pipeline="image-segmentation",

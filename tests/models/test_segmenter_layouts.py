@@ -8,16 +8,18 @@ import pytest
 import torch
 
 from focalnet.errors import UserError
+from focalnet.models.mask2former.layouts import LAYOUTS as MASK2FORMER
 from focalnet.models.mask2former.model import Mask2Former
 from focalnet.models.registry import find_layout
+from focalnet.models.upernet.layouts import LAYOUTS as UPERNET
 from focalnet.models.upernet.model import UperNet
 from focalnet.variants import FocalNetConfig
 from focalnet.weights.architecture import infer_architecture
-from focalnet.weights.segmenters import SEGMENTERS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "universal"
 MAKE = runpy.run_path(str(FIXTURES / "make.py"))
 MODELS = {"mmseg": UperNet, "facebookresearch": Mask2Former}
+SEGMENTERS = (*UPERNET, *MASK2FORMER)
 LAYOUTS = {layout.name: layout for layout in SEGMENTERS if layout.name != "focalnet"}
 
 
@@ -37,7 +39,8 @@ def loaded(name: str) -> torch.nn.Module:
     trunk = {key.removeprefix(layout.backbone_prefix): value for key, value in ours.items()}
     trunk = {key: value for key, value in trunk.items() if not key.startswith("net.")}
     architecture = infer_architecture(trunk).replace(**facts.overrides)
-    model = MODELS[name](architecture, num_classes=facts.num_classes, **facts.head_options)
+    options = MODELS[name].Options(**facts.head_options)
+    model = MODELS[name](architecture, num_classes=facts.num_classes, options=options)
     model.load_state_dict(ours, strict=True)
     return model.eval()
 

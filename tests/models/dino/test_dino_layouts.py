@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from focalnet.errors import UserError
+from focalnet.models.dino.layouts import LAYOUTS, check_scales
 from focalnet.models.dino.model import Dino
 from focalnet.variants import FocalNetConfig, get_variant
-from focalnet.weights.dino import DINO_LAYOUTS, check_scales
 
-FOLDER = Path(__file__).parents[1] / "fixtures" / "dino"
+FOLDER = Path(__file__).parents[2] / "fixtures" / "dino"
 _specification = importlib.util.spec_from_file_location("dino_make_weights", FOLDER / "make.py")
 make = importlib.util.module_from_spec(_specification)
 _specification.loader.exec_module(make)
 REFERENCE = dict(np.load(FOLDER / "reference.npz"))
-OFFICIAL, DETREX = DINO_LAYOUTS
+OFFICIAL, DETREX = LAYOUTS
 
 
 def released(network: str) -> dict[str, Tensor]:
@@ -47,7 +47,7 @@ def hollow(model: Dino) -> dict[str, Tensor]:
 @pytest.mark.parametrize(("network", "layout"), [("shared", OFFICIAL), ("separate", OFFICIAL), ("detrex", DETREX)])
 def test_a_released_file_is_seen_read_loaded_and_written_back(network, layout):
     weights = released(network)
-    assert [x for x in DINO_LAYOUTS if x.matches(weights)] == [layout]
+    assert [x for x in LAYOUTS if x.matches(weights)] == [layout]
     read = layout.read(weights)
     facts = layout.facts(read)
     assert facts.num_classes == 7
