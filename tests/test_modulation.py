@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import warnings
 
 import pytest
 import torch
@@ -151,9 +152,8 @@ def test_capture_needs_a_modulation():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"focal_window": 4}, r"give the kernels \[4, 6\]"),
-        ({"focal_factor": 1}, r"give the kernels \[3, 4\]"),
         ({"focal_window": -1}, r"\[-1, 1\]"),
+        ({"focal_factor": -3}, r"give the kernels \[3, 0\]"),
         ({"focal_level": -1}, "focal_level=-1"),
         ({"spatial_dims": 4}, "spatial_dims=4"),
     ],
@@ -251,3 +251,35 @@ def test_dropout_follows_the_projection():
     zero = dropped == 0
     assert 0.4 < zero.float().mean() < 0.6
     torch.testing.assert_close(dropped[~zero], 2 * kept[~zero])
+
+
+@pytest.mark.parametrize(
+    ("options", "spatial_dims"),
+    [
+        ({"focal_window": 14, "focal_level": 2, "focal_factor": 4, "focal_bias": True}, 1),
+        ({"focal_window": 3, "focal_level": 2, "focal_factor": 1, "focal_bias": True}, 2),
+        ({"focal_window": 2, "focal_level": 1}, 3),
+    ],
+)
+def test_the_options_of_relatives(options, spatial_dims):
+    """Even kernels as `padding="same"` of PyTorch, and biases, against the formula in modules of PyTorch."""
+    module = layer(**options, spatial_dims=spatial_dims).double()
+    x = torch.randn(2, *(5, 6, 4)[:spatial_dims], 12, dtype=torch.float64, requires_grad=True)
+    query, level, gates = module.f(x).split((12, 12, options["focal_level"] + 1), dim=-1)
+    total = 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
+        for index, (convolution,) in enumerate(module.focal_layers):
+            assert (convolution.bias is not None) == options.get("focal_bias", False)
+            level = nn.functional.gelu(convolution(level.movedim(-1, 1)).movedim(1, -1))
+            total = total + gates[..., index : index + 1] * level
+    axes = tuple(range(1, spatial_dims + 1))
+    total = total + gates[..., -1:] * nn.functional.gelu(level.mean(axes, keepdim=True))
+    expected = module.proj(query * module.h(total.movedim(-1, 1)).movedim(1, -1))
+    y = module(x)
+    torch.testing.assert_close(y, expected)
+    leaves = [x, *module.parameters()]
+    cotangent = torch.randn_like(y)
+    torch.testing.assert_close(
+        torch.autograd.grad(y, leaves, cotangent), torch.autograd.grad(expected, leaves, cotangent)
+    )

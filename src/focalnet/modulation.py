@@ -15,10 +15,12 @@ What differs from the official code: tensors stay channels last; nothing is stor
 (the official layer keeps gates and modulator alive on `self`): ask with `return_parts=True`, or for a whole model
 with `capture`; the layer works on sequences, images and volumes.
 
-Legend: B batch, S one to three spatial axes, C channels, L focal levels.
+`CausalFocalModulation`, at the end, is the relative for streams of sound: every level looks back only.
+
+Legend: B batch, S one to three spatial axes, T positions of a sequence, C channels, L focal levels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Literal, NamedTuple, overload
@@ -27,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from focalnet.errors import UserError
-from focalnet.ops import focal_context, linear
+from focalnet.ops import causal_focal_context, focal_context, linear
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -54,9 +56,11 @@ class FocalModulation(nn.Module):
     Args:
         dim: C, channels in and out.
         focal_level: L, the number of depth-wise levels; 0 leaves only the global one.
-        focal_window: kernel size of the first level, odd.
-        focal_factor: growth of the kernel per level, even.
+        focal_window: kernel size of the first level; odd in the paper. An even kernel sees one position more on the
+            right, as in FocalCodec (`padding="same"`).
+        focal_factor: growth of the kernel per level; 2 in the paper, 4 in FocalCodec-Stream.
         bias: bias in `f` and `h`.
+        focal_bias: bias in the convolutions of the levels, as in FocalCodec; none in the paper.
         proj_drop: dropout after `proj`, a probability.
         use_postln_in_modulation: LayerNorm `ln` between the product and `proj`.
         normalize_modulator: divide the gated sum by L+1.
@@ -66,7 +70,7 @@ class FocalModulation(nn.Module):
         recompute: while training, keep neither the levels nor their sum; the backward pass computes them again.
 
     Raises:
-        UserError: an even or non-positive kernel, a negative level count, or `spatial_dims` outside 1..3.
+        UserError: a kernel below 1, a negative level count, or `spatial_dims` outside 1..3.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class FocalModulation(nn.Module):
         focal_window: int,
         focal_factor: int = 2,
         bias: bool = True,
+        focal_bias: bool = False,
         proj_drop: float = 0.0,
         use_postln_in_modulation: bool = False,
         normalize_modulator: bool = False,
@@ -84,10 +89,10 @@ class FocalModulation(nn.Module):
     ) -> None:
         super().__init__()
         kernel_sizes = [focal_window + focal_factor * level for level in range(focal_level)]
-        if focal_level < 0 or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
+        if focal_level < 0 or any(size < 1 for size in kernel_sizes):
             raise UserError(
                 f"focal_level={focal_level}, focal_window={focal_window}, focal_factor={focal_factor} give the kernels "
-                f"{kernel_sizes}; they must be odd and positive: take an odd window and an even factor."
+                f"{kernel_sizes}; take a level count of 0 or more and kernels of 1 or more."
             )
         if spatial_dims not in (1, 2, 3):
             raise UserError(f"spatial_dims={spatial_dims}; focal modulation works on 1, 2 or 3 spatial axes.")
@@ -99,7 +104,7 @@ class FocalModulation(nn.Module):
         self.f = nn.Linear(dim, 2 * dim + focal_level + 1, bias=bias)
         self.h = convolution(dim, dim, kernel_size=1, bias=bias)
         self.focal_layers: Any = nn.ModuleList(
-            nn.Sequential(convolution(dim, dim, size, padding=size // 2, groups=dim, bias=False))
+            nn.Sequential(convolution(dim, dim, size, padding="same", groups=dim, bias=focal_bias))
             for size in kernel_sizes
         )
         self.ln = nn.LayerNorm(dim) if use_postln_in_modulation else None
@@ -121,25 +126,38 @@ class FocalModulation(nn.Module):
         Returns:
             (B, *S, C), and with `return_parts` the `ModulationParts`.
         """
-        sizes = (self.dim, self.dim, self.focal_level + 1)
-        query, context, gates = linear(x, self.f.weight, self.f.bias).split(sizes, dim=-1)
+        query, context, gates = self._project(x)
         if self.recompute and self.training:
             context, modulator = checkpoint(
                 self._modulator, context, gates, use_reentrant=False, preserve_rng_state=False
             )
         else:
             context, modulator = self._modulator(context, gates)
-        y = query * modulator
-        if self.ln is not None:
-            y = self.ln(y)
-        y = self.proj_drop(linear(y, self.proj.weight, self.proj.bias))
+        y = self._modulate(query, modulator)
         return (y, ModulationParts(gates, context, modulator)) if return_parts else y
 
+    def _project(self, x: Tensor) -> Sequence[Tensor]:
+        sizes = (self.dim, self.dim, self.focal_level + 1)
+        return linear(x, self.f.weight, self.f.bias).split(sizes, dim=-1)
+
     def _modulator(self, context: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
-        context = focal_context(context, gates, [layer[0].weight for layer in self.focal_layers])
+        return self._transform(focal_context(context, gates, *self._levels()))
+
+    def _transform(self, context: Tensor) -> tuple[Tensor, Tensor]:
         if self.normalize_modulator:
             context = context / (self.focal_level + 1)
         return context, linear(context, self.h.weight.flatten(1), self.h.bias)
+
+    def _modulate(self, query: Tensor, modulator: Tensor) -> Tensor:
+        y = query * modulator
+        if self.ln is not None:
+            y = self.ln(y)
+        return self.proj_drop(linear(y, self.proj.weight, self.proj.bias))
+
+    def _levels(self) -> tuple[list[Tensor], list[Tensor] | None]:
+        convolutions = [layer[0] for layer in self.focal_layers]
+        biased = any(layer.bias is not None for layer in convolutions)
+        return [layer.weight for layer in convolutions], [layer.bias for layer in convolutions] if biased else None
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, focal_level={self.focal_level}, normalize_modulator={self.normalize_modulator}"
@@ -180,3 +198,51 @@ def capture(model: nn.Module) -> Iterator[dict[str, ModulationParts]]:
             layer.forward = partial(record, name, layer.forward)  # pyright: ignore[reportAttributeAccessIssue]
             stack.callback(layer.__dict__.pop, "forward", None)
         yield parts
+
+
+class CausalFocalModulation(FocalModulation):
+    """Focal modulation of a sequence that arrives in chunks (FocalCodec-Stream, Della Libera et al. 2025, 2509.16195).
+
+    The levels look back only: on the left of its first value a level repeats it. The mean of Eq. 5 would need the end
+    of the sequence; one more depth-wise convolution over the last `global_window` positions takes its place,
+
+        z_{L+1} = GELU(DWConv_{L+1}(z_L)),
+
+    and is the last of `focal_layers`. All else is as in `FocalModulation`. A call takes a whole sequence; `stream`
+    takes it in chunks of any lengths, with the same results.
+
+    Args:
+        dim: C, channels in and out.
+        global_window: kernel size of the last level; 512 in FocalCodec-Stream.
+        options: those of `FocalModulation` without `spatial_dims`; FocalCodec-Stream has `focal_level=2,
+            focal_window=14, focal_factor=4, focal_bias=True`.
+
+    Raises:
+        UserError: as for `FocalModulation`, or a `global_window` below 1.
+    """
+
+    def __init__(self, dim: int, *, global_window: int, **options: Any) -> None:
+        if global_window < 1:
+            raise UserError(
+                f"global_window={global_window}; the last level sees at least the position itself: take 1 or more."
+            )
+        super().__init__(dim, spatial_dims=1, **options)
+        biased = options.get("focal_bias", False)
+        self.focal_layers.append(nn.Sequential(nn.Conv1d(dim, dim, global_window, groups=dim, bias=biased)))
+
+    def stream(self, x: Tensor, past: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Modulate the next chunk of a sequence.
+
+        Args:
+            x: (B, T, C), T at least 1.
+            past: what the call for the chunk before returned; None for the first chunk.
+
+        Returns:
+            (B, T, C), and the past of the next chunk: per level the k - 1 values that it read last, (B, k - 1, C).
+        """
+        query, context, gates = self._project(x)
+        context, past = causal_focal_context(context, gates, *self._levels(), past)
+        return self._modulate(query, self._transform(context)[1]), past
+
+    def _modulator(self, context: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+        return self._transform(causal_focal_context(context, gates, *self._levels())[0])

@@ -1,4 +1,4 @@
-"""Depth-wise convolution of a channels-last map, as wide as the map.
+"""Convolution of the focal levels: of a channels-last map, as wide as the map, depth-wise in the paper.
 
 Two rules beside PyTorch's own, for x86 CPUs, where oneDNN does the work:
 
@@ -23,6 +23,24 @@ SLOW_WIDTH = 13
 SMALL = 512
 """Positions below which halves do not pay."""
 STRIP = 3
+
+
+def convolution(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve and pad with zeros to the size of `x`; for an even kernel the odd zero is on the right.
+
+    Args:
+        x: (B, C, *S), best in the strides of channels_last.
+        kernel: (C, 1, *k), where every channel has its own, or (C, C, *k), where every channel sees all.
+        bias: (C,) or None.
+
+    Returns:
+        (B, C, *S).
+    """
+    if bias is None and kernel.shape[1] == 1 and all(size % 2 for size in kernel.shape[2:]):
+        return depthwise(x, kernel)
+    padding = [side for size in reversed(kernel.shape[2:]) for side in ((size - 1) // 2, size // 2)]
+    groups = x.shape[1] // kernel.shape[1]
+    return CONVOLUTIONS[x.ndim - 3](F.pad(x, padding), kernel, bias, groups=groups)
 
 
 def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
