@@ -9,13 +9,14 @@ with γ = 1 where LayerScale is off and stochastic depth around each branch. A s
 stages a strided convolution halves the map and doubles the channels. Modules and parameters carry the official names.
 
 Two uses differ in how they treat sizes that the strides do not divide, exactly as the official code does in each
-place: dense use (`FocalNet`) pads the image and every odd map with zeros on the right and at the bottom,
+place: dense use (`FocalNet`) pads the image and every odd map with zeros at the end of each axis,
 classification (`models.classifier`) lets the convolution drop the rest.
 
-What differs from the official code: maps are (B, H, W, C) between modules, never flattened to tokens. As there, the
-convolutions keep PyTorch's initialisation (timm and transformers re-draw them).
+What differs from the official code: maps are (B, *S, C) between modules, never flattened to tokens, and S has one axis
+for sequences, two for images or three for volumes (`FocalNetConfig.spatial_dims`). As there, the convolutions keep
+PyTorch's initialisation (timm and transformers re-draw them).
 
-Legend: B batch, H W height and width in positions, C channels.
+Legend: B batch, S the spatial axes (T of a sequence, H W of an image, D H W of a volume), C channels.
 """
 
 from collections.abc import Sequence
@@ -27,13 +28,26 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from focalnet.errors import UserError
-from focalnet.modulation import FocalModulation
+from focalnet.modulation import CONVOLUTIONS, FocalModulation
 from focalnet.ops import linear
 from focalnet.variants import FocalNetConfig
 
 Recompute = Literal["none", "context", "block"]
 """What the backward pass computes again instead of keeping, while training: nothing; the focal levels, their sum and
 the GELU of the MLP, which costs no matrix product; or every block from its input. The gradients are the same."""
+
+KINDS = (("sequences", "T", "samples"), ("images", "H, W", "pixels"), ("volumes", "D, H, W", "voxels"))
+"""By number of axes: what an input is called, its axes, and what they count."""
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(B, C, *S) -> (B, *S, C), a view."""
+    return x.permute(0, *range(2, x.ndim), 1)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """(B, *S, C) -> (B, C, *S), a view in the strides of `channels_last`."""
+    return x.permute(0, x.ndim - 1, *range(1, x.ndim - 1))
 
 
 class PatchEmbed(nn.Module):
@@ -45,25 +59,34 @@ class PatchEmbed(nn.Module):
         stride: the factor by which the map shrinks.
         kernel_size: `stride` for patches side by side, more for overlapped ones.
         padding: zeros around the map.
-        pad_odd: pad right and bottom to a multiple of `stride`; otherwise the convolution drops the rest.
+        pad_odd: pad the end of each axis to a multiple of `stride`; otherwise the convolution drops the rest.
+        spatial_dims: 1, 2 or 3 axes between batch and channels.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int, kernel_size: int, padding: int, pad_odd: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int,
+        kernel_size: int,
+        padding: int,
+        pad_odd: bool,
+        spatial_dims: int = 2,
     ) -> None:
         super().__init__()
         self.stride = stride
         self.pad_odd = pad_odd
-        self.proj = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
+        self.proj = CONVOLUTIONS[spatial_dims - 1](in_channels, out_channels, kernel_size, stride, padding)
         self.norm = nn.LayerNorm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C_in) -> (B, H / stride, W / stride, C_out)."""
+        """(B, *S, C_in) -> (B, *S / stride, C_out)."""
         if self.pad_odd:
-            right, bottom = -x.shape[2] % self.stride, -x.shape[1] % self.stride
-            if torch.compiler.is_compiling() or right or bottom:  # while tracing, a branch would fix the size
-                x = F.pad(x, (0, 0, 0, right, 0, bottom))
-        return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+            missing = [-size % self.stride for size in x.shape[1:-1]]
+            if torch.compiler.is_compiling() or any(missing):  # while tracing, a branch would fix the size
+                x = F.pad(x, (0, 0, *(side for size in reversed(missing) for side in (0, size))))
+        return self.norm(channels_last(self.proj(channels_first(x))))
 
 
 class Mlp(nn.Module):
@@ -124,6 +147,7 @@ class Block(nn.Module):
             proj_drop=config.drop_rate,
             use_postln_in_modulation=config.use_postln_in_modulation,
             normalize_modulator=config.normalize_modulator,
+            spatial_dims=config.spatial_dims,
         )
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.drop_rate)
@@ -133,7 +157,7 @@ class Block(nn.Module):
             self.gamma_2 = nn.Parameter(torch.full((dim,), config.layerscale_value))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
+        """(B, *S, C) -> (B, *S, C)."""
         x = x + self._branch(x, self.norm1, self.modulation, self.gamma_1)
         return x + self._branch(x, self.norm2, self.mlp, self.gamma_2)
 
@@ -162,11 +186,11 @@ class Stage(nn.Module):
             kernel_size, padding = (3, 1) if config.use_conv_embed else (2, 0)
             self.downsample = PatchEmbed(
                 config.channels[stage], config.channels[stage + 1],
-                stride=2, kernel_size=kernel_size, padding=padding, pad_odd=pad_odd,
+                stride=2, kernel_size=kernel_size, padding=padding, pad_odd=pad_odd, spatial_dims=config.spatial_dims,
             )  # fmt: skip
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, H, W, C) -> the map before the downsample, and the one after it (the same one in the last stage)."""
+        """(B, *S, C) -> the map before the downsample, and the one after it (the same one in the last stage)."""
         for block in self.blocks:
             recompute = self.recompute == "block" and self.training
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
@@ -193,7 +217,7 @@ class FocalNetBase(nn.Module):
         self.config = config
         stride = config.patch_size
         self.patch_embed = PatchEmbed(
-            config.in_channels, config.embed_dim, stride=stride, pad_odd=pad_odd,
+            config.in_channels, config.embed_dim, stride=stride, pad_odd=pad_odd, spatial_dims=config.spatial_dims,
             kernel_size=7 if config.use_conv_embed else stride,
             padding=config.stem_padding if config.use_conv_embed else 0,
         )  # fmt: skip
@@ -221,16 +245,16 @@ class FocalNetBase(nn.Module):
         """Maps of every stage before its downsample.
 
         Args:
-            images: (B, in_channels, H, W), normalised.
+            images: (B, in_channels, *S), normalised: (B, in_channels, H, W) for images.
 
         Returns:
-            per stage (B, H / stride, W / stride, C).
+            per stage (B, *S / stride, C).
 
         Raises:
             UserError: the images have another number of channels, or are smaller than one position of the last stage.
         """
         self._check(images)
-        x = self.pos_drop(self.patch_embed(images.permute(0, 2, 3, 1)))
+        x = self.pos_drop(self.patch_embed(channels_last(images)))
         maps = []
         for stage in self.layers:
             before, x = stage(x)
@@ -238,10 +262,10 @@ class FocalNetBase(nn.Module):
         return maps
 
     def _check(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != self.config.in_channels:
-            raise UserError(
-                f"the model takes images of shape (B, {self.config.in_channels}, H, W), got {tuple(images.shape)}."
-            )
+        axes, channels = self.config.spatial_dims, self.config.in_channels
+        if images.ndim != axes + 2 or images.shape[1] != channels:
+            name, sizes, _ = KINDS[axes - 1]
+            raise UserError(f"the model takes {name} of shape (B, {channels}, {sizes}), got {tuple(images.shape)}.")
 
     def init_weights(self) -> None:
         """Initialise as the official code: linear layers truncated normal 0.02, convolutions as PyTorch does."""
@@ -266,7 +290,7 @@ class FocalNet(FocalNetBase):
 
     Attributes:
         channels: channels of each returned map.
-        strides: pixels per position of each returned map.
+        strides: pixels (samples, voxels) per position of each returned map, along each axis.
 
     Raises:
         UserError: an index without a stage.
@@ -310,10 +334,10 @@ class FocalNet(FocalNetBase):
         """Normalised maps of the stages in `out_indices`.
 
         Args:
-            images: (B, in_channels, H, W), normalised.
+            images: (B, in_channels, *S), normalised: (B, in_channels, H, W) for images.
 
         Returns:
-            per index (B, C, ceil(H / stride), ceil(W / stride)), in the strides of `channels_last`.
+            per index (B, C, *ceil(S / stride)), in the strides of `channels_last`.
         """
         maps = self.forward_stages(images)
-        return tuple(getattr(self, f"norm{i}")(maps[i]).permute(0, 3, 1, 2) for i in self.out_indices)
+        return tuple(channels_first(getattr(self, f"norm{i}")(maps[i])) for i in self.out_indices)

@@ -41,7 +41,9 @@ class FocalNetConfig:
     patch_size: int = 4
     """Stride of the stem."""
     in_channels: int = 3
-    """Channels of the image."""
+    """Channels of the input."""
+    spatial_dims: int = 2
+    """Axes of the input: 1 for sequences, 2 for images, 3 for volumes."""
     mlp_ratio: float = 4.0
     """Hidden width of the MLP over its input width."""
     use_conv_embed: bool = False
@@ -62,6 +64,8 @@ class FocalNetConfig:
     """Stochastic depth of the last block; it grows linearly from 0."""
 
     def __post_init__(self) -> None:
+        if self.spatial_dims not in (1, 2, 3):
+            raise UserError(f"spatial_dims={self.spatial_dims}; a FocalNet works on 1, 2 or 3 axes.")
         stages = len(self.depths)
         object.__setattr__(self, "depths", tuple(self.depths))
         if not stages or min(self.depths) < 1:

@@ -171,11 +171,11 @@ def _fit_kernels(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> None:
         if not _KERNEL.fullmatch(name) or name not in weights:
             continue
         there, here = weights[name].shape[-1], target.shape[-1]
-        if there == here or weights[name].shape[:2] != target.shape[:2]:
+        if there == here or weights[name].ndim != target.ndim or weights[name].shape[:2] != target.shape[:2]:
             continue
-        margin = (here - there) // 2  # odd sizes only; negative padding takes the centre
-        weights[name] = F.pad(weights[name], (margin,) * 4)
-        change = f"{there} -> {here} ({'zero-padded' if margin > 0 else 'centre kept, the rest cut off'})"
+        left = (here - 1) // 2 - (there - 1) // 2  # the centre stays, of even sizes too; negative padding cuts off
+        weights[name] = F.pad(weights[name], (left, here - there - left) * (target.ndim - 2))
+        change = f"{there} -> {here} ({'zero-padded' if here > there else 'centre kept, the rest cut off'})"
         changes[change] = changes.get(change, 0) + 1
     if changes:
         logger.info("depth-wise kernels: %s", ", ".join(f"{count} of {change}" for change, count in changes.items()))

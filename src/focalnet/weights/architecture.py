@@ -1,8 +1,9 @@
 """Which FocalNet is this? The architecture, read from the shapes of a state dict.
 
-Shapes show width, depth, levels, kernels, embedding, LayerScale and the LayerNorm inside the modulation. They do not
-show where the block norms stand (`use_postln`), whether the modulator is divided (`normalize_modulator`), the padding
-of the stem, and the dropout rates: these come from the row of `variants` that the shapes fit, or from the user.
+Shapes show the number of axes, width, depth, levels, kernels, embedding, LayerScale and the LayerNorm inside the
+modulation. They do not show where the block norms stand (`use_postln`), whether the modulator is divided
+(`normalize_modulator`), the padding of the stem, and the dropout rates: these come from the row of `variants` that
+the shapes fit, or from the user.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,6 +52,7 @@ def _read(weights: Mapping[str, Tensor]) -> FocalNetConfig:
         focal_factor=steps[0] if steps else 2,
         patch_size=4 if overlap else stem.shape[-1],
         in_channels=stem.shape[1],
+        spatial_dims=stem.ndim - 2,
         mlp_ratio=weights["layers.0.blocks.0.mlp.fc1.weight"].shape[0] / stem.shape[0],
         use_conv_embed=overlap,
         layerscale_value=1e-4 if "layers.0.blocks.0.gamma_1" in weights else None,

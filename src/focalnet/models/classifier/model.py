@@ -6,14 +6,14 @@ The state dict is the official one (`classification/focalnet.py`): the backbone'
 
 from torch import Tensor, nn
 
-from focalnet.backbone import FocalNetBase, Recompute
+from focalnet.backbone import KINDS, FocalNetBase, Recompute
 from focalnet.errors import UserError
 from focalnet.variants import FocalNetConfig
 from focalnet.weights.spec import ModelSpec
 
 
 class FocalNetClassifier(FocalNetBase):
-    """FocalNet for image classification.
+    """FocalNet for the classification of images; of sequences or volumes with another `spatial_dims`.
 
     Args:
         config: the architecture.
@@ -31,25 +31,27 @@ class FocalNetClassifier(FocalNetBase):
         self.init_weights()
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Normalised last map, (B, 3, H, W) -> (B, H / stride, W / stride, C)."""
+        """Normalised last map, (B, in_channels, *S) -> (B, *S / stride, C)."""
         return self.norm(self.forward_stages(images)[-1])
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits.
 
         Args:
-            images: (B, in_channels, H, W), normalised.
+            images: (B, in_channels, *S), normalised: (B, in_channels, H, W) for images.
 
         Returns:
             (B, num_classes), or the pooled features (B, C) without a head.
         """
-        return self.head(self.forward_features(images).mean(dim=(1, 2)))
+        features = self.forward_features(images)
+        return self.head(features.mean(dim=tuple(range(1, features.ndim - 1))))
 
     def _check(self, images: Tensor) -> None:
         super()._check(images)
         smallest = self.config.strides[-1]
         if min(images.shape[2:]) < smallest:
+            name, _, unit = KINDS[self.config.spatial_dims - 1]
             raise UserError(
-                f"images of {images.shape[2]}x{images.shape[3]} pixels are too small: "
+                f"{name} of {'x'.join(map(str, images.shape[2:]))} {unit} are too small: "
                 f"this model needs {smallest} or more on each side."
             )
