@@ -227,3 +227,8 @@ def test_without_captum(monkeypatch):
 
 def test_capture_is_here_too():
     assert module.capture is not None
+
+
+def test_sequences_are_captured_and_not_drawn():
+    with pytest.raises(UserError, match="this FocalNet takes sequences; see `capture`"):
+        explain(classifier(CONFIG.replace(spatial_dims=1)), picture())

@@ -20,7 +20,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from focalnet import inputs
-from focalnet.backbone import FocalNetBase
+from focalnet.backbone import KINDS, FocalNetBase
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.modulation import FocalModulation, capture
@@ -50,13 +50,16 @@ def explain(
         grad_cam: also compute Grad-CAM, which needs a classifier.
 
     Raises:
-        UserError: there is no FocalNet in `model`, or Grad-CAM is asked of a model without classes or for a class that
-            it does not have.
+        UserError: there is no FocalNet in `model` or it takes no images, or Grad-CAM is asked of a model without
+            classes or for a class that it does not have.
         MissingExtraError: Grad-CAM without captum.
     """
     trunk = next((module for module in model.modules() if isinstance(module, FocalNetBase)), None)
     if trunk is None:
         raise UserError(f"{type(model).__name__} holds no FocalNet, so there is nothing to explain.")
+    if trunk.config.spatial_dims != 2:
+        name = KINDS[trunk.config.spatial_dims - 1][0]
+        raise UserError(f"the explanations are drawn over images, and this FocalNet takes {name}; see `capture`.")
     classifier = trunk if isinstance(trunk, FocalNetClassifier) and trunk.num_classes else None
     if grad_cam and classifier is None:
         raise UserError(f"Grad-CAM explains the classes of a classifier, no {type(model).__name__}; leave it out.")
