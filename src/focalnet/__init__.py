@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from focalnet.errors import UserError
     from focalnet.inputs.image import Preprocessing
     from focalnet.models.classifier.model import FocalNetClassifier
-    from focalnet.models.create import create_backbone, create_model, load_weights, push_to_hub, save_pretrained
+    from focalnet.models.create import create_backbone, create_model, load_weights
+    from focalnet.models.publish import push_to_hub, save_pretrained
     from focalnet.models.registry import list_models
     from focalnet.modulation import FocalModulation, capture
     from focalnet.ops import focal_context
@@ -45,8 +46,8 @@ _HOME = {
     "fuse": "ops.fuse",
     "list_models": "models.registry",
     "load_weights": "models.create",
-    "push_to_hub": "models.create",
-    "save_pretrained": "models.create",
+    "push_to_hub": "models.publish",
+    "save_pretrained": "models.publish",
     "unfuse": "ops.fuse",
 }
 

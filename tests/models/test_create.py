@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from torch import nn
 
 from focalnet.backbone import FocalNet
@@ -18,12 +19,12 @@ from focalnet.models.create import (
     create_backbone,
     create_model,
     load_weights,
-    push_to_hub,
-    save_pretrained,
 )  # fmt: skip
 from focalnet.models.family import Family
+from focalnet.models.publish import push_to_hub, save_pretrained
 from focalnet.models.registry import build
 from focalnet.variants import get_variant
+from focalnet.weights.card import Evaluation
 from focalnet.weights.files import write_state_dict
 from focalnet.weights.hub import ENTRIES, imagenet_classes
 from focalnet.weights.layouts import convert_state_dict
@@ -292,12 +293,12 @@ def test_the_model_card_says_what_one_needs(tmp_path):
     model = create_model(MINI, classes=[f"insect {i}" for i in range(30)])
     model.spec = model.spec.replace(licence="cc-by-4.0", source="focalnet train --data insects")
     card = (save_pretrained(model, tmp_path / "insects") / "README.md").read_text()
-    header, body = card.removeprefix("---\n").split("---\n", 1)
-    assert dict(line.split(": ", 1) for line in header.splitlines()) == {
-        "license": '"cc-by-4.0"',
-        "library_name": '"focalnet"',
-        "pipeline_tag": '"image-classification"',
-        "tags": '["focalnet", "focal-modulation"]',
+    body = card.removeprefix("---\n").split("---\n", 1)[1]
+    assert ModelCard(card).data.to_dict() == {
+        "license": "cc-by-4.0",
+        "library_name": "focalnet",
+        "pipeline_tag": "image-classification",
+        "tags": ["focalnet", "focal-modulation"],
     }
     assert 'import focalnet\nmodel = focalnet.create_model(weights="insects")\nlogits = model(images)' in body
     assert "30: insect 0, insect 1," in body
@@ -310,6 +311,32 @@ def test_the_model_card_says_what_one_needs(tmp_path):
     assert "not recorded" in unknown
     assert "create_backbone" in unknown
     assert "feature maps at strides 2, 4, 8" in unknown
+
+
+def test_the_model_card_has_the_metrics(tmp_path):
+    model = create_model(MINI, classes=["ant", "bee"])
+    evaluation = Evaluation({"top1": 0.9375}, "200 insects")
+    card = (save_pretrained(model, tmp_path / "insects", evaluation=evaluation) / "README.md").read_text()
+    (result,) = ModelCard(card).data.eval_results
+    assert (result.task_type, result.dataset_name) == ("image-classification", "200 insects")
+    assert (result.metric_type, result.metric_value) == ("top1", 0.9375)
+    assert "On 200 insects:\n\n| metric | value |\n| --- | ---: |\n| top1 | 0.9375 |" in card
+
+
+@pytest.mark.parametrize("word", ["metrics", "figures"])
+def test_a_run_brings_its_metrics(tmp_path, word):
+    run = tmp_path / "run"
+    save_pretrained(create_model(MINI, classes=["ant", "bee"]), run / "best")
+    metrics = {"val_loss": 0.25, "top1": 0.75, "val_images_per_second": 99.0}
+    (run / "evaluation.json").write_text(json.dumps({word: metrics}))
+    (run / "config.json").write_text(json.dumps({"task": {"name": "classify", "data": "/home/me/insects"}}))
+    card = (save_pretrained(run, tmp_path / "insects") / "README.md").read_text()
+    (result,) = ModelCard(card).data.eval_results
+    assert (result.metric_type, result.metric_value) == ("top1", 0.75)
+    assert result.dataset_name == "the held-out split of insects"
+    assert "/home/me" not in card
+    (run / "evaluation.json").unlink()
+    assert Evaluation.of_run(run) is None
 
 
 def test_a_model_without_a_spec_cannot_be_saved(tmp_path):

@@ -11,7 +11,8 @@ import focalnet
 from focalnet.errors import UserError
 from focalnet.labels import ADE20K_CLASSES
 from focalnet.models.convert import convert_file
-from focalnet.models.create import create_backbone, create_model, load_model, load_weights, save_pretrained
+from focalnet.models.create import create_backbone, create_model, load_model, load_weights
+from focalnet.models.publish import save_pretrained
 from focalnet.models.registry import families, get_family, list_models, parse_name, published
 from focalnet.variants import VARIANTS
 from focalnet.weights.files import write_state_dict

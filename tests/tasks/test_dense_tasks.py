@@ -10,7 +10,8 @@ from PIL import Image
 from focalnet.engine.recipes import get_recipe
 from focalnet.errors import UserError
 from focalnet.labels import ADE20K_CLASSES, COCO_CLASSES, COCO_RAW_CLASSES
-from focalnet.models.create import create_model, save_pretrained
+from focalnet.models.create import create_model
+from focalnet.models.publish import save_pretrained
 from focalnet.structures import Detections
 from focalnet.tasks import get_task, task_of, task_of_model
 from focalnet.tasks.base import Datasets

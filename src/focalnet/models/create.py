@@ -1,4 +1,4 @@
-"""Models by name, with weights in them; and the way back into a folder or onto the hub.
+"""Models by name, with weights in them.
 
 A network is described by its `ModelSpec`; its family says which class builds it. `create_model` and
 `create_backbone` put together the spec, in this order of strength: what the call says, what the weights say about
@@ -9,7 +9,6 @@ A detector or segmenter takes weights of its own kind whole, or the backbone out
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,8 +26,6 @@ from focalnet.models.registry import Wanted, build, get_family, parse_name, spli
 from focalnet.variants import get_variant
 from focalnet.weights.adapt import CLASSES_1K, CLASSES_22K
 from focalnet.weights.architecture import match_variant
-from focalnet.weights.card import model_card
-from focalnet.weights.files import first_line, replacing, write_state_dict
 from focalnet.weights.hub import default_preprocessing, imagenet_classes
 from focalnet.weights.sources import Weights
 from focalnet.weights.spec import ModelSpec
@@ -199,56 +196,6 @@ def load_weights(model: Model, weights: str | Path) -> Model:
     return model
 
 
-def save_pretrained(model: nn.Module, folder: str | Path) -> Path:
-    """Write a model folder: `config.json`, `model.safetensors`, a model card. `create_model(weights=folder)` reads it.
-
-    Args:
-        model: made by `create_model` or `create_backbone`.
-        folder: made where needed; the three files in it are replaced.
-
-    Returns:
-        the folder.
-
-    Raises:
-        UserError: the model has no spec, or the disk is full or read-only.
-    """
-    return _save(model, Path(folder), address=Path(folder).name)
-
-
-def push_to_hub(
-    model: nn.Module, repo: str, *, private: bool = False, message: str = "Upload FocalNet", token: str | None = None
-) -> str:
-    """Publish a model on the Hugging Face hub, with its model card.
-
-    Args:
-        model: made by `create_model` or `create_backbone`.
-        repo: "organisation/name"; made where needed.
-        private: whether a new repository is private.
-        message: of the commit.
-        token: of the hub; without it, the one of `hf auth login`.
-
-    Returns:
-        the address of the repository.
-
-    Raises:
-        UserError: the model has no spec, or the hub refuses.
-    """
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token)
-    with tempfile.TemporaryDirectory() as folder:
-        _save(model, Path(folder), address=repo)
-        try:
-            api.create_repo(repo, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
-        except Exception as error:  # the hub and its http client have many
-            raise UserError(
-                f"{repo} could not be published ({first_line(error)}); check the name, the connection and "
-                "`hf auth login`."
-            ) from error
-    return f"https://huggingface.co/{repo}"
-
-
 def _prepare(
     name: str | None, head: str | None, weights: str | Path | None, overrides: dict[str, Any]
 ) -> tuple[ModelSpec, Weights | None]:
@@ -320,18 +267,3 @@ def _finish(model: Any, loaded: Weights | None, device: torch.device | str | Non
         model.load_state_dict(fitted(model, loaded, fresh_head=fresh_head))
         model.eval()
     return model if device is None else model.to(device)
-
-
-def _save(model: nn.Module, folder: Path, address: str) -> Path:
-    spec = getattr(model, "spec", None)
-    if spec is None:
-        raise UserError("the model does not say what it is; make it with create_model or create_backbone.")
-    write_state_dict(folder / "model.safetensors", model.state_dict())
-    family = get_family(spec.head)
-    card = model_card(
-        spec, address, title=family.title, purpose=family.purpose, pipeline=family.pipeline, outputs=family.outputs
-    )
-    for name, text in (("config.json", spec.to_json()), ("README.md", card)):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return folder

@@ -1,6 +1,13 @@
-"""The model card: the README that stands beside published weights."""
+"""The model card: the README that stands beside published weights, with the metrics where they are known.
+
+The header is written by `huggingface_hub`, so the hub shows the licence, the task and the metrics of the card.
+"""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from focalnet import inputs
 from focalnet.weights.spec import ModelSpec
@@ -8,8 +15,46 @@ from focalnet.weights.spec import ModelSpec
 PAPER = "https://arxiv.org/abs/2203.11926"
 
 
-def model_card(spec: ModelSpec, address: str, *, title: str, purpose: str, pipeline: str, outputs: str) -> str:
-    """Markdown with the hub's header, made of nothing but the spec and the words of the model's family.
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model achieved.
+
+    Attributes:
+        metrics: name -> value.
+        data: what it was evaluated on, a short name.
+    """
+
+    metrics: Mapping[str, float]
+    data: str
+
+    @classmethod
+    def of_run(cls, folder: str | Path) -> "Evaluation | None":
+        """The evaluation that a run folder keeps of its best checkpoint; None where there is none."""
+        kept, config = Path(folder, "evaluation.json"), Path(folder, "config.json")
+        if not (kept.is_file() and config.is_file()):
+            return None
+        evaluation, task = _read(kept), _read(config).get("task", {})
+        metrics = evaluation.get("metrics", evaluation.get("figures", {}))  # "figures" up to version 0.1.0
+        quality = {
+            name: value
+            for name, value in metrics.items()
+            if isinstance(value, int | float) and not name.endswith(("loss", "per_second"))
+        }
+        data = task.get("data")
+        return cls(quality, f"the held-out split of {Path(data).name if data else 'the embedded digits'}")
+
+
+def model_card(
+    spec: ModelSpec,
+    address: str,
+    *,
+    title: str,
+    purpose: str,
+    pipeline: str,
+    outputs: str,
+    evaluation: Evaluation | None = None,
+) -> str:
+    """Markdown with the hub's header, made of the spec, the words of the model's family and the metrics.
 
     Args:
         spec: of the model.
@@ -18,20 +63,28 @@ def model_card(spec: ModelSpec, address: str, *, title: str, purpose: str, pipel
         purpose: what the model is for, a few words.
         pipeline: the hub's word for that.
         outputs: what a call of the model gives, one word.
+        evaluation: what the model achieved, where known.
     """
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
     backbone = spec.head == "backbone"
-    header = {
-        "license": spec.licence,
-        "library_name": "focalnet",
-        "pipeline_tag": pipeline,
-        "tags": ["focalnet", "focal-modulation"],
-    }
-    lines = [f"{key}: {json.dumps(value)}" for key, value in header.items() if value is not None]
+    name = f"{title} on {spec.variant}" if title else spec.variant
+    results: dict[str, Any] = {}
+    if evaluation:
+        of: dict[str, Any] = {"task_type": pipeline, "dataset_type": "image", "dataset_name": evaluation.data}
+        results["model_name"] = name
+        results["eval_results"] = [
+            EvalResult(**of, metric_type=metric, metric_value=round(value, 6))
+            for metric, value in evaluation.metrics.items()
+        ]
+    header = ModelCardData(
+        license=spec.licence, library_name="focalnet", pipeline_tag=pipeline, tags=["focalnet", "focal-modulation"],
+        **results,
+    )  # fmt: skip
     create = "create_backbone" if backbone else "create_model"
-    return "\n".join(
+    body = "\n".join(
         [
-            "---", *lines, "---", "",
-            f"# {f'{title} on ' if title else ''}{spec.variant}", "",
+            f"# {name}", "",
             f"A FocalNet ([Focal Modulation Networks]({PAPER})): {_purpose(spec, purpose)}.", "",
             "```python",
             "import focalnet",
@@ -39,17 +92,28 @@ def model_card(spec: ModelSpec, address: str, *, title: str, purpose: str, pipel
             f"{outputs} = model(images)  # (B, {spec.architecture.in_channels}, H, W), normalised",
             "```", "",
             "## Images", "",
-            _pictures(spec.preprocessing), "",
+            _images(spec.preprocessing), "",
             *([] if backbone else ["## Classes", "", _classes(spec), ""]),
+            *(["## Evaluation", "", *_table(evaluation), ""] if evaluation else []),
             "## Where it comes from", "",
             f"- Weights: {spec.source or 'trained from random weights'}.",
             f"- Licence of the weights: {spec.licence or 'not recorded; ask whoever trained them'}.",
             f"- Architecture: `{spec.architecture.to_json()}`", "",
         ]
     )  # fmt: skip
+    return str(ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body}"))
 
 
-def _pictures(how: inputs.Image) -> str:
+def _table(evaluation: Evaluation) -> list[str]:
+    rows = [f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in evaluation.metrics.items()]
+    return [f"On {evaluation.data}:", "", "| metric | value |", "| --- | ---: |", *rows]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _images(how: inputs.Image) -> str:
     then = f"crop the centre to {how.input_size}" if how.long_side is None else f"the longer to {how.long_side} at most"
     return (
         f"Resize the shorter side to {how.resize} pixels ({how.interpolation}), {then}, "
