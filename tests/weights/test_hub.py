@@ -19,7 +19,7 @@ from focalnet.weights.files import write_state_dict
 from focalnet.weights.hub import ENTRIES, SOURCES, default_preprocessing, download, find, imagenet_classes
 from focalnet.weights.layouts import convert_state_dict
 from focalnet.weights.sources import resolve
-from focalnet.weights.spec import ModelSpec
+from focalnet.weights.spec import ModelSpec, Said
 
 MINI = get_variant("minifocal_32")
 
@@ -249,7 +249,8 @@ def test_a_model_folder_tells_everything(tmp_path):
     weights = mini_weights()
     loaded = load(model_folder(tmp_path / "m", spec, weights))
     assert loaded.spec == spec
-    assert loaded.use_postln is False
+    assert loaded.spec.architecture.use_postln is False
+    assert loaded.spec.says("architecture.use_postln") == Said.FILE
     assert all(torch.equal(loaded.state_dict[key], weights[key]) for key in weights)
 
 
@@ -412,7 +413,8 @@ def test_a_hub_id_of_timm(fake_hub):
         licence="mit",
         source="you/timm-net.v2",
     )
-    assert loaded.use_postln is True
+    assert loaded.spec.architecture.use_postln is True
+    assert loaded.spec.says("architecture.use_postln") == Said.FILE
 
     description["model_args"]["head_hidden_size"] = 4  # type: ignore[index]
     (folder / "config.json").write_text(json.dumps(description))

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import cast
 
 from focalnet.errors import UserError, unknown
-from focalnet.models.loading import describe_dense
+from focalnet.models.loading import describe
 from focalnet.models.registry import find_layout, get_family
 from focalnet.weights.files import check_suffix, read_checkpoint, whole, write_state_dict
 from focalnet.weights.layouts import LayoutName, convert_state_dict, detect_layout
 from focalnet.weights.sources import SPEC_KEY, resolve, stored_spec
+from focalnet.weights.spec import Said
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +59,11 @@ def convert_file(src: str | Path, dst: str | Path, *, to: str, use_postln: bool 
             raise unknown(f"layout of {source.head} weights", to, known)
         with whole(located.path):
             weights = source.read(checkpoint.state_dict)
-            spec, guessed = describe_dense(source, weights, located, checkpoint)
+            spec = describe(source, weights, located, checkpoint)
             converted = known[to].write(weights)
-        if spec is not None:
-            spec = spec.replace(classes=None, things=None, task=None) if guessed else spec
-            metadata = checkpoint.metadata | {SPEC_KEY: spec.to_json()}
+        if spec.says("variant") < Said.GUESS:
+            guesses = {name: None for name in ("classes", "things", "task") if spec.says(name) == Said.GUESS}
+            metadata = checkpoint.metadata | {SPEC_KEY: spec.replace(**guesses).to_json()}
         write_state_dict(target, converted, wrapper=known[to].wrapper, metadata=metadata)
         logger.info("%s (%s) -> %s (%s)", located.path, source.name, target, to)
         return target

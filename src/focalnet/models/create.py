@@ -1,14 +1,11 @@
 """Models by name, with weights in them.
 
-A network is described by its `ModelSpec`; its family says which class builds it. `create_model` and
-`create_backbone` put together the spec, in this order of strength: what the call says, what the weights say about
-themselves, the row of the name. Weights then go file -> official names -> adapted to this network ->
-`load_state_dict(strict=True)`.
+A network is described by its `ModelSpec` (`describe` puts it together), and its family says which class builds it.
+Weights then go file -> our names -> adapted to this network -> `load_state_dict(strict=True)` (`loading`).
 
 A detector or segmenter takes weights of its own kind whole, or the backbone out of any others: then its head is new.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,17 +15,13 @@ from torch import nn
 
 from focalnet.backbone import FocalNet, Recompute
 from focalnet.errors import UserError
-from focalnet.models.base import DenseModel
 from focalnet.models.classifier.model import FocalNetClassifier
-from focalnet.models.fitting import config_of, fields, fitted, refuse_other, refuse_unseen
-from focalnet.models.loading import load
-from focalnet.models.registry import Wanted, build, get_family, parse_name, split_overrides
-from focalnet.variants import get_variant
-from focalnet.weights.adapt import CLASSES_1K, CLASSES_22K
+from focalnet.models.describe import class_names, describe_call
+from focalnet.models.loading import check_unseen, config_of, fit, load
+from focalnet.models.registry import build, get_family, parse_name
 from focalnet.weights.architecture import match_variant
-from focalnet.weights.hub import default_preprocessing, imagenet_classes
 from focalnet.weights.sources import Weights
-from focalnet.weights.spec import ModelSpec
+from focalnet.weights.spec import ModelSpec, Said
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -71,36 +64,12 @@ def create_model(
         >>> model = focalnet.create_model("focalnet_base_srf", weights="b.pth", classes=["rose", "tulip"])
         >>> model = focalnet.create_model("mask_rcnn_focalnet_tiny_lrf", weights="official", classes=["cat", "dog"])
     """
-    spec, loaded = _prepare(name, head, weights, overrides)
+    spec, loaded, fresh_head = describe_call(name, head, weights, overrides, num_classes, classes)
     if spec.head == "backbone":
         raise UserError(f"{weights} holds a backbone, no classifier; use create_backbone for its features.")
-    return _assemble(spec, loaded, num_classes, classes, recompute, device)
-
-
-def _assemble(
-    spec: ModelSpec,
-    loaded: Weights | None,
-    num_classes: int | None = None,
-    classes: Sequence[str] | None = None,
-    recompute: Recompute = "none",
-    device: torch.device | str | None = None,
-) -> Any:
-    names = None if classes is None else tuple(classes)
-    if num_classes is None:
-        num_classes = len(names) if names is not None else spec.num_classes
-    if num_classes < get_family(spec.head).least_classes:
+    if spec.num_classes < get_family(spec.head).least_classes:
         raise UserError(f"a {spec.head} needs a class at least; create_backbone gives the maps alone.")
-    fresh_head = False
-    known = loaded.spec if loaded is not None and loaded.spec.head == spec.head else None
-    if names is not None:
-        guessed = loaded is not None and loaded.guessed
-        fresh_head = known is not None and not guessed and _class_names(known, num_classes) not in (None, names)
-    elif known is not None:
-        names = _class_names(known, num_classes)
-    things = spec.things if (spec.num_classes, spec.classes) == (num_classes, names) else None
-    spec = spec.replace(num_classes=num_classes, classes=names, things=things)
-    model = build(spec, recompute=recompute)
-    return _finish(model, loaded, device, fresh_head=fresh_head)
+    return _finish(build(spec, recompute=recompute), loaded, device, fresh_head=fresh_head)
 
 
 def load_model(model: str | Path, weights: str | Path | None = None) -> Any:
@@ -118,13 +87,13 @@ def load_model(model: str | Path, weights: str | Path | None = None) -> Any:
     parse_name(str(model))
     if weights is None:
         raise UserError(f"{model} has no weights; say where they are, for example --weights official.")
-    spec, loaded = _prepare(str(model), None, weights, {})
+    spec, loaded, _ = describe_call(str(model), None, weights, {})
     if loaded and loaded.spec.head != spec.head:
         raise UserError(
             f"{weights} holds a {loaded.spec.head}, so the head of {model} would be random; train it first, or name "
             f"a {loaded.spec.head}."
         )
-    return _assemble(spec, loaded)
+    return _finish(build(spec), loaded)
 
 
 def create_backbone(
@@ -154,7 +123,7 @@ def create_backbone(
     Raises:
         UserError: an unknown name or option, or weights that are missing, damaged, or do not fit.
     """
-    spec, loaded = _prepare(name, "backbone", weights, overrides)
+    spec, loaded, _ = describe_call(name, "backbone", weights, overrides)
     spec = spec.replace(num_classes=0, classes=None)
     options = {} if out_indices is None else {"out_indices": out_indices}
     model = build(spec, frozen_stages=frozen_stages, recompute=recompute, **options)
@@ -182,88 +151,24 @@ def load_weights(model: Model, weights: str | Path) -> Model:
         spec = loaded.spec.replace(
             head=head, architecture=architecture, num_classes=num_classes, classes=None, head_options={}
         )
-    if loaded.told:
-        refuse_unseen(config_of(model), loaded.spec.architecture, str(weights))
-    model.load_state_dict(fitted(model, loaded, fresh_head=False))
-    names = _class_names(loaded.spec, spec.num_classes) if loaded.spec.head == head else None
-    if names is not None and names != spec.classes and not (loaded.guessed and spec.classes):
-        spec = spec.replace(classes=names, things=loaded.spec.things, task=loaded.spec.task)
+    check_unseen(model, loaded, str(weights))
+    model.load_state_dict(fit(model, loaded, fresh_head=False))
+    stored = loaded.spec
+    names = class_names(stored, spec.num_classes) if stored.head == head else None
+    if names not in (None, spec.classes) and not (stored.says("classes") == Said.GUESS and spec.classes):
+        spec = spec.replace(classes=names, things=stored.things, task=stored.task)
     model.spec = spec.replace(  # type: ignore[assignment]  # of any module
-        preprocessing=spec.preprocessing if isinstance(model, DenseModel) else loaded.spec.preprocessing,
-        licence=loaded.spec.licence,
-        source=loaded.spec.source,
+        preprocessing=spec.preprocessing if get_family(head).named else stored.preprocessing,
+        licence=stored.licence,
+        source=stored.source,
     )
     return model
 
 
-def _prepare(
-    name: str | None, head: str | None, weights: str | Path | None, overrides: dict[str, Any]
-) -> tuple[ModelSpec, Weights | None]:
-    """What to build, and the weights for it: the call over the weights over the table."""
-    if name is None and weights is None:
-        raise UserError("give the name of a model, for example 'focalnet_tiny_lrf', or weights that tell it.")
-    wanted = None if name is None else parse_name(name, head)
-    kind = wanted.head if wanted else head or "classifier"
-    loaded = None if weights is None else load(weights, wanted.variant if wanted else None, head=kind)
-    if wanted is None:
-        assert loaded is not None
-        kind = head or loaded.spec.head
-        wanted = _as_loaded(loaded, kind)
-    architecture, options = split_overrides(kind, overrides)
-    if loaded is not None and loaded.spec.head == kind and get_family(kind).named:
-        scales = {key: wanted.head_options[key] for key in ("num_feature_levels",) if key in wanted.head_options}
-        refuse_other(wanted, architecture, {**scales, **options}, loaded.spec, str(weights))
-        spec = loaded.spec
-        spec = spec.replace(
-            architecture=spec.architecture.replace(**architecture),
-            head_options={**(wanted.head_options if name else {}), **spec.head_options, **options},
-        )
-        return spec, loaded
-    base = wanted.architecture
-    if loaded is not None and loaded.spec.variant == wanted.variant:
-        row = fields(get_variant(wanted.variant))
-        grown = {name: value for name, value in fields(base).items() if value != row[name]}
-        base = loaded.spec.architecture.replace(**grown)
-    like = default_preprocessing(wanted.variant) if loaded is None else loaded.spec.preprocessing
-    if wanted.preprocessing is not None:
-        like = dataclasses.replace(wanted.preprocessing, mean=like.mean, std=like.std)
-    spec = ModelSpec(
-        variant=wanted.variant,
-        architecture=base.replace(**architecture),
-        head=kind,
-        head_options={**wanted.head_options, **options},
-        num_classes=wanted.num_classes or (loaded.spec.num_classes if loaded else CLASSES_1K),
-        preprocessing=like,
-        licence=loaded.spec.licence if loaded else None,
-        source=loaded.spec.source if loaded else None,
-    )
-    return spec, loaded
-
-
-def _as_loaded(loaded: Weights, head: str) -> Wanted:
-    """The call that names nothing: what the weights are, or their backbone under another head."""
-    spec = loaded.spec
-    if head in ("classifier", "backbone", spec.head):
-        if head == "classifier" and spec.head != head:
-            raise UserError(
-                f"{spec.source or 'the weights'}: a {spec.head}, no classifier; take its own kind of model."
-            )
-        return Wanted(
-            name=spec.variant, head=head, variant=spec.variant, architecture=spec.architecture,
-            head_options=spec.head_options if head == spec.head else {},
-        )  # fmt: skip
-    return parse_name(spec.variant, head)
-
-
-def _class_names(spec: ModelSpec, num_classes: int) -> tuple[str, ...] | None:
-    """Names of the first `num_classes` logits of weights, if they keep a meaning."""
-    if num_classes == spec.num_classes:
-        return spec.classes
-    return imagenet_classes() if (spec.num_classes, num_classes) == (CLASSES_22K, CLASSES_1K) else None
-
-
-def _finish(model: Any, loaded: Weights | None, device: torch.device | str | None, *, fresh_head: bool = False) -> Any:
+def _finish(
+    model: Any, loaded: Weights | None, device: torch.device | str | None = None, *, fresh_head: bool = False
+) -> Any:
     if loaded is not None:
-        model.load_state_dict(fitted(model, loaded, fresh_head=fresh_head))
+        model.load_state_dict(fit(model, loaded, fresh_head=fresh_head))
         model.eval()
     return model if device is None else model.to(device)

@@ -1,21 +1,29 @@
-"""Find, read and understand weights of any family: a detector's or segmenter's file is seen from its names, and read by
-the layout of its family; any other file goes the classifier's way, which no detector's code takes part in.
+"""From what a user writes after `weights=` to a network's tensors under our names, what they are of, and into a model.
+
+    weights.sources -> files -> a layout's names -> ours -> one description -> adapted -> `load_state_dict(strict=True)`
+
+The file of a whole network (a detector, a segmenter) is seen from its names and read by a layout of its family. Any
+other file goes the classifier's way, in which no family's code takes part.
 """
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from focalnet.errors import UserError
-from focalnet.models.registry import find_layout, get_family
-from focalnet.variants import get_variant
-from focalnet.weights.architecture import infer_architecture, match_backbone, under
+from focalnet.models.base import DenseModel
+from focalnet.models.registry import build, find_layout, get_family
+from focalnet.variants import FocalNetConfig, get_variant
+from focalnet.weights.adapt import adapt_dense, adapt_state_dict
+from focalnet.weights.architecture import UNSEEN, alike, match_backbone, seen_facts, under
 from focalnet.weights.files import Checkpoint, read_checkpoint, whole
 from focalnet.weights.layouts import Layout
 from focalnet.weights.sources import Located, Weights, load_classifier, resolve, say_what_is_unsettled, stored_spec
-from focalnet.weights.spec import ModelSpec
+from focalnet.weights.spec import CUSTOM, UNKNOWN, ModelSpec, Said, merge
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +37,8 @@ def load(weights: str | Path, variant: str | None = None, *, head: str = "classi
         head: what stands on the model's backbone.
 
     Raises:
-        UserError: they are not found, damaged, no FocalNet's, or of an unknown variant and `variant` is not given.
+        UserError: they are not found, damaged, no FocalNet's, or a classifier's of an unknown variant and `variant` is
+            not given.
     """
     located = resolve(weights, variant, head=head)
     checkpoint = read_checkpoint(located.path)
@@ -37,75 +46,144 @@ def load(weights: str | Path, variant: str | None = None, *, head: str = "classi
         layout = find_layout(checkpoint.state_dict)
         if layout is None:
             return load_classifier(located, checkpoint, variant)
-        return _load_dense(layout, located, checkpoint, variant)
+        ours = layout.read(checkpoint.state_dict)
+        return Weights(ours, describe(layout, ours, located, checkpoint, variant), layout.backbone_prefix)
 
 
-def _load_dense(layout: Layout, located: Located, checkpoint: Checkpoint, variant: str | None) -> Weights:
-    weights = layout.read(checkpoint.state_dict)
-    spec, guessed = describe_dense(layout, weights, located, checkpoint, variant)
-    if spec is None:
-        raise UserError(f"{located.path} fits no known variant; name the model, with what was changed.")
-    told = layout.name != "focalnet" or stored_spec(located, checkpoint) is not None
-    return Weights(weights, spec, spec.architecture.use_postln, layout.backbone_prefix, guessed=guessed, told=told)
-
-
-def describe_dense(
-    layout: Layout,
-    weights: Mapping[str, Tensor],
-    located: Located,
-    checkpoint: Checkpoint,
-    variant: str | None = None,
-) -> tuple[ModelSpec | None, bool]:
-    """The network of a detector or segmenter, and whether its class names are guessed from their number.
+def describe(
+    layout: Layout, weights: Mapping[str, Tensor], located: Located, checkpoint: Checkpoint, variant: str | None = None
+) -> ModelSpec:
+    """The network that a file of a layout holds.
 
     Args:
         layout: what the file's names follow.
-        weights: under our names.
+        weights: its tensors under our names.
         located: where the file was found.
         checkpoint: what is in it.
         variant: of the backbone, where it is known.
 
-    Returns:
-        None in place of the network where its backbone is of no known variant and `variant` is not given.
-
     Raises:
         UserError: a part is missing.
     """
-    spec = stored_spec(located, checkpoint)
-    described = spec is not None and spec.head == layout.head
-    if spec is not None and described and (spec.classes is not None or located.spec is not None):
-        return spec, False
-    if spec is None or not described:
-        facts = layout.facts(weights)
-        trunk = under(weights, layout.backbone_prefix)
-        name = match_backbone(trunk) or variant
-        if name is None:
-            return None, False
-        seen = infer_architecture(trunk)
-        shapes = {field: getattr(seen, field) for field in ("focal_levels", "focal_windows", "focal_factor")}
-        spec = ModelSpec(
-            variant=name,
-            architecture=get_variant(name).replace(**shapes, **facts.overrides),
-            head=layout.head,
-            head_options=facts.head_options,
-            num_classes=facts.num_classes,
-            preprocessing=facts.preprocessing,
-            licence=located.entry.licence if located.entry else None,
-            source=located.entry.url if located.entry else located.path.name,
-        )
-        say_what_is_unsettled(spec)
-    known = dict(get_family(layout.head).classes_of(spec.num_classes, spec.architecture))
+    stored = stored_spec(located, checkpoint)
+    described = stored is not None and stored.head == layout.head
+    if stored is None or not described:
+        stored = _read_off(layout, weights, located, variant)
+    elif stored.classes is not None or located.spec is not None:
+        return stored
+    known = dict(get_family(layout.head).classes_of(stored.num_classes, stored.architecture))
     if described:
         known.pop("preprocessing", None)
     names = checkpoint.classes
-    if names is not None and len(names) != spec.num_classes:
-        logger.info("%s: %d names for %d classes, left out", located.path.name, len(names), spec.num_classes)
-    elif names is not None:
-        return spec.replace(**(known if names == known.get("classes") else {"classes": names})), False
-    guessed = bool(known) and located.entry is None
-    if guessed:
+    if names is not None and len(names) == stored.num_classes:
+        return stored.replace(**(known if names == known.get("classes") else {"classes": names}))
+    if names is not None:
+        logger.info("%s: %d names for %d classes, left out", located.path.name, len(names), stored.num_classes)
+    if not known or located.entry is not None:
+        return stored.replace(**known)
+    logger.info(
+        "%s: %d classes without names are taken for %s, …; classes= says otherwise",
+        located.path.name, stored.num_classes, ", ".join(known["classes"][:3]),
+    )  # fmt: skip
+    spec = stored.replace(**known)
+    return spec.replace(said={**spec.said, **dict.fromkeys(known.keys() - {"preprocessing"}, Said.GUESS)})
+
+
+def _read_off(layout: Layout, weights: Mapping[str, Tensor], located: Located, variant: str | None) -> ModelSpec:
+    """What the shapes of a file tell, what its layout means, and what is usual where neither does."""
+    backbone = under(weights, layout.backbone_prefix)
+    seen, facts = seen_facts(backbone), layout.facts(weights)
+    matched = match_backbone(backbone)
+    name = matched or variant
+    row = vars(get_variant(name)) if name else alike(seen)
+    if (row.get("layerscale_value") is None) == (seen["layerscale_value"] is None):
+        seen.pop("layerscale_value")  # shapes show whether there is one, not its first value
+    published = layout.name != "focalnet"  # not our own names: the file is of the published network
+    meant = {option: row[option] for option in UNSEEN if option in row} if published and name else {}
+    entry, by = located.entry, Said.FILE if published else Said.DEFAULT
+    spec = merge(
+        ModelSpec.partial(
+            Said.FILE, head=layout.head, licence=entry.licence if entry else None,
+            source=entry.url if entry else located.path.name,
+        ),
+        ModelSpec.partial(
+            Said.SHAPES, architecture=seen, num_classes=facts.num_classes, head_options=facts.head_options
+        ),
+        ModelSpec.partial(by, architecture={**meant, **facts.overrides}),
+        ModelSpec.partial(
+            Said.SHAPES if matched else Said.NAME if name else Said.GUESS, variant=name or CUSTOM
+        ),
+        ModelSpec.partial(Said.DEFAULT, architecture=row, preprocessing=facts.preprocessing),
+        UNKNOWN,
+    )  # fmt: skip
+    if name is None:
         logger.info(
-            "%s: %d classes without names are taken for %s, …; classes= says otherwise",
-            located.path.name, spec.num_classes, ", ".join(known["classes"][:3]),
+            "%s: of no known variant, read off its shapes; taken for a network with use_postln=%s and "
+            "normalize_modulator=%s, which no shape shows; name the model to say otherwise",
+            located.path.name, spec.architecture.use_postln, spec.architecture.normalize_modulator,
         )  # fmt: skip
-    return spec.replace(**known), guessed
+    say_what_is_unsettled(spec)
+    return spec
+
+
+def config_of(model: nn.Module) -> FocalNetConfig:
+    """The architecture of a model's backbone."""
+    network: Any = model.focalnet if isinstance(model, DenseModel) else model
+    return network.config
+
+
+def fit(model: nn.Module, loaded: Weights, *, fresh_head: bool) -> dict[str, Tensor]:
+    """A state dict that `model.load_state_dict(..., strict=True)` takes.
+
+    Args:
+        model: what is loaded.
+        loaded: the weights.
+        fresh_head: keep the model's own parameters of the classes, because the classes are others.
+
+    Raises:
+        UserError: blocks of another kind, or names or shapes that differ.
+    """
+    config, stored = config_of(model), loaded.spec
+    there = stored.architecture.use_postln
+    if stored.says("architecture.use_postln") <= Said.SHAPES and there != config.use_postln:
+        raise UserError(other_blocks(there))
+    if not isinstance(model, DenseModel):
+        return adapt_state_dict(loaded.backbone(), model, fresh_head=fresh_head)
+    spec: ModelSpec = getattr(model, "spec", stored)
+    same, written = spec.head == stored.head, None
+    if same and (fresh_head or stored.num_classes != spec.num_classes):
+        with torch.device("meta"):
+            written = build(spec.replace(num_classes=stored.num_classes, classes=None, things=None)).state_dict()
+    return adapt_dense(
+        loaded.state_dict if same else loaded.backbone(),
+        model,
+        trunk=model.focalnet,
+        prefix=model.backbone_prefix,
+        class_parameters=set(model.class_parameters()),
+        whole=same,
+        written=written,
+    )
+
+
+def other_blocks(use_postln: bool) -> str:
+    """The sentence for weights whose blocks are of the other kind than the model's."""
+    there, here = ("res-post-norm", "pre-norm")[:: 1 if use_postln else -1]
+    return f"the weights are of {there} blocks, the model has {here} ones; build it with use_postln={use_postln}."
+
+
+def check_unseen(model: nn.Module, loaded: Weights, weights: str) -> None:
+    """Refuse weights of a whole network for a backbone that differs from theirs in what no shape shows.
+
+    Raises:
+        UserError: it differs, and the file or its layout says so.
+    """
+    if not get_family(loaded.spec.head).named:
+        return
+    here, stored = config_of(model), loaded.spec
+    for name in ("normalize_modulator", *(["stem_padding"] if here.use_conv_embed else [])):
+        there = getattr(stored.architecture, name)
+        if stored.says(f"architecture.{name}") == Said.FILE and there != getattr(here, name):
+            raise UserError(
+                f"{weights} is of a network with {name}={there}, the model has {name}={getattr(here, name)}; build it "
+                "with the former, or give the weights to create_model."
+            )

@@ -7,21 +7,22 @@ A new family is one folder under `models/` with its row, and its name in `FAMILI
 made known by `register`. Nothing else asks for a family by name.
 """
 
+import dataclasses
 import fnmatch
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from focalnet.errors import UserError, unknown
 from focalnet.models.family import Family
-from focalnet.variants import VARIANTS, FocalNetConfig, get_variant
+from focalnet.variants import VARIANTS, get_variant
 from focalnet.variants import list_models as list_variants
+from focalnet.weights.hub import default_preprocessing
 from focalnet.weights.layouts import Layout
-from focalnet.weights.spec import ModelSpec
+from focalnet.weights.spec import UNKNOWN, ModelSpec, Said, merge
 
 FAMILIES = ("classifier", "backbone", "mask_rcnn", "dino", "upernet", "mask2former")
 """The folders of this package that hold a family's row. Of two that serve a task, the first is its example."""
@@ -59,30 +60,8 @@ def get_family(name: str) -> Family:
     return rows[name]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What a name and the arguments of a call ask for.
-
-    Attributes:
-        name: as it was written.
-        head: name of the family.
-        variant: of the trunk.
-        architecture: the variant as this head uses it.
-        head_options: what the name or the call sets.
-        num_classes, preprocessing: defaults of the head; None for a classifier, where the weights tell them.
-    """
-
-    name: str
-    head: str
-    variant: str
-    architecture: FocalNetConfig
-    head_options: Mapping[str, Any]
-    num_classes: int | None = None
-    preprocessing: Any = None
-
-
-def parse_name(name: str, head: str | None = None) -> Wanted:
-    """What `name` means.
+def parse_name(name: str, head: str | None = None) -> ModelSpec:
+    """The published network that `name` means.
 
     Args:
         name: a variant, or FAMILY_VARIANT.
@@ -100,15 +79,22 @@ def parse_name(name: str, head: str | None = None) -> Wanted:
     if said is None and head is not None and head not in (known := [family.name for family in families()]):
         raise unknown("head", head, known)
     family = said or get_family(head or "classifier")
-    changes = family.changes(variant)
-    return Wanted(
-        name=name,
-        head=family.name,
-        variant=variant,
-        architecture=get_variant(variant).replace(**changes.architecture),
-        head_options={**changes.options, **options},
-        num_classes=family.num_classes if family.named else None,
-        preprocessing=changes.preprocessing,
+    architecture = get_variant(variant).replace(**family.changes(variant).architecture)
+    exact = ModelSpec.partial(Said.NAME, architecture=vars(architecture), head_options=options)
+    return merge(exact, usual(family, variant), UNKNOWN)
+
+
+def usual(family: Family, variant: str) -> ModelSpec:
+    """What the published networks of a family have on a variant, without their architecture."""
+    changes, how = family.changes(variant), default_preprocessing(variant)
+    if changes.preprocessing is not None:
+        same = type(changes.preprocessing) is type(how)
+        how = dataclasses.replace(changes.preprocessing, **({"mean": how.mean, "std": how.std} if same else {}))
+    return merge(
+        ModelSpec.partial(Said.NAME, variant=variant, head=family.name),
+        ModelSpec.partial(
+            Said.DEFAULT, head_options=changes.options, num_classes=family.num_classes, preprocessing=how
+        ),
     )
 
 
@@ -131,22 +117,6 @@ def _split(name: str) -> tuple[Family | None, str, dict[str, int]]:
         if rest in VARIANTS:
             return family, rest, {}
     return None, name, {}
-
-
-def split_overrides(head: str, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The overrides that are fields of `FocalNetConfig`, and those that are options of the head.
-
-    Raises:
-        UserError: one is neither.
-    """
-    family = get_family(head)
-    fields = list(FocalNetConfig.__dataclass_fields__)
-    own = family.options() if overrides.keys() - set(fields) else []
-    for name in overrides:
-        if name not in own and name not in fields:
-            raise unknown(f"option of {head}" if family.named else "FocalNet option", name, [*fields, *own])
-    architecture = {name: value for name, value in overrides.items() if name in fields}
-    return architecture, {name: value for name, value in overrides.items() if name not in fields}
 
 
 def build(spec: ModelSpec, **options: Any) -> Any:

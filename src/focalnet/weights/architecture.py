@@ -7,11 +7,15 @@ the shapes fit, or from the user.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
 from focalnet.errors import UserError
 from focalnet.variants import VARIANTS, FocalNetConfig
+
+UNSEEN = ("use_postln", "normalize_modulator", "stem_padding", "drop_rate", "drop_path_rate")
+"""Fields of `FocalNetConfig` that no shape shows."""
 
 
 def infer_architecture(state_dict: Mapping[str, Tensor]) -> FocalNetConfig:
@@ -23,15 +27,22 @@ def infer_architecture(state_dict: Mapping[str, Tensor]) -> FocalNetConfig:
     Raises:
         UserError: a part of the network is missing.
     """
+    return FocalNetConfig(**seen_facts(state_dict))
+
+
+def seen_facts(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fields of `FocalNetConfig` that the shapes show. Arguments and errors as in `infer_architecture`."""
     try:
-        return _read(state_dict)
+        facts = _read(state_dict)
+        FocalNetConfig(**facts)
+        return facts
     except KeyError as error:
         raise UserError(f"the weights are not a whole FocalNet: {error.args[0]} is missing.") from None
     except (IndexError, ValueError) as error:
         raise UserError(f"the weights are of no FocalNet: a tensor has a strange shape ({error}).") from None
 
 
-def _read(weights: Mapping[str, Tensor]) -> FocalNetConfig:
+def _read(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     stem = weights["patch_embed.proj.weight"]
     stages = range(count(weights, "layers."))
     levels = [count(weights, f"layers.{stage}.blocks.0.modulation.focal_layers.") for stage in stages]
@@ -44,20 +55,23 @@ def _read(weights: Mapping[str, Tensor]) -> FocalNetConfig:
     ]
     steps = [sizes[1] - sizes[0] for sizes in kernels if len(sizes) > 1]
     overlap = (weights["layers.0.downsample.proj.weight"].shape[-1] == 3) if len(stages) > 1 else stem.shape[-1] == 7
-    return FocalNetConfig(
-        embed_dim=stem.shape[0],
-        depths=tuple(count(weights, f"layers.{stage}.blocks.") for stage in stages),
-        focal_levels=tuple(levels),
-        focal_windows=tuple(sizes[0] if sizes else 3 for sizes in kernels),
-        focal_factor=steps[0] if steps else 2,
-        patch_size=4 if overlap else stem.shape[-1],
-        in_channels=stem.shape[1],
-        spatial_dims=stem.ndim - 2,
-        mlp_ratio=weights["layers.0.blocks.0.mlp.fc1.weight"].shape[0] / stem.shape[0],
-        use_conv_embed=overlap,
-        layerscale_value=1e-4 if "layers.0.blocks.0.gamma_1" in weights else None,
-        use_postln_in_modulation="layers.0.blocks.0.modulation.ln.weight" in weights,
-    )
+    first = weights["layers.0.blocks.0.mlp.fc1.weight"]
+    shapes = [weight.shape for name, weight in weights.items() if name.endswith(".mlp.fc1.weight")]
+    ratios = {shape[0] / shape[1] for shape in shapes}  # of a damaged file, several: no network has that
+    ratio = {"mlp_ratio": first.shape[0] / stem.shape[0]} if len(ratios) == 1 else {}
+    return ratio | {
+        "embed_dim": stem.shape[0],
+        "depths": tuple(count(weights, f"layers.{stage}.blocks.") for stage in stages),
+        "focal_levels": tuple(levels),
+        "focal_windows": tuple(sizes[0] if sizes else 3 for sizes in kernels),
+        "focal_factor": steps[0] if steps else 2,
+        "patch_size": 4 if overlap else stem.shape[-1],
+        "in_channels": stem.shape[1],
+        "spatial_dims": stem.ndim - 2,
+        "use_conv_embed": overlap,
+        "layerscale_value": 1e-4 if "layers.0.blocks.0.gamma_1" in weights else None,
+        "use_postln_in_modulation": "layers.0.blocks.0.modulation.ln.weight" in weights,
+    }
 
 
 def count(names: Iterable[str], prefix: str) -> int:
@@ -108,6 +122,22 @@ def match_backbone(state_dict: Mapping[str, Tensor]) -> str | None:
         return found
     alike = [name for name, row in VARIANTS.items() if _small(row) == _small(seen)]
     return alike[0] if len(alike) == 1 else None
+
+
+def alike(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What no shape shows, as all variants of this kind of stem, blocks and modulation have it.
+
+    Args:
+        facts: of an architecture that is no variant, from `seen_facts`.
+    """
+
+    def kind(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return row["use_conv_embed"], row["layerscale_value"] is None, row["use_postln_in_modulation"]
+
+    rows = [vars(row) for row in VARIANTS.values() if kind(vars(row)) == kind(facts)]
+    values = {name: {row[name] for row in rows} for name in ("use_postln", "normalize_modulator")}
+    defaults = {name: FocalNetConfig.__dataclass_fields__[name].default for name in UNSEEN}
+    return defaults | {name: one.pop() for name, one in values.items() if len(one) == 1}
 
 
 def _small(config: FocalNetConfig) -> FocalNetConfig:

@@ -39,7 +39,7 @@ from focalnet.weights.hub import (
     released_as,
 )
 from focalnet.weights.layouts import convert_state_dict, stored_use_postln
-from focalnet.weights.spec import ModelSpec
+from focalnet.weights.spec import ModelSpec, Said, merge
 from focalnet.weights.third_party import read_folder_config
 
 logger = logging.getLogger(__name__)
@@ -71,22 +71,16 @@ class Weights:
     """Weights ready to be adapted.
 
     Attributes:
-        state_dict: in the official layout; of a detector or segmenter, under our names.
-        spec: the network that they are of.
-        use_postln: where the block norms stand, if something tells it; None if only the shapes were seen.
-        trunk_prefix: what the backbone's names begin with.
-        guessed: whether the class names of a detector or segmenter are only those that its number of classes suggests.
-        told: whether the layout or a description of a detector or segmenter tells what no shape shows.
+        state_dict: in the official layout; of a whole network, under our names.
+        spec: the network that they are of, and who says what about it.
+        backbone_prefix: what the backbone's names begin with.
     """
 
     state_dict: dict[str, Tensor]
     spec: ModelSpec
-    use_postln: bool | None
     backbone_prefix: str = ""
-    guessed: bool = False
-    told: bool = False
 
-    def trunk(self) -> dict[str, Tensor]:
+    def backbone(self) -> dict[str, Tensor]:
         """The backbone's tensors in the official layout (of a classifier, with its head)."""
         return under(self.state_dict, self.backbone_prefix)
 
@@ -182,13 +176,15 @@ def load_classifier(located: Located, checkpoint: Checkpoint, variant: str | Non
     official = convert_state_dict(checkpoint.state_dict, to="official")
     spec = stored_spec(located, checkpoint)
     if spec is None:
-        return Weights(official, _guess(official, located.path, variant), told)
+        names = {} if told is None else {"use_postln": told}
+        bare = _describe_bare(official, located.path, variant)
+        return Weights(official, merge(ModelSpec.partial(Said.SHAPES, architecture=names), bare))
     if told is not None and told != spec.architecture.use_postln:
         raise UserError(
             f"{located.path} has {'res-post-norm' if told else 'pre-norm'} blocks, but its description says otherwise; "
             f"build the model with use_postln={told} and give the file itself as weights=."
         )
-    return Weights(official, spec, spec.architecture.use_postln)
+    return Weights(official, spec)
 
 
 def stored_spec(located: Located, checkpoint: Checkpoint) -> ModelSpec | None:
@@ -200,14 +196,14 @@ def stored_spec(located: Located, checkpoint: Checkpoint) -> ModelSpec | None:
         return None if text is None else ModelSpec.from_dict(json.loads(text))
 
 
-def _guess(official: Mapping[str, Tensor], path: Path, variant: str | None) -> ModelSpec:
-    name = infer_variant(official)
+def _describe_bare(official: Mapping[str, Tensor], path: Path, variant: str | None) -> ModelSpec:
+    matched = infer_variant(official)
     classes = official["head.weight"].shape[0] if "head.weight" in official else 0
     released = released_as(path.name)
-    if released and released.head == "classifier" and (released.variant, released.num_classes) == (name, classes):
+    if released and released.head == "classifier" and (released.variant, released.num_classes) == (matched, classes):
         say_what_is_unsettled(released.spec)
-        return released.spec
-    name = name or variant
+        return _said_by_default(released.spec)
+    name = matched or variant
     if name is None:
         raise UserError(f"{path} fits no known variant; name the model that it started from, with what was changed.")
     if classes == CLASSES_1K:
@@ -221,4 +217,10 @@ def _guess(official: Mapping[str, Tensor], path: Path, variant: str | None) -> M
         source=path.name,
     )
     say_what_is_unsettled(spec)
-    return spec
+    return _said_by_default(spec)
+
+
+def _said_by_default(spec: ModelSpec) -> ModelSpec:
+    """A description whose architecture is its variant's: shapes fit it, and nothing says the rest."""
+    said = {path: Said.DEFAULT for path in spec.facts() if path.startswith("architecture.")}
+    return spec.replace(said=said)

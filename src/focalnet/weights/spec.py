@@ -1,13 +1,17 @@
-"""What travels with weights: enough to rebuild the network and to feed it images.
+"""The one description of a network: enough to rebuild it and to feed it.
 
 `ModelSpec` stands as `config.json` beside `model.safetensors` in every folder that focalnet writes (checkpoints of a
 run, `save_pretrained`), and as the attribute `spec` of every model that `create_model` returns.
+
+A network that is being described is known in parts: a call gives an option, a file its shapes, a name the variant. Each
+of them is a `ModelSpec.partial`, whose facts remember who said them; `merge` takes every fact from the strongest.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 from focalnet import inputs
@@ -15,18 +19,52 @@ from focalnet.errors import UserError, unknown
 from focalnet.variants import FocalNetConfig
 
 
+class Said(IntEnum):
+    """Who says a fact about a network, the strongest first."""
+
+    CALL = 0
+    """The arguments of a call."""
+    FILE = 1
+    """What stands beside the tensors of a file or in it, or what its layout means without saying it."""
+    SHAPES = 2
+    """Names and shapes of the tensors of a file."""
+    NAME = 3
+    """The name of the network."""
+    DEFAULT = 4
+    """The published networks of its family or variant."""
+    GUESS = 5
+    """What is usual: kept while nothing else is known, and never written down."""
+
+
+class _Unset:
+    """The value of a field of which nothing is known."""
+
+    def __repr__(self) -> str:
+        return "unset"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+UNSET: Any = _Unset()
+CUSTOM = "custom"
+"""`ModelSpec.variant` of an architecture that is no row of `variants`."""
+NESTED = ("architecture", "head_options")
+"""Fields whose entries are facts of their own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A network, what it calls its classes, and how it wants its images."""
+    """A network, what it calls its classes, and how it wants its input."""
 
     variant: str
     """Name in `focalnet.list_models()` that the architecture started from."""
     architecture: FocalNetConfig
     """The architecture, with whatever was overridden."""
     head: str = "classifier"
-    """What stands on the backbone; "backbone" for bare feature maps."""
+    """The family of the network, which is what stands on the backbone; "backbone" for bare feature maps."""
     head_options: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the head's class; what is not here has the class's default. JSON can hold them."""
+    """Options of the family's class; what is not here has the class's default. JSON can hold them."""
     num_classes: int = 1000
     classes: tuple[str, ...] | None = None
     """Class names in the order of the logits, where known."""
@@ -39,29 +77,51 @@ class ModelSpec:
     """Licence of the weights, where known."""
     source: str | None = None
     """Where the weights came from."""
+    said: Mapping[str, Said] = field(default_factory=dict, compare=False, repr=False)
+    """Who said a fact, "num_classes" or "architecture.depths"; what is not here stands in a description."""
 
     def __post_init__(self) -> None:
-        if self.classes is not None and len(self.classes) != self.num_classes:
+        if self.classes and self.num_classes is not UNSET and len(self.classes) != self.num_classes:
             raise UserError(f"{len(self.classes)} class names for {self.num_classes} classes; give one name per class.")
-        if self.things is not None and len(self.things) != self.num_classes:
+        if self.things and self.num_classes is not UNSET and len(self.things) != self.num_classes:
             raise UserError(
                 f"`things` has {len(self.things)} entries for {self.num_classes} classes; give one per class."
             )
 
+    @classmethod
+    def partial(cls, said: Said, **facts: Any) -> "ModelSpec":
+        """Some facts about a network; the other fields are unset.
+
+        Args:
+            said: who says them.
+            facts: fields; of `architecture` and `head_options`, the entries that are known.
+        """
+        fields: dict[str, Any] = dict.fromkeys(_FIELDS, UNSET) | facts
+        return cls(**fields, said={path: said for path, _ in _facts(fields)})
+
+    def facts(self) -> dict[str, tuple[Any, Said]]:
+        """What is known, and who said it; the entries of `architecture` and `head_options` one by one."""
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        return {path: (value, self.says(path)) for path, value in _facts(fields)}
+
+    def says(self, path: str) -> Said:
+        """Who said a fact, for example "architecture.use_postln"."""
+        return self.said.get(path, Said.FILE)
+
     def replace(self, **changes: Any) -> "ModelSpec":
-        return dataclasses.replace(self, **changes)
+        said = {path: by for path, by in self.said.items() if path.split(".")[0] not in changes}
+        return dataclasses.replace(self, **{"said": said} | changes)
 
     def to_json(self) -> str:
         fields = dataclasses.asdict(self) | {"preprocessing": inputs.to_dict(self.preprocessing)}
-        return json.dumps(fields, indent=2)
+        return json.dumps({name: fields[name] for name in _FIELDS}, indent=2)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "ModelSpec":
-        """The inverse of `dataclasses.asdict`; an unknown field is refused."""
-        names = [field.name for field in dataclasses.fields(cls)]
+        """The inverse of `to_json`, from what JSON holds; an unknown field is refused."""
         for name in fields:
-            if name not in names:
-                raise unknown("field of a model's config.json", name, names)
+            if name not in _FIELDS:
+                raise unknown("field of a model's config.json", name, _FIELDS)
         values = dict(fields)
         values["architecture"] = FocalNetConfig.from_dict(values["architecture"])
         values["preprocessing"] = inputs.from_dict(values.get("preprocessing", {}))
@@ -69,3 +129,51 @@ class ModelSpec:
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
         return cls(**values)
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(ModelSpec) if field.name != "said")
+
+
+def merge(*specs: ModelSpec) -> ModelSpec:
+    """One description out of several: every fact from whoever is the strongest to say it; of equals, the first.
+
+    Raises:
+        UserError: the facts together are no network: as many class names as classes, entries per stage.
+    """
+    best: dict[str, tuple[Any, Said]] = {}
+    for spec in specs:
+        for path, (value, said) in spec.facts().items():
+            if path not in best or said < best[path][1]:
+                best[path] = value, said
+    fields: dict[str, Any] = dict.fromkeys(_FIELDS, UNSET) | {name: {} for name in NESTED}
+    for path, (value, _) in best.items():
+        name, _, entry = path.partition(".")
+        if entry:
+            fields[name][entry] = value
+        else:
+            fields[name] = value
+    if all(name in fields["architecture"] for name in _REQUIRED):
+        fields["architecture"] = FocalNetConfig(**fields["architecture"])
+    return ModelSpec(**fields, said={path: said for path, (_, said) in best.items()})
+
+
+_REQUIRED = [
+    field.name
+    for field in dataclasses.fields(FocalNetConfig)
+    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+]
+
+
+def _facts(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if value is UNSET:
+            continue
+        if name not in NESTED:
+            yield name, value
+            continue
+        entries = value if isinstance(value, Mapping) else vars(value)
+        yield from ((f"{name}.{entry}", entries[entry]) for entry in entries)
+
+
+UNKNOWN = ModelSpec.partial(Said.GUESS, classes=None, things=None, task=None, licence=None, source=None)
+"""What is known of a network of which nothing more is."""

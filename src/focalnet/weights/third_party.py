@@ -18,10 +18,7 @@ from focalnet.weights.adapt import CLASSES_1K
 from focalnet.weights.architecture import match_variant
 from focalnet.weights.files import in_a_sentence
 from focalnet.weights.hub import ENTRIES, imagenet_classes
-from focalnet.weights.spec import ModelSpec
-
-CUSTOM = "custom"
-"""`ModelSpec.variant` of an architecture that is no row of `variants`."""
+from focalnet.weights.spec import CUSTOM, ModelSpec
 
 _TIMM_ARGUMENTS = {
     "embed_dim": "embed_dim",
