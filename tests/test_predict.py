@@ -11,7 +11,7 @@ from PIL import Image
 
 import focalnet
 from focalnet.cli import main
-from focalnet.engine.measure import measure
+from focalnet.engine.evaluate import evaluate
 from focalnet.errors import UserError
 from focalnet.predict import Predictor, find_images, held_out
 
@@ -163,7 +163,7 @@ def test_numbers_out_of_range_are_refused(segmenter, detector):
         ({"results": "folder"}, "segment has no format"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message):
-            measure(segmenter, **options)
+            evaluate(segmenter, **options)
 
 
 def test_a_threshold_is_for_detectors(model, detector):
@@ -214,7 +214,7 @@ def test_the_command_measures_in_windows(segmenter, tmp_path):
     focalnet.save_pretrained(segmenter, tmp_path / "model")
     write_semantic(tmp_path / "data")
     metrics = []
-    for options in ([], ["--window", "64"], ["--window", "96", "--augment"]):
+    for options in ([], ["--window", "64"], ["--window", "96", "--tta"]):
         command = ["evaluate", str(tmp_path / "model"), "--data", str(tmp_path / "data"), "--workers", "0"]
         main([*command, "--json", str(tmp_path / "figures.json"), *options])
         metrics.append(json.loads((tmp_path / "figures.json").read_text())["pixel_accuracy"])
@@ -224,7 +224,7 @@ def test_the_command_measures_in_windows(segmenter, tmp_path):
 def test_the_map_beside_a_drawing_has_the_ids_of_its_row(segmenter, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     pictures = [(name, Image.fromarray(noise)) for name in ("a/x.png", "b/x.png")]  # one name in two folders
-    rows = [row for row, _ in Predictor(segmenter).answers(pictures, tmp_path / "drawn")]
+    rows = [row for row, _ in Predictor(segmenter).predictions(pictures, tmp_path / "drawn")]
     assert [(row["source"], row["drawn"], row["labels"]) for row in rows] == [
         ("a/x.png", "0000_x.png", "0000_x_labels.png"),
         ("b/x.png", "0001_x.png", "0001_x_labels.png"),

@@ -19,7 +19,7 @@ PyTorch's initialisation (timm and transformers re-draw them).
 Legend: B batch, S the spatial axes (T of a sequence, H W of an image, D H W of a volume), C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -240,6 +240,10 @@ class FocalNetBase(nn.Module):
                 module.recompute = recompute
             elif isinstance(module, FocalModulation | Mlp):
                 module.recompute = recompute == "context"
+
+    def blocks(self) -> Iterator[Block]:
+        """The blocks of all stages, in order: what is sharded over processes as one."""
+        yield from (module for module in self.modules() if isinstance(module, Block))
 
     def forward_stages(self, images: Tensor) -> list[Tensor]:
         """Maps of every stage before its downsample.

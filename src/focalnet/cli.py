@@ -26,9 +26,9 @@ from focalnet.errors import UserError, unknown
 HELP = """\
 focalnet: Focal Modulation Networks
 
-  focalnet train       learn to classify, detect, segment; without --data, from handwritten digits
+  focalnet train       train a network to classify, detect, segment; without --data, on handwritten digits
   focalnet resume      go on with a run that was stopped
-  focalnet evaluate    measure a run or released weights on images
+  focalnet evaluate    metrics of a run or released weights on images
   focalnet predict     say what is on images and videos
   focalnet explain     show where a model looks: kernels, gates, modulators
   focalnet convert     change the layout of a weight file: official, timm, transformers, mmdet, …
@@ -89,7 +89,7 @@ class Choice:
     """What chooses the other options."""
 
     task: str = "classify"
-    """What to learn: classify, detect, segment or panoptic; without it, what --model is for."""
+    """What to train for: classify, detect, segment or panoptic; without it, what --model is for."""
     recipe: str | None = None
     """Where the other defaults come from (`focalnet recipes`); without it, one for the task and the data."""
     out: Path | None = None
@@ -166,31 +166,31 @@ def _evaluate(arguments: Sequence[str]) -> None:
         weights: str | None = None,
         batch_size: int = 64,
         workers: int = 2,
-        augment: bool = False,
+        tta: bool = False,
         window: int | None = None,
         json: Path | None = None,
         results: Path | None = None,
     ) -> None:
-        """Measure a run, or a network with released weights: accuracy, AP, mIoU or PQ, images per second.
+        """Evaluate a run, or a network with released weights: accuracy, AP, mIoU or PQ, samples per second.
 
         Args:
             model: A run folder, or the name of a network with --weights.
-            data: What to measure on; without it, the validation side of the run's own data.
+            data: What to evaluate on; without it, the validation split of the run's own data.
             weights: "official", "timm", "transformers", a file or a hub id.
-            batch_size: Images per forward pass; detectors and segmenters take images of unequal size one by one.
-            workers: Processes that prepare images.
-            augment: Average over mirrored and resized images (detection and semantic segmentation).
+            batch_size: Samples per forward pass; detectors and segmenters take images of unequal size one by one.
+            workers: Processes that prepare samples.
+            tta: Average over mirrored and resized images (detection and semantic segmentation).
             window: Side in pixels of overlapping squares to see images in (semantic segmentation); whole without it.
-            json: Also write the figures to this file.
+            json: Also write the metrics to this file.
             results: Write every detection into this folder, in COCO's results format (detectors).
         """
-        from focalnet.engine.measure import measure
+        from focalnet.engine.evaluate import evaluate
 
-        metrics = measure(
-            model, data=data, weights=weights, batch_size=batch_size, workers=workers, augment=augment, window=window,
+        metrics = evaluate(
+            model, data=data, weights=weights, batch_size=batch_size, workers=workers, tta=tta, window=window,
             results=results,
         )  # fmt: skip
-        _table(["figure", "value"], [[name, f"{value:.4f}"] for name, value in metrics.items()])
+        _table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in metrics.items()])
         if json:
             from focalnet.engine.run import write_atomically
 
@@ -223,12 +223,13 @@ def _predict(arguments: Sequence[str]) -> None:
             window: Side in pixels of overlapping squares to see images in (semantic segmentation); whole without it.
             batch_size: Images per forward pass.
         """
-        from focalnet.predict import Predictor, find_images, held_out
+        from focalnet.predict import Predictor, find_files, held_out
 
         predictor = Predictor(model, weights=weights, threshold=threshold, window=window)
-        pictures = [(source, source) for source in find_images(images)] if images else held_out(model)
+        files = find_files(images, predictor.input.kind) if images else []
+        sources = [(file, file) for file in files] if images else held_out(model)
         with _opened(draw / "predictions.jsonl") if draw else nullcontext() as file:
-            for row, line in predictor.answers(pictures, draw, batch_size):
+            for row, line in predictor.predictions(sources, draw, batch_size):
                 print(_dumps(row, None) if json else line)
                 if file:
                     print(_dumps(row, None), file=file)

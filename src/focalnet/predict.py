@@ -1,4 +1,8 @@
-"""Predictions for images: from Python (`Predictor`) and from the command line."""
+"""Predictions for images, and whatever else a network takes: from Python (`Predictor`) and from the command line.
+
+A network's input (`ModelSpec.preprocessing`) reads a source into a signal: an image file into an image. The task makes
+predictions of signals. Only films are special: a network for images sees them frame by frame.
+"""
 
 import glob
 import itertools
@@ -10,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL.Image import Image
 from torch import nn
 
-from focalnet.data import load_image
+from focalnet import inputs
 from focalnet.engine.run import RunFolder
 from focalnet.engine.train import load_run
 from focalnet.errors import UserError
-from focalnet.inputs.image import EXTENSIONS
 from focalnet.inputs.video import VIDEO_EXTENSIONS, VideoWriter, frame_rate, read_frames
 from focalnet.models.create import load_model
 from focalnet.tasks import task_of
@@ -25,7 +27,7 @@ from focalnet.tasks.base import Network, Prediction
 
 
 class Predictor:
-    """A model that takes images and gives predictions.
+    """A model that takes images, or whatever its input is, and gives predictions.
 
     Args:
         model: a run folder, a model folder, a hub id, a name with `weights`, or a model of `create_model`.
@@ -58,33 +60,38 @@ class Predictor:
         self.model = network.to(device).eval()
         self.task = task_of(network.spec)().with_options(threshold=threshold, window=window)
 
-    def __call__(self, image: str | Path | bytes | Image) -> Any:
-        """The prediction for one image: a path, a URL, bytes or a PIL image."""
-        return self.task.predict(self.model, [load_image(image)])[0]
+    @property
+    def input(self) -> inputs.Input:
+        """How the network reads and takes a source."""
+        return self.model.spec.preprocessing
 
-    def stream(self, sources: Iterable[str | Path | Image], batch_size: int = 16) -> Iterator[tuple[Image, Prediction]]:
-        """Predictions for many images, read as they are needed.
+    def __call__(self, source: Any) -> Any:
+        """The prediction for one source: of an image a path, a URL, bytes or a PIL image."""
+        return self.task.predict(self.model, [self.input.read(source)])[0]
+
+    def stream(self, sources: Iterable[Any], batch_size: int = 16) -> Iterator[tuple[Any, Prediction]]:
+        """Predictions for many sources, read as they are needed.
 
         Args:
-            sources: as for one image.
-            batch_size: images per forward pass.
+            sources: as for one.
+            batch_size: sources per forward pass.
 
         Yields:
-            the image (RGB) and its prediction, in order.
+            the signal (an RGB image) and its prediction, in order.
 
         Raises:
-            UserError: an image that cannot be read, after the predictions for those before it.
+            UserError: a source that cannot be read, after the predictions for those before it.
         """
         if batch_size < 1:
             raise UserError(f"--batch-size is {batch_size}; give 1 or more.")
         sources, broken = iter(sources), None
         while broken is None:
-            batch: list[Image] = []
+            batch: list[Any] = []
             try:
                 for source in itertools.islice(sources, batch_size):
-                    batch.append(load_image(source))
+                    batch.append(self.input.read(source))
             except UserError as error:
-                broken = error  # told after the answers for the images before it
+                broken = error  # told after the predictions for the sources before it
             if not batch and broken is None:
                 return
             yield from zip(batch, self.task.predict(self.model, batch) if batch else [], strict=True)
@@ -110,39 +117,43 @@ class Predictor:
         frames = read_frames(source)
         with VideoWriter(target, frame_rate(source)) if target else nullcontext() as writer:
             while batch := list(itertools.islice(frames, batch_size)):
-                answers = self.task.predict(self.model, [image for _, image in batch])
-                for (place, image), answer in zip(batch, answers, strict=True):
+                predictions = self.task.predict(self.model, [image for _, image in batch])
+                for (place, image), prediction in zip(batch, predictions, strict=True):
                     if writer:
-                        writer.write(answer.draw(image))
-                    yield place, answer
+                        writer.write(prediction.draw(image))
+                    yield place, prediction
 
-    def answers(
-        self, pictures: Iterable[tuple[str, Any]], folder: Path | None = None, batch_size: int = 16
+    def predictions(
+        self, sources: Iterable[tuple[str, Any]], folder: Path | None = None, batch_size: int = 16
     ) -> Iterator[tuple[dict[str, Any], str]]:
-        """Predictions in words, for every image and every frame of a video.
+        """Predictions in words, for every source and every frame of a video.
 
         Args:
-            images: names with what they stand for: a video file, or an image as for `stream`.
+            sources: names with what they stand for: a source as for `stream`, or a video file.
             folder: where to write the drawings and maps, named by number and name; nothing is written without it.
-            batch_size: images per forward pass.
+            batch_size: sources per forward pass.
 
         Yields:
             an object for JSON, which names its `source` and the files written for it, and a line to read.
         """
         number = itertools.count()
-        for video, group in itertools.groupby(pictures, key=lambda picture: is_video(picture[1])):
-            names, sources = zip(*group, strict=True)
+        for video, group in itertools.groupby(sources, key=lambda named: self._is_video(named[1])):
+            names, items = zip(*group, strict=True)
             if video:
                 for name in names:
                     target = folder / f"{_stem(number, name)}.mp4" if folder else None
                     files = {"drawn": target.name} if target else {}
-                    for place, answer in self.video(name, target, batch_size):
-                        row = {"source": name, **place, **answer.to_dict(), **files}
-                        yield row, f"{name}:{place['frame']}  {answer.summary()}"
+                    for place, prediction in self.video(name, target, batch_size):
+                        row = {"source": name, **place, **prediction.to_dict(), **files}
+                        yield row, f"{name}:{place['frame']}  {prediction.summary()}"
                 continue
-            for name, (image, answer) in zip(names, self.stream(sources, batch_size), strict=True):
-                files = _draw(answer, image, folder, _stem(number, name)) if folder else {}
-                yield {"source": name, **answer.to_dict(), **files}, f"{name}  {answer.summary()}"
+            for name, (signal, prediction) in zip(names, self.stream(items, batch_size), strict=True):
+                files = _draw(prediction, signal, folder, _stem(number, name)) if folder else {}
+                yield {"source": name, **prediction.to_dict(), **files}, f"{name}  {prediction.summary()}"
+
+    def _is_video(self, source: Any) -> bool:
+        """Whether what a user wrote is a video file, by its suffix, for a network that takes images."""
+        return self.input.kind == "image" and is_video(source)
 
 
 def is_video(source: Any) -> bool:
@@ -150,8 +161,8 @@ def is_video(source: Any) -> bool:
     return isinstance(source, str | Path) and Path(source).suffix.lower() in VIDEO_EXTENSIONS
 
 
-def held_out(model: str, most: int = 16) -> list[tuple[str, Image]]:
-    """Names and images that a run was not trained on, spread over its validation side.
+def held_out(model: str, most: int = 16) -> list[tuple[str, Any]]:
+    """Names and signals (images) that a run was not trained on, spread over its validation split.
 
     Raises:
         UserError: `model` is no run folder.
@@ -161,19 +172,26 @@ def held_out(model: str, most: int = 16) -> list[tuple[str, Image]]:
     task, config = load_run(RunFolder.open(model))
     dataset = task.datasets(config.seed).val
     step = max(1, len(dataset) // most)
-    samples = [dataset[index] for index in range(0, len(dataset), step)[:most]]
-    return [(sample.path, sample.image) for sample in samples]
+    return [task.signal(dataset[index]) for index in range(0, len(dataset), step)[:most]]
 
 
 def find_images(sources: Iterable[str]) -> list[str]:
-    """Images meant by what a user wrote.
+    """`find_files` for images and videos."""
+    return find_files(sources, "image")
+
+
+def find_files(sources: Iterable[str], kind: str) -> list[str]:
+    """Files meant by what a user wrote.
 
     Args:
         sources: files, folders (searched all the way down), globs, URLs, or `-` for a list on standard input.
+        kind: the kind of input to look for in folders; beside images, videos.
 
     Raises:
-        UserError: something names no image.
+        UserError: something names no file.
     """
+    suffixes: frozenset[str] = inputs.INPUTS[kind].suffixes
+    known = suffixes | VIDEO_EXTENSIONS if kind == "image" else suffixes
     found: list[str] = []
     for source in sources:
         path = Path(source)
@@ -182,13 +200,12 @@ def find_images(sources: Iterable[str]) -> list[str]:
         elif source.startswith(("http://", "https://")) or path.is_file():
             found.append(source)
         elif path.is_dir():
-            known = EXTENSIONS | VIDEO_EXTENSIONS
             inside = [str(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in known]
             if not inside:
-                raise UserError(f"The folder {path} holds no images ({', '.join(sorted(EXTENSIONS))}).")
+                raise UserError(f"The folder {path} holds no {kind}s ({', '.join(sorted(suffixes))}).")
             found += inside
         elif matches := sorted(glob.glob(source, recursive=True)):
-            found += find_images(matches)
+            found += find_files(matches, kind)
         else:
             raise UserError(
                 f"{source} is no file, folder, URL or pattern that matches anything (seen from {Path.cwd()})."
@@ -200,11 +217,11 @@ def _stem(number: Iterator[int], name: str) -> str:
     return f"{next(number):04d}_{re.sub(r'[^A-Za-z0-9]+', '_', Path(name).stem)}"
 
 
-def _draw(answer: Prediction, image: Image, folder: Path, stem: str) -> dict[str, str]:
-    """Write the drawing and the maps of one image; returns their names."""
+def _draw(prediction: Prediction, signal: Any, folder: Path, stem: str) -> dict[str, str]:
+    """Write the drawing and the maps of one prediction; returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
-    answer.draw(image).save(folder / f"{stem}.png")
-    maps = answer.maps()
-    for kind, picture in maps.items():
-        picture.save(folder / f"{stem}_{kind}.png")
+    prediction.draw(signal).save(folder / f"{stem}.png")
+    maps = prediction.maps()
+    for kind, image in maps.items():
+        image.save(folder / f"{stem}_{kind}.png")
     return {"drawn": f"{stem}.png", **{kind: f"{stem}_{kind}.png" for kind in maps}}

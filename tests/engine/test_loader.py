@@ -120,7 +120,7 @@ def test_every_sample_at_most_once_an_epoch_and_the_rest_left_out():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"batch_size": 51}, "more than the 50 training images"),
+    ({"batch_size": 51}, "more than the 50 training samples"),
     ({"batch_size": 10, "world": 4}, "does not divide into 4 processes x 1 accumulated parts; take a multiple of 4"),
 ])  # fmt: skip
 def test_impossible_batches(options, message):

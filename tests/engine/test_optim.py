@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from focalnet.engine.config import TrainConfig
-from focalnet.engine.optim.groups import build_optimizer, learning_rate, parameter_groups
-from focalnet.engine.optim.muon import Muon, orthogonalise
+from focalnet.engine.optim.build import build_optimizer, learning_rate
+from focalnet.engine.optim.groups import parameter_groups
+from focalnet.engine.optim.muon import Muon, orthogonalize, split_matrices
 from focalnet.engine.recipes import get_recipe
 from focalnet.errors import UserError
 from focalnet.models.classifier.model import FocalNetClassifier
@@ -131,7 +132,7 @@ def test_the_backbone_of_a_detector_has_groups_and_a_rate_of_its_own():
 
 
 def test_steps_and_a_straight_line():
-    config = TrainConfig(epochs=12, lr=1.0, schedule="step", drop_at=(9, 11), warmup_epochs=0)
+    config = TrainConfig(epochs=12, lr=1.0, schedule="step", schedule_options={"milestones": (9, 11)}, warmup_epochs=0)
     rates = [learning_rate(config, step, 10) for step in (0, 89, 90, 109, 110, 119)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     config = TrainConfig(epochs=10, lr=1.0, min_lr=0.0, schedule="linear", warmup_epochs=1)
@@ -160,18 +161,28 @@ def test_embeddings_of_mask2former_are_not_decayed():
 
 def test_published_schedules_of_the_detectors():
     config = config_of("coco_3x", "mask_rcnn_focalnet_tiny_lrf")
-    assert (config.epochs, config.drop_at, config.batch_size, config.lr) == (36, (27, 33), 16, 1e-4)
+    assert (config.epochs, config.schedule_options["milestones"], config.batch_size, config.lr) == (
+        36,
+        (27, 33),
+        16,
+        1e-4,
+    )
     assert learning_rate(config, 7329 * 28, 7329) == pytest.approx(1e-5)
     assert round(config.warmup_epochs * 7329) == 500
     config = config_of("ade20k", "upernet_focalnet_tiny_lrf")
     assert config.epochs * 20210 // 16 == pytest.approx(160_000, rel=3e-3)
     assert (config.lr, config.weight_decay, config.schedule) == (6e-5, 0.01, "linear")
     config = config_of("dino_12ep", "dino_focalnet_large_fl4_5scale")
-    assert (config.epochs, config.drop_at, config.backbone_lr, config.clip_grad) == (12, (11,), 0.1, 0.1)
+    assert (config.epochs, config.schedule_options["milestones"], config.backbone_lr, config.clip_grad) == (
+        12,
+        (11,),
+        0.1,
+        0.1,
+    )
 
 
 def muon_groups(model, **options):
-    groups = parameter_groups(model, 0.05, muon=True, **options)
+    groups = split_matrices(model, parameter_groups(model, 0.05, **options))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [({names[id(p)] for p in group["params"]}, group) for group in groups]
 
@@ -199,9 +210,9 @@ def test_muon_leaves_the_classes_of_a_classifier_to_adamw():
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (5, 7), (16, 64), (64, 16)])
-def test_orthogonalise_makes_singular_values_alike(shape):
+def test_orthogonalize_makes_singular_values_alike(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    one, other = orthogonalise(torch.stack((matrix, torch.zeros(shape))))
+    one, other = orthogonalize(torch.stack((matrix, torch.zeros(shape))))
     before, after = torch.linalg.svdvals(matrix), torch.linalg.svdvals(one)
     assert before.max() / before.min() > 1.5
     assert 0.6 < after.min() < after.max() < 1.3

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 OPTIONS = "--model minifocal_32 --weights None --image-size 32 --epochs 3 --batch-size 8 --accumulate 2 --ema 0.9"
 MORE_OPTIONS = "--mixing 0.8 1.0 --workers 1 --lr 1e-3 --warmup-epochs 1"
-TIMES = {"seconds", "images_per_second", "val_images_per_second"}
+TIMES = {"seconds", "samples_per_second", "val_samples_per_second"}
 
 
 @pytest.fixture(scope="module")

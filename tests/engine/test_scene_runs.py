@@ -9,7 +9,7 @@ from test_processes import two_processes
 from test_resume import KILL, assert_same_run, focalnet
 
 from focalnet.cli import main
-from focalnet.engine.measure import measure
+from focalnet.engine.evaluate import evaluate
 from scene_files import SIDE, WRITERS
 
 TASKS = {
@@ -72,8 +72,8 @@ def test_two_processes_train_and_measure_as_one(data, tmp_path, head):
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2
-    best = json.loads((tmp_path / "two" / "evaluation.json").read_text())["figures"]
-    metrics = measure(str(tmp_path / "two"), batch_size=2, workers=0)
+    best = json.loads((tmp_path / "two" / "evaluation.json").read_text())["metrics"]
+    metrics = evaluate(str(tmp_path / "two"), batch_size=2, workers=0)
     for name, value in metrics.items():
         if "per_second" not in name:
             assert value == pytest.approx(best[name], abs=TASKS[head][1] * 1e-3), name
@@ -85,7 +85,7 @@ def test_the_results_of_a_run_fit_its_annotations(data, tmp_path):
     main([str(word) for word in arguments(data, tmp_path / "run", "mask_rcnn", "--epochs", 1)])
     names = json.loads((tmp_path / "run" / "config.json").read_text())["data"]["classes"]
     assert names == [f"digit {label}" for label in range(10)]
-    metrics = measure(str(tmp_path / "run"), data=str(data["detect"]), workers=0, results=tmp_path / "answers")
+    metrics = evaluate(str(tmp_path / "run"), data=str(data["detect"]), workers=0, results=tmp_path / "answers")
     rows = json.loads((tmp_path / "answers" / "box.json").read_text())
     for row in rows:  # the file's ids are 3, 6, 9 ..., ours count the classes from 1
         row["category_id"] *= 3
@@ -129,7 +129,7 @@ def spoil_pairs(folder):
         ("detect", None, ["--model", "upernet_minifocal_128"], "--task detect trains mask_rcnn or dino"),
         ("detect", None, ["--model", "minifocal_128"], "--task detect trains mask_rcnn or dino"),
         ("detect", None, ["--recipe", "imagenet1k"], "The recipe imagenet1k is for --task classify, not for detect"),
-        ("detect", None, ["--batch-size", "400"], "--batch-size 400 is more than the 12 training images"),
+        ("detect", None, ["--batch-size", "400"], "--batch-size 400 is more than the 12 training samples"),
         ("segment", spoil_mask, ["--on-bad-annotation", "stop"], "3.png"),
         ("segment", spoil_pairs, [], "masks"),
         ("segment", None, ["--batch-size", "1"], "batch"),
@@ -154,6 +154,6 @@ def test_broken_pictures_are_skipped_and_counted(tmp_path, capsys):
     spoil_picture(folder)
     words = arguments({"detect": folder}, tmp_path / "run", "dino", "--on-bad-image", "skip", "--epochs", 1)
     main([str(word) for word in words])
-    assert "1 images could not be read and were skipped" in capsys.readouterr().out
+    assert "1 samples could not be read and were skipped" in capsys.readouterr().out
     weights = torch.load(tmp_path / "run" / "last" / "state.pt")
     assert weights["position"]["epoch"] == 1

@@ -186,10 +186,10 @@ class Blob(torch.nn.Module):
         return answers
 
 
-def test_augmented_answers_come_back_into_place():
+def ttaed_answers_come_back_into_place():
     image = torch.zeros(1, 3, 64, 96)
     image[..., 16:40, 8:32] = 1
-    found = Detect(test_augment=True).find(Blob(), image, torch.tensor([[64, 96]]), [(128, 192)])
+    found = Detect(tta=True).find(Blob(), image, torch.tensor([[64, 96]]), [(128, 192)])
     assert len(found[0]) == 1  # six views, one object
     assert (found[0].boxes - torch.tensor([16.0, 32, 64, 80])).abs().max() <= 3
     assert found[0].masks[0, 40:72, 24:56].all()
@@ -247,7 +247,7 @@ class Brightness(torch.nn.Module):
         return [cut_and_resize(logits, size, original).softmax(0) for logits, size, original in maps]
 
 
-@pytest.mark.parametrize("options", [{"window": 40}, {"test_augment": True}, {"window": 40, "test_augment": True}])
+@pytest.mark.parametrize("options", [{"window": 40}, {"tta": True}, {"window": 40, "tta": True}])
 def test_windows_and_augmentation_agree_with_the_whole(options):
     image = -torch.ones(1, 3, 64, 96)
     image[..., 16:40, 8:56] = 1

@@ -1,10 +1,12 @@
 """Options of a training run that do not depend on the task."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from focalnet.engine.optim import OPTIMIZERS, SCHEDULES, build_options, find
 from focalnet.errors import UserError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -19,22 +21,25 @@ class TrainConfig:
     """
 
     epochs: int = 30
-    """Passes over the training images."""
+    """Passes over the training samples."""
     batch_size: int = 64
-    """Images per optimiser step, over all processes and accumulated parts."""
+    """Samples per optimizer step, over all processes and accumulated parts."""
     accumulate: int = 1
     """Parts that a step is computed in, one after the other, to save memory; the result is the same."""
-    optimizer: Annotated[Literal["adamw", "muon"], tyro.conf.Suppress] = "adamw"
-    """AdamW as in the paper, or Muon for the matrices, which learns from random weights in fewer steps."""
+    optimizer: Annotated[str, tyro.conf.Suppress] = "adamw"
+    """AdamW as in the paper, or Muon for the matrices, which learns from random weights in fewer steps; or another
+    row of `engine.optim.OPTIMIZERS`."""
+    optimizer_options: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    """Options of the optimizer's own that differ from its defaults."""
     lr: float = 1e-4
     """Peak learning rate."""
     min_lr: Annotated[float, tyro.conf.Suppress] = 1e-6
     """Learning rate at the end; "step" has none."""
-    schedule: Annotated[Literal["cosine", "linear", "poly", "step"], tyro.conf.Suppress] = "cosine"
-    """How the learning rate falls; "poly" follows what is left of the run to the power 0.9, "step" divides it by
-    ten at every epoch of `drop_at`."""
-    drop_at: Annotated[tuple[float, ...], tyro.conf.Suppress] = ()
-    """Epochs at which the schedule "step" falls."""
+    schedule: Annotated[str, tyro.conf.Suppress] = "cosine"
+    """How the learning rate falls: "cosine", "linear", "poly" (what is left of the run to the power 0.9), "step" (it
+    is divided by ten at every milestone), or another row of `engine.optim.SCHEDULES`."""
+    schedule_options: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    """Options of the schedule's own that differ from its defaults: `milestones`, epochs, of "step"."""
     backbone_lr: Annotated[float, tyro.conf.Suppress] = 1.0
     """Learning rate of a detector's or segmenter's backbone, as a share of `lr`."""
     warmup_epochs: float = 3.0
@@ -56,7 +61,7 @@ class TrainConfig:
     seed: int = 0
     """Where all randomness starts."""
     workers: int = 2
-    """Processes that prepare images."""
+    """Processes that prepare samples."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Also log to these; metrics.jsonl is always written."""
     checkpoint_minutes: Annotated[float, tyro.conf.Suppress] = 10.0
@@ -71,7 +76,11 @@ class TrainConfig:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 0 or more.")
         if not 0 <= self.ema < 1:
             raise UserError(f"--ema is {self.ema}; give a decay from 0 up to, but not including, 1.")
-        if self.optimizer == "muon" and self.strategy == "fsdp":
-            raise UserError("Muon, the optimiser of this recipe, needs whole matrices; leave --strategy fsdp out.")
-        for name in ("trackers", "drop_at"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        row = find("optimizer", self.optimizer, OPTIMIZERS)
+        if row.whole and self.strategy == "fsdp":
+            raise UserError(
+                f"{row.name}, the optimizer of this recipe, needs whole matrices; leave --strategy fsdp out."
+            )
+        build_options(row, self.optimizer_options)
+        build_options(find("schedule", self.schedule, SCHEDULES), self.schedule_options)
+        object.__setattr__(self, "trackers", tuple(self.trackers))

@@ -13,10 +13,10 @@ EVERY_SECONDS = 30.0
 
 
 class Display:
-    """Progress of a run: bar, time left, loss, learning rate, images per second, memory, best score.
+    """Progress of a run: bar, time left, loss, learning rate, samples per second, memory, best score.
 
     Args:
-        total: optimiser steps of the whole run.
+        total: optimizer steps of the whole run.
         start: steps that are done already.
         enabled: only the main process shows anything.
     """
@@ -42,8 +42,8 @@ class Display:
         self.progress.stop()
 
     def step(self, step: int, epoch: str, loss: float, lr: float, speed: float, score: str, best: float) -> None:
-        """Show where the run is: `speed` in images per second, `best` is -inf as long as there is none."""
-        facts = f"loss {loss:.4f}  lr {lr:.2e}  {speed:.0f} img/s{_memory()}"
+        """Show where the run is: `speed` in samples per second, `best` is -inf as long as there is none."""
+        facts = f"loss {loss:.4f}  lr {lr:.2e}  {speed:.0f} samples/s{_memory()}"
         facts += f"  best {score} {best:.4f}" if math.isfinite(best) else ""
         self.progress.update(self.bar, completed=step, description=f"epoch {epoch}", facts=facts)
         if not self.live and time.monotonic() - self.printed > EVERY_SECONDS:

@@ -1,113 +1,82 @@
-"""Evaluation, and the report that a run ends with."""
+"""Evaluation of a finished run, or of a network with released weights, on data."""
 
-import json
-import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch.utils.data import DataLoader
+from rich.console import Console
+from rich.progress import Progress
+from torch import nn
 
-from focalnet.engine.report import write_report
-from focalnet.engine.run import RunFolder, write_atomically
-from focalnet.models.create import create_model
-from focalnet.tasks.base import MapDataset, Network, Section, Task
-from focalnet.visualize.plots import curves
-from focalnet.weights.spec import ModelSpec
+from focalnet.engine.devices import build_accelerator
+from focalnet.engine.evaluation import evaluate_batches, write_results, write_run_report
+from focalnet.engine.loader import EvalSampler, Examples, build_loader
+from focalnet.engine.run import RunFolder
+from focalnet.engine.train import load_run
+from focalnet.errors import UserError
+from focalnet.models.create import create_model, load_model
+from focalnet.tasks import task_of
+from focalnet.tasks.base import Network
 
 
 def evaluate(
-    task: Task,
-    model: Network,
-    loader: DataLoader,
-    spec: ModelSpec,
-    accelerator: Any,
-    on_batch: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Measure `model` on all of `loader`.
+    model: str | nn.Module,
+    *,
+    data: str | None = None,
+    weights: str | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+    tta: bool = False,
+    window: int | None = None,
+    results: str | Path | None = None,
+) -> dict[str, float]:
+    """Metrics of a model on data, in float32 (a run in bf16 or fp16 is evaluated in that while it trains).
 
     Args:
-        task: what the model does.
-        model: the network, on the accelerator's device.
-        loader: batches of the task, from an `EvalSampler`.
-        spec: of the model.
-        accelerator: an accelerate `Accelerator`; every process takes part.
-        on_batch: is told how many of how many batches are done.
+        model: a run folder, a model folder, a name with `weights`, or a model of `create_model`.
+        data: what to evaluate on; its validation split, or all of it where it has none. Without it, the validation
+            split of what the run was trained on; the report of the run is then written anew.
+        weights: as in `create_model`, where `model` is a name.
+        batch_size: samples per forward pass, at most; a detector or segmenter takes images of different sizes one
+            by one, since padding leaks into the global context.
+        workers: processes that prepare samples.
+        tta: test-time augmentation: average over mirrored and resized images, where the task can.
+        window: see images in overlapping squares of this side in pixels, where the task can.
+        results: a folder to write the single predictions to, where the task has a format for them: of a detector
+            box.json and mask.json, COCO's results.
 
-    Returns:
-        the figures, with `val_images_per_second`, and the details for a report.
+    Raises:
+        UserError: the classes of data and model do not fit, one of them cannot be opened, or the task has no such
+            option.
     """
-    from accelerate.utils import send_to_device
-
-    metric = task.metric(spec)
-    training = model.training
-    model.eval()
-    began, images = time.monotonic(), 0
-    with torch.no_grad(), accelerator.autocast():
-        for done, batch in enumerate(loader, 1):
-            batch.pop("skipped")
-            images += int((batch["index"] >= 0).sum())
-            metric.update(model, send_to_device(batch, accelerator.device, non_blocking=True))
-            on_batch(done, len(loader))
-    model.train(training)
-    count = accelerator.reduce(torch.tensor(float(images), device=accelerator.device), "sum").item()
-    metrics = metric.compute()
-    metrics["val_images_per_second"] = count / (time.monotonic() - began)
-    return metrics, metric.details()
-
-
-def write_run_report(
-    run: RunFolder,
-    task: Task,
-    dataset: MapDataset,
-    metrics: Mapping[str, float],
-    details: Mapping[str, Any],
-) -> None:
-    """Write `report.html`, `plots/*.png`, `evaluation.json` and the single answers of a run, `results/*.json`.
-
-    Args:
-        run: the run folder; its `metrics.jsonl` gives the curves.
-        task: what the model does.
-        dataset: what the best checkpoint was evaluated on.
-        figures, details: from `evaluate`.
-    """
-    record, rows = run.config(), run.rows()
-    sections = [Section("Curves", "Training and validation, epoch by epoch.", png=curves(rows))] if rows else []
-    model = create_model(None, weights=run.checkpoint("best"))
-    sections += task.render(model, dataset, details)
-    summary = {
-        "training images": record["data"]["training images"],
-        "validation images": record["data"]["validation images"],
-        "model": record["task"]["model"],
-        "weights": record["task"]["weights"] or "random",
-        "recipe": record["recipe"] or "none",
-        "epochs": f"{rows[-1]['epoch']} of {record['train']['epochs']}" if rows else "none",
-        **{name: f"{value:.4g}" for name, value in metrics.items()},
-    }
-    kept = dict(details)
-    write_results(run.path / "results", kept.pop("results", {}))
-    write_atomically(run.path / "evaluation.json", json.dumps({"figures": dict(metrics), **kept}).encode())
-    plots = run.path / "plots"
-    plots.mkdir(exist_ok=True)
-    for section in sections:
-        if section.png is not None:
-            write_atomically(plots / f"{section.title.lower().replace(' ', '_')}.png", section.png)
-    options = [
-        ["option", "value"],
-        *([name, value] for part in ("task", "train") for name, value in record[part].items()),
-    ]
-    sections.append(Section("Options", "Everything that the run was started with.", table=options))
-    write_report(
-        run.path / "report.html",
-        title=f"{record['task']['model']} on {record['task']['data'] or 'digits'}",
-        summary=summary,
-        sections=sections,
-    )
-
-
-def write_results(folder: Path, results: Mapping[str, Any]) -> None:
-    """Write single answers, one file per kind, in the format of the field."""
-    for kind, rows in results.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / f"{kind}.json", json.dumps(rows).encode())
+    for option, value, least in (("--batch-size", batch_size, 1), ("--workers", workers, 0)):
+        if value < least:
+            raise UserError(f"{option} is {value}; give {least} or more.")
+    run, seed = None, 0
+    network: Network
+    if isinstance(model, str) and (Path(model) / "metrics.jsonl").exists():
+        run = RunFolder.open(model)
+        task, config = load_run(run)
+        seed, network = config.seed, create_model(None, weights=str(run.checkpoint("best")))
+    else:
+        network = model if isinstance(model, nn.Module) else load_model(model, weights)
+        task = task_of(network.spec)()
+    task = task.with_options(data=data, tta=tta or None, window=window)
+    if results is not None and not task.has_results:
+        raise UserError(f"--results writes the predictions of detectors, and {task.name} has no format; leave it out.")
+    accelerator = build_accelerator()
+    network.to(accelerator.device)
+    own = run if data is None else None
+    dataset = task.datasets(seed).val if own else task.evaluation_data(network.spec)
+    batch_size = task.eval_batch_size(dataset, batch_size)
+    examples = Examples(task, network.spec, dataset, train=False, seed=seed)
+    sampler = EvalSampler(len(dataset), batch_size, accelerator.process_index, accelerator.num_processes)
+    loader = build_loader(examples, sampler, workers=workers, pin_memory=accelerator.device.type == "cuda")
+    with Progress(console=Console(stderr=True), disable=not accelerator.is_main_process) as progress:
+        bar = progress.add_task("evaluating", total=len(loader))
+        metrics, details = evaluate_batches(
+            task, network, loader, network.spec, accelerator, lambda done, _: progress.update(bar, completed=done)
+        )
+    if results is not None and accelerator.is_main_process:
+        write_results(Path(results), details["results"])
+    if own and not tta and window is None and accelerator.is_main_process:
+        write_run_report(own, task, dataset, metrics, details)
+    return metrics

@@ -2,7 +2,7 @@
 
 Every sample is transformed, and every batch mixed, with torch's generator freshly seeded from (seed, epoch, index).
 So the number of workers does not matter, and a run that was killed continues in the middle of an epoch with the very
-images that it would have seen: there is no generator state to save.
+samples that it would have seen: there is no generator state to save.
 """
 
 import hashlib
@@ -58,16 +58,16 @@ class Examples(Dataset):
 class TrainSampler(Sampler[list[Key]]):
     """Shuffled batches of one epoch for one process, from any step on.
 
-    Step s of an epoch is made of the same images whatever the number of processes and accumulated parts.
+    Step s of an epoch is made of the same samples whatever the number of processes and accumulated parts.
 
     Args:
         length: samples in the data set.
-        batch_size: samples per optimiser step, over all processes and parts.
+        batch_size: samples per optimizer step, over all processes and parts.
         parts: accumulated parts per step.
         seed: where the order comes from.
         rank, world: this process, and how many there are.
         groups: a number per sample; a batch takes samples of one group as long as there are enough of them, so that
-            images of one shape are padded little.
+            what has one shape is padded little.
 
     Raises:
         UserError: the batch does not divide among processes and parts, or the data holds less than one batch.
@@ -89,7 +89,9 @@ class TrainSampler(Sampler[list[Key]]):
                 f"take a multiple of {world * parts}."
             )
         if length < batch_size:
-            raise UserError(f"--batch-size {batch_size} is more than the {length} training images; take a smaller one.")
+            raise UserError(
+                f"--batch-size {batch_size} is more than the {length} training samples; take a smaller one."
+            )
         self.length, self.batch_size, self.parts = length, batch_size, parts
         self.seed, self.rank, self.world = seed, rank, world
         self.groups = groups

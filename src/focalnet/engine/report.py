@@ -1,6 +1,6 @@
 """The report of a run: one HTML file that needs nothing beside it.
 
-Images are inside the file, there is no script, and the colours follow the reader's setting, light or dark. Every
+Images are inside the file, there is no script, and the colors follow the reader's setting, light or dark. Every
 text is escaped: class names come from folder names, and those may hold anything.
 """
 
@@ -42,7 +42,7 @@ def write_report(path: Path, *, title: str, summary: Mapping[str, Any], sections
     Args:
         path: the HTML file.
         title: heading and page title.
-        summary: name -> figure, shown first.
+        summary: name -> value, shown first.
         sections: the parts, in order.
 
     Raises:
@@ -95,7 +95,7 @@ def _table(rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _is_number(cell: Any) -> bool:
-    if cell == "–":  # a figure that is not defined
+    if cell == "–":  # a metric that is not defined
         return True
     try:
         float(cell.replace(",", "") if isinstance(cell, str) else cell)

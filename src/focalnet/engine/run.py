@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from focalnet.engine.earlier import modern, modern_config
 from focalnet.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -76,19 +77,19 @@ class RunFolder:
                 self.path.rmdir()
 
     def config(self) -> dict[str, Any]:
-        """Content of `config.json`."""
-        return read_json(self.path / "config.json")
+        """Content of `config.json`, in today's names."""
+        return modern_config(read_json(self.path / "config.json"))
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         write_atomically(self.path / "config.json", json.dumps(config, indent=2).encode())
 
     def rows(self) -> list[dict[str, Any]]:
-        """Rows of `metrics.jsonl`; a last line that a killed process left unfinished is ignored."""
+        """Rows of `metrics.jsonl`, in today's names; a last line that a killed process left unfinished is ignored."""
         path = self.path / "metrics.jsonl"
         rows = []
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
-                rows.append(json.loads(line))
+                rows.append(modern("row", json.loads(line)))
             except json.JSONDecodeError:
                 break
         return rows
@@ -101,7 +102,7 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def forget_after(self, step: int) -> None:
-        """Drop the rows of `metrics.jsonl` that a resumed run will write again: those after optimiser step `step`."""
+        """Drop the rows of `metrics.jsonl` that a resumed run will write again: those after optimizer step `step`."""
         rows = [row for row in self.rows() if row["step"] <= step]
         write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 

@@ -5,13 +5,14 @@
 
 Where a run starts: from a checkpoint if it is resumed, else from `weights`, else from random numbers drawn from the
 seed. Everything random is a function of (seed, epoch, index) or (seed, step), see `loader`; so a checkpoint is the
-weights, their average, the optimiser and a position, and a killed run ends with the same bits as one that was not.
+weights, their average, the optimizers and a position, and a killed run ends with the same bits as one that was not.
 """
 
 import dataclasses
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ import focalnet
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.devices import PRECISIONS, build_accelerator
 from focalnet.engine.display import Display
-from focalnet.engine.evaluate import evaluate, write_run_report
+from focalnet.engine.evaluation import evaluate_batches, write_run_report
 from focalnet.engine.loader import EvalSampler, Examples, TrainSampler, build_loader, stable_seed
-from focalnet.engine.optim.groups import learning_rate
+from focalnet.engine.optim.build import learning_rate
 from focalnet.engine.run import RunFolder
 from focalnet.engine.training import Position, Training
 from focalnet.errors import UserError
@@ -66,7 +67,7 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
     try:
         return _fit(task, config, run, data, model, accelerator, None)
     except UserError as error:
-        # what the system refused (a full disk, an image) can be mended, and the run resumed
+        # what the system refused (a full disk, a sample) can be mended, and the run resumed
         if accelerator.is_main_process and not isinstance(error.__cause__, OSError):
             run.discard_without_checkpoint()
         raise
@@ -139,7 +140,7 @@ def _fit(
     val_sampler = EvalSampler(len(data.val), size, rank, world)
     val_loader = build_loader(examples, val_sampler, workers=config.workers, pin_memory=pin)
 
-    training = Training(model, config, accelerator)
+    training = Training(task, model, config, accelerator)
     at = training.load(checkpoint) if checkpoint else Position()
     done = at.epoch * sampler.steps + at.step
     report = run.path / "report.html"
@@ -162,17 +163,17 @@ def _fit(
             sampler.epoch, sampler.start = epoch, at.step
             batches = iter(loader)
             while at.step < sampler.steps:
-                at.step += 1
-                step = epoch * sampler.steps + at.step
-                lr = learning_rate(config, step - 1, sampler.steps)
+                before = epoch * sampler.steps + at.step
+                step, lr = before + 1, learning_rate(config, before, sampler.steps)
                 torch.manual_seed(stable_seed(config.seed, "step", step, rank))
-                loss = training.step(task, batches, lr)
+                losses = training.step(batches, before, sampler.steps)
+                at.add(losses)
+                loss = sum(losses.values())
                 if not math.isfinite(loss):
                     raise UserError(
                         f"The loss is {loss} at step {step} (epoch {epoch + 1}, step {at.step} of {sampler.steps}); "
                         f"the checkpoints in {run.path} are from before: lower --lr, or use --precision fp32."
                     )
-                at.loss_sum += loss
                 speed = (at.step - first) * config.batch_size / (time.monotonic() - began)
                 display.step(step, f"{epoch + 1}/{config.epochs}", loss, lr, speed, task.score, at.best)
                 late = time.monotonic() - saved > 60 * config.checkpoint_minutes
@@ -180,11 +181,11 @@ def _fit(
                     training.save(run, "last", at)
                     saved = time.monotonic()
 
-            metrics, _ = evaluate(task, training.averaged, val_loader, spec, accelerator, display.validated)
+            metrics, _ = evaluate_batches(task, training.averaged, val_loader, spec, accelerator, display.validated)
             row = {
                 "epoch": epoch + 1, "step": (epoch + 1) * sampler.steps, "lr": lr,
-                "train_loss": at.loss_sum / sampler.steps, **metrics,
-                "images_per_second": speed, "seconds": time.monotonic() - began,
+                **at.means(), **metrics,
+                "samples_per_second": speed, "seconds": time.monotonic() - began,
             }  # fmt: skip
             better = metrics[task.score] > at.best
             at = Position(epoch + 1, best=max(metrics[task.score], at.best))
@@ -195,11 +196,11 @@ def _fit(
             saved = time.monotonic()
             if training.skipped:
                 skipped = sorted(training.skipped)
-                display.line(f"{len(skipped)} images could not be read and were skipped, the first is {skipped[0]}")
+                display.line(f"{len(skipped)} samples could not be read and were skipped, the first is {skipped[0]}")
             accelerator.log(row, step=row["step"])
             display.line("  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "step"))
         training.load(run.checkpoint("best"))
-        metrics, details = evaluate(task, training.averaged, val_loader, spec, accelerator, display.validated)
+        metrics, details = evaluate_batches(task, training.averaged, val_loader, spec, accelerator, display.validated)
         if main:
             write_run_report(run, task, data.val, metrics, details)
             display.line(f"Best {task.score} {metrics[task.score]:.4f}. Report: {report}")
@@ -223,12 +224,13 @@ def _agreed(accelerator: Any, wish: bool) -> bool:
 
 def _fingerprint(data: Datasets) -> dict[str, Any]:
     return {
-        "training images": len(data.train),
-        "validation images": len(data.val),
+        "training samples": len(data.train),
+        "validation samples": len(data.val),
         "classes": stable_seed(*data.classes) if len(data.classes) > 1000 else list(data.classes),
     }
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
     values = dataclasses.asdict(config)
-    return {key: ",".join(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    plain = {key: ",".join(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return {key: json.dumps(value) if isinstance(value, Mapping) else value for key, value in plain.items()}

@@ -1,19 +1,18 @@
-"""What is trained: the network, its average, the optimiser, on one device or on many."""
+"""What is trained: the network, its average, the optimizers, on one device or on many."""
 
 import dataclasses
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from focalnet.backbone import Block
 from focalnet.engine.config import TrainConfig
-from focalnet.engine.optim.groups import build_optimizer
+from focalnet.engine.optim.build import build_optimizer, learning_rate
 from focalnet.engine.run import RunFolder
 from focalnet.tasks.base import Batch, Network, Task
 from focalnet.weights.files import apart
@@ -25,23 +24,51 @@ class Position:
 
     epoch: int = 0
     step: int = 0
-    """Optimiser steps done in this epoch."""
+    """Optimizer steps done in this epoch."""
     loss_sum: float = 0.0
     """Sum of the losses of these steps."""
     best: float = -math.inf
     """Highest score so far."""
+    part_sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Of a task of several parts, the sum of the losses of each."""
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        """Count a step with these losses of the parts."""
+        self.step += 1
+        self.loss_sum += sum(losses.values())
+        if len(losses) > 1:
+            self.part_sums = {name: self.part_sums.get(name, 0.0) + loss for name, loss in losses.items()}
+
+    def means(self) -> dict[str, float]:
+        """The mean losses of the steps, for a row of `metrics.jsonl`."""
+        parts = {f"train_loss_{name}": total / self.step for name, total in self.part_sums.items()}
+        return {"train_loss": self.loss_sum / self.step, **parts}
+
+
+class _Losses(nn.Module):
+    """A network with its task, as one module whose call gives the losses: `DistributedDataParallel` watches calls."""
+
+    def __init__(self, network: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.network, self.task = network, task
+
+    def forward(self, part: str, batch: Batch) -> Mapping[str, Tensor]:
+        return self.task.part_loss(part, self.network, batch)
 
 
 class Training:
-    """The network in training: weights, their average, optimiser, gradient scaler, on one device or many.
+    """The network in training: weights, their average, optimizers, gradient scaler, on one device or many.
 
     Attributes:
         network: the module itself, without wrappers.
-        skipped: paths of the images that could not be read so far.
         averaged: what is evaluated and kept: the moving average, or the network where there is none.
+        optimizers: one for each of `Task.parts`, by name, in the order of their steps.
+        skipped: paths of the samples that could not be read so far.
     """
 
-    def __init__(self, network: Network, config: TrainConfig, accelerator: Any) -> None:
+    def __init__(self, task: Task, network: Network, config: TrainConfig, accelerator: Any) -> None:
+        from accelerate import DistributedDataParallelKwargs
+
         self.config, self.accelerator, self.spec = config, accelerator, network.spec
         self.network = network.to(accelerator.device)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
@@ -53,40 +80,67 @@ class Training:
             self.ema = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=averaging)
         self.averaged = self.ema.module if self.ema else self.network
         if config.compile:
-            getattr(self.network, "backbone", self.network).compile()
-        sharded = config.strategy == "fsdp" and accelerator.num_processes > 1
-        if sharded:
-            for part in {self.network, self.averaged}:
-                _shard(part)
-        self.wrapped = self.network if sharded else accelerator.prepare_model(self.network)
-        self.optimizer = accelerator.prepare_optimizer(build_optimizer(self.network, config))
+            getattr(self.network, "focalnet", self.network).compile()
+        self.parts = task.parts(self.network)
+        self.configs = {name: dataclasses.replace(config, **part.options) for name, part in self.parts.items()}
+        self.losses: Any = _Losses(self.network, task)
+        if config.strategy == "fsdp" and accelerator.num_processes > 1:
+            for module in {self.network, self.averaged}:
+                _shard(module)
+        else:
+            if len(self.parts) > 1:  # a part's loss need not use what the others hold
+                accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+            self.losses = accelerator.prepare_model(self.losses)
+        self.optimizers = {
+            name: accelerator.prepare_optimizer(build_optimizer(part.module, self.configs[name]))
+            for name, part in self.parts.items()
+        }
 
-    def step(self, task: Task, batches: Iterator[Batch], lr: float) -> float:
-        """One optimiser step over the accumulated parts; returns the loss, averaged over parts and processes."""
-        from accelerate.utils import send_to_device
+    def step(self, batches: Iterator[Batch], step: int, steps_per_epoch: int) -> dict[str, float]:
+        """One step of every optimizer over the accumulated batches.
 
-        parts, accelerator = self.config.accumulate, self.accelerator
-        self.wrapped.train()
-        total = torch.zeros((), device=accelerator.device)
-        for part in range(parts):
-            batch = next(batches)
-            self.skipped.update(batch.pop("skipped"))
-            batch: Any = send_to_device(batch, accelerator.device, non_blocking=True)
-            last = part == parts - 1
-            with nullcontext() if last else accelerator.no_sync(self.wrapped), accelerator.autocast():
-                loss = task.loss(self.wrapped, batch)["loss"] / parts
-                accelerator.backward(loss)
-            total += loss.detach()
-        if self.config.clip_grad:
-            accelerator.unscale_gradients(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_share", 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        Args:
+            batches: as the loader gives them.
+            step: steps done, over the whole run.
+            steps_per_epoch: of the run.
+
+        Returns:
+            the loss of each part, averaged over batches and processes.
+        """
+        self.losses.train()
+        pieces = [next(batches) for _ in range(self.config.accumulate)]
+        for piece in pieces:
+            self.skipped.update(piece.pop("skipped"))
+        losses = {}
+        for name, part in self.parts.items():
+            losses[name] = self._backward(name, pieces)
+            optimizer = self.optimizers[name]
+            if self.config.clip_grad:
+                self.accelerator.unscale_gradients(optimizer)
+                torch.nn.utils.clip_grad_norm_(part.module.parameters(), self.config.clip_grad)
+            lr = learning_rate(self.configs[name], step, steps_per_epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = lr * group.get("lr_share", 1.0)
+            optimizer.step()
+            self.network.zero_grad()  # not the optimizer's: a part's loss gives gradients to the others too
         if self.ema:
             self.ema.update_parameters(self.network)
-        return accelerator.reduce(total, "mean").item()
+        return {name: self.accelerator.reduce(loss, "mean").item() for name, loss in losses.items()}
+
+    def _backward(self, part: str, pieces: Sequence[Batch]) -> Tensor:
+        """Gradients of the loss of a part, averaged over the accumulated batches; returns the loss."""
+        from accelerate.utils import send_to_device
+
+        accelerator = self.accelerator
+        total = torch.zeros((), device=accelerator.device)
+        for number, piece in enumerate(pieces, 1):
+            batch = send_to_device(piece, accelerator.device, non_blocking=True)
+            last = number == len(pieces)
+            with nullcontext() if last else accelerator.no_sync(self.losses), accelerator.autocast():
+                loss = self.losses(part, batch)["loss"] / len(pieces)
+                accelerator.backward(loss)
+            total += loss.detach()
+        return total
 
     def save(self, run: RunFolder, name: str, at: Position) -> None:
         """Write a checkpoint; every process takes part, the main one writes."""
@@ -100,7 +154,10 @@ class Training:
         whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights: dict[str, Any] = get_model_state_dict(self.averaged, options=whole)
         state: dict[str, Any] = {
-            "optimizer": get_optimizer_state_dict(self.network, self._inner_optimizer(), options=whole),
+            "optimizers": {
+                part: get_optimizer_state_dict(self.network, optimizer.optimizer, options=whole)
+                for part, optimizer in self.optimizers.items()
+            },
             "position": dataclasses.asdict(at),
         }
         if self.ema:
@@ -141,22 +198,21 @@ class Training:
         if self.ema:
             set_model_state_dict(self.network, state["network"], options=whole)
             self.ema.n_averaged.fill_(state["averaged"])
-        set_optimizer_state_dict(self.network, self._inner_optimizer(), state["optimizer"], options=whole)
+        if "optimizer" in state:  # of the time when there was one
+            state["optimizers"] = dict.fromkeys(self.parts, state["optimizer"])
+        for part, optimizer in self.optimizers.items():
+            set_optimizer_state_dict(self.network, optimizer.optimizer, state["optimizers"][part], options=whole)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         return Position(**state["position"])
 
-    def _inner_optimizer(self) -> torch.optim.Optimizer:
-        return self.optimizer.optimizer
 
-
-def _shard(network: nn.Module) -> None:
+def _shard(network: Any) -> None:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    for module in network.modules():
-        if isinstance(module, Block):
-            fully_shard(module)
+    for module in getattr(network, "focalnet", network).blocks():
+        fully_shard(module)
     fully_shard(network)
-    for method in ("detect", "segment"):
+    for method in ("loss", "detect"):
         if hasattr(network, method):
             register_fsdp_forward_method(network, method)

@@ -23,9 +23,11 @@ class Input(Protocol):
 
     Class attributes:
         kind: its name in `config.json`.
+        suffixes: endings of its files, in lower case, by which they are found in a folder.
     """
 
     kind: ClassVar[str]
+    suffixes: ClassVar[frozenset[str]]
 
     def read(self, source: Any, /) -> Any:
         """The signal in a file, an address, or bytes.

@@ -68,6 +68,7 @@ class Image:
     """
 
     kind: ClassVar[str] = "image"
+    suffixes: ClassVar[frozenset[str]] = EXTENSIONS
 
     input_size: int = 224
     """Side of the square crop, or the shorter side of a whole image, in pixels."""

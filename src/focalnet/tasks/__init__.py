@@ -1,7 +1,9 @@
-"""The tasks: every module of this folder but `base` and `scenes` defines one `Task`, found by its file name."""
+"""The tasks: every module of this folder but `base` and `dense` defines one `Task`, found by its file name; `register`
+adds one from outside the package."""
 
 import importlib
 import pkgutil
+from typing import TypeVar
 
 from focalnet.errors import UserError, unknown
 from focalnet.models.registry import get_family, parse_name
@@ -9,11 +11,21 @@ from focalnet.tasks.base import Task
 from focalnet.weights.spec import ModelSpec
 
 SHARED = ("base", "dense")
+_REGISTERED: dict[str, type[Task]] = {}
+
+Class = TypeVar("Class", bound=type[Task])
+
+
+def register(task: Class) -> Class:
+    """Make a task from outside the package known, so that run folders and `--task` can name it. Also a decorator."""
+    _REGISTERED[task.name] = task
+    return task
 
 
 def list_tasks() -> list[str]:
     """Names of the tasks."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED)
+    ours = (module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED)
+    return sorted({*ours, *_REGISTERED})
 
 
 def get_task(name: str) -> type[Task]:
@@ -22,6 +34,8 @@ def get_task(name: str) -> type[Task]:
     Raises:
         UserError: there is none; the message suggests the nearest names.
     """
+    if name in _REGISTERED:
+        return _REGISTERED[name]
     if name not in list_tasks():
         raise unknown("task", name, list_tasks())
     module = importlib.import_module(f"{__name__}.{name}")

@@ -1,8 +1,11 @@
-"""What a task is: one model, its data, loss, metric and images, behind one interface.
+"""What a task is: one model, its data, loss, metric and report, behind one interface.
 
-The engine trains and evaluates a `Task` without knowing which one; the faces predict and draw with it. A task is a
+The engine trains and evaluates a `Task` without knowing which one; the entry points predict with it. A task is a
 frozen dataclass whose fields are its options: the command line makes its flags from them, and the run folder keeps
-them. A new task is one file in this folder that defines one subclass of `Task`.
+them. A new task is one file in this folder that defines one subclass of `Task`, or a class from outside the package
+that is made known with `tasks.register`.
+
+What a sample is, only a task knows: an image, a sound, a film. Tasks on images are `ImageTask`s.
 """
 
 import dataclasses
@@ -12,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from focalnet.backbone import Recompute
 from focalnet.errors import UserError
@@ -22,7 +25,7 @@ Network = Any
 """A torch module that carries its `ModelSpec` as `spec`."""
 Batch = dict[str, Any]
 """A collated batch. The loader adds `index` (B,), each sample's place in its data set, -1 for what a metric is to
-ignore (padding, stand-ins for images that could not be read), and `skipped`, the paths of the latter."""
+ignore (padding, stand-ins for samples that could not be read), and `skipped`, the paths of the latter."""
 
 
 class MapDataset(Protocol):
@@ -34,12 +37,12 @@ class MapDataset(Protocol):
 
 @dataclass(frozen=True)
 class Datasets:
-    """The two sides of the data.
+    """The two splits of the data.
 
     Attributes:
-        classes: names in the order of the labels.
-        train: what is learned from.
-        val: what is measured on.
+        classes: names in the order of the labels; empty where there are none.
+        train: what is trained on.
+        val: what is evaluated on.
         description: where the data came from and how it was split, one sentence.
         things: for each class of panoptic data, whether its objects are counted.
     """
@@ -49,6 +52,18 @@ class Datasets:
     val: MapDataset
     description: str
     things: tuple[bool, ...] | None = None
+
+
+class Part(NamedTuple):
+    """A part of a network that has an optimizer of its own.
+
+    Attributes:
+        module: holds its parameters; a `ModuleList` puts several modules together.
+        options: options of `TrainConfig` that are otherwise for it: `optimizer`, `lr`, `weight_decay`, `schedule` ...
+    """
+
+    module: nn.Module
+    options: Mapping[str, Any] = {}
 
 
 class Embedded(NamedTuple):
@@ -77,14 +92,14 @@ class Section:
 
 
 class Metric(Protocol):
-    """What is measured over a data set. `compute` and `details` are called in every process."""
+    """Metrics over a data set. `compute` and `details` are called in every process."""
 
     def update(self, model: Network, batch: Batch) -> None:
         """Run the model on a batch and take the results in."""
         ...
 
     def compute(self) -> dict[str, float]:
-        """The figures, over all processes."""
+        """The metrics, over all processes."""
         ...
 
     def details(self) -> dict[str, Any]:
@@ -93,7 +108,7 @@ class Metric(Protocol):
 
 
 class Prediction(Protocol):
-    """What a model says of one image."""
+    """What a model says of one sample."""
 
     def to_dict(self) -> dict[str, Any]:
         """The content, for JSON."""
@@ -103,8 +118,8 @@ class Prediction(Protocol):
         """The content, in one line."""
         ...
 
-    def draw(self, image: Image) -> Image:
-        """The image with the prediction on it."""
+    def draw(self, signal: Any, /) -> Image:
+        """A picture of the prediction: of an image, the image with the prediction on it."""
         ...
 
     def maps(self) -> dict[str, Image]:
@@ -118,40 +133,32 @@ class Task(ABC):
 
     Class attributes:
         name: what the command line calls it.
-        score: the figure of `Metric.compute` that chooses the best checkpoint; higher is better.
+        score: the metric of `Metric.compute` that chooses the best checkpoint; higher is better.
         embedded: the data set that needs no download: its name, its recipe, and the model that learns it.
         recipe: of any other data.
-        answers: whether `Metric.details` has `results`, the single answers in a format of the field.
+        has_results: whether `Metric.details` has `results`, the single predictions in a format of the field.
     """
 
     name: ClassVar[str]
     score: ClassVar[str]
     embedded: ClassVar["Embedded"]
     recipe: ClassVar[str]
-    answers: ClassVar[bool] = False
+    has_results: ClassVar[bool] = False
 
     data: str | None = None
-    """What to learn from; without it, what is made of the handwritten digits inside scikit-learn."""
+    """What to train on; without it, what is made of the handwritten digits inside scikit-learn."""
     model: str = "focalnet_tiny_lrf"
     """The network: a name from `focalnet models`."""
     weights: str | None = None
     """Where to start: "official", "timm", "transformers", a file, a run folder, a hub id, or None for random."""
     num_classes: int | None = None
     """How many classes you expect; the run stops when the data has another number."""
-    image_size: int | None = None
-    """Side of the input in pixels; without it, what the weights were made for."""
     val_fraction: float = 0.2
-    """Share of the images set aside for validation when the data has no split of its own."""
-    on_bad_image: Literal["stop", "skip"] = "stop"
-    """An image that cannot be read stops the run, or is skipped and counted."""
+    """Share of the samples set aside for validation when the data has no split of its own."""
     drop_path: float | None = None
     """Stochastic depth of the last block; without it, the variant's own."""
     recompute: Recompute = "none"
     """Save memory by computing again in the backward pass: "context" the focal levels, "block" whole blocks."""
-
-    def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size < 1:
-            raise UserError(f"--image-size is {self.image_size}; give a side in pixels, or leave it out.")
 
     def with_options(self, **options: Any) -> Self:
         """This task with those of `options` that are not None.
@@ -174,12 +181,12 @@ class Task(ABC):
         return None
 
     def eval_batch_size(self, dataset: MapDataset, wish: int) -> int:
-        """Samples per batch when measuring on `dataset`."""
+        """Samples per batch when evaluating on `dataset`."""
         return wish
 
     @abstractmethod
     def evaluation_data(self, spec: ModelSpec) -> MapDataset:
-        """The validation side of the data, or all of it where it has none, with the labels of a finished model.
+        """The validation split of the data, or all of it where it has none, with the labels of a finished model.
 
         Raises:
             UserError: the classes of data and model do not fit.
@@ -199,7 +206,19 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
-        """Scalars, averaged over the batch; `loss` is the one that is minimised."""
+        """Scalars, averaged over the batch; `loss` is the one that is minimized."""
+
+    def parts(self, model: Network) -> Mapping[str, Part]:
+        """The parts of the network that have an optimizer each, by name, in the order of their steps.
+
+        One by default. A codec has two, its discriminators and its generator: in a step of the run each part in turn
+        has its `part_loss` computed with the weights as they are by then, and only its own weights are changed.
+        """
+        return {"network": Part(model)}
+
+    def part_loss(self, part: str, model: Network, batch: Batch) -> Mapping[str, Tensor]:
+        """`loss` for one of the `parts`."""
+        return self.loss(model, batch)
 
     @abstractmethod
     def metric(self, spec: ModelSpec) -> Metric:
@@ -216,5 +235,26 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def predict(self, model: Network, images: Sequence[Image]) -> list[Any]:
-        """One `Prediction` per image (RGB)."""
+    def signal(self, sample: Any) -> tuple[str, Any]:
+        """The name of a sample, and the signal in it, as the network's input reads it from a file."""
+
+    @abstractmethod
+    def predict(self, model: Network, signals: Sequence[Any]) -> list[Any]:
+        """One `Prediction` per signal, as `model.spec.preprocessing` reads it: an RGB image, a waveform."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTask(Task):
+    """The options of the tasks on images."""
+
+    image_size: int | None = None
+    """Side of the input in pixels; without it, what the weights were made for."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """An image that cannot be read stops the run, or is skipped and counted."""
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(f"--image-size is {self.image_size}; give a side in pixels, or leave it out.")
+
+    def signal(self, sample: Any) -> tuple[str, Image]:
+        return sample.path, sample.image

@@ -27,7 +27,7 @@ from focalnet.data import (
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.explain import explain
 from focalnet.models.create import create_model
-from focalnet.tasks.base import Batch, Datasets, Embedded, MapDataset, Metric, Network, Section, Task
+from focalnet.tasks.base import Batch, Datasets, Embedded, ImageTask, MapDataset, Metric, Network, Section
 from focalnet.visualize.draw import annotate
 from focalnet.visualize.explanation import explanation_panel
 from focalnet.visualize.plots import confusion, contact_sheet
@@ -47,7 +47,7 @@ AUGMENTATIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classify(Task):
+class Classify(ImageTask):
     """Image classification."""
 
     name: ClassVar[str] = "classify"

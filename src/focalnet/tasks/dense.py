@@ -32,7 +32,7 @@ from focalnet.explain import explain
 from focalnet.models.create import create_model
 from focalnet.models.loading import load
 from focalnet.models.registry import families, get_family, parse_name
-from focalnet.tasks.base import Batch, Datasets, MapDataset, Network, Section, Task
+from focalnet.tasks.base import Batch, Datasets, ImageTask, MapDataset, Network, Section
 from focalnet.visualize.explanation import explanation_panel
 from focalnet.weights.spec import ModelSpec
 
@@ -41,7 +41,7 @@ SHOWN = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseTask(Task):
+class DenseTask(ImageTask):
     """Options and parts of the tasks on whole images.
 
     Class attributes:
@@ -62,7 +62,7 @@ class DenseTask(Task):
     """A broken annotation (no area, outside, unknown class) is left out and counted, or stops the run."""
     num_queries: Annotated[int | None, tyro.conf.Suppress] = None
     """Queries of a Mask2Former or DINO whose head is new; the name's number without it."""
-    test_augment: Annotated[bool, tyro.conf.Suppress] = False
+    tta: Annotated[bool, tyro.conf.Suppress] = False
     """Answer from mirrored and resized copies of an image too."""
 
     def datasets(self, seed: int) -> Datasets:

@@ -1,6 +1,6 @@
 """Object detection and instance segmentation: boxes, and masks where model and data have them.
 
-Measured is COCO's average precision, by faster-coco-eval. With `test_augment` the answers of several scales, each also
+Measured is COCO's average precision, by faster-coco-eval. With `tta` the answers of several scales, each also
 mirrored, are put together and thinned by non-maximum suppression, class by class.
 """
 
@@ -40,7 +40,7 @@ class Detect(DenseTask):
     score: ClassVar[str] = "box_ap"
     embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("detect", "minifocal_128"))
     recipe: ClassVar[str] = "finetune_detector"
-    answers: ClassVar[bool] = True
+    has_results: ClassVar[bool] = True
 
     model: str = default_model("detect", "focalnet_tiny_lrf")
     """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
@@ -66,7 +66,7 @@ class Detect(DenseTask):
             originals: height and width of each original image.
         """
         original = torch.tensor(originals, device=images.device)
-        if not self.test_augment:
+        if not self.tta:
             return model.detect(images, sizes, original)
         return [
             _merged(

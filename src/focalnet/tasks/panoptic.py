@@ -46,8 +46,8 @@ class Panoptic(DenseTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_threshold(self.threshold)
-        if self.test_augment:
-            raise UserError("--augment is for detection and semantic segmentation; leave it out for panoptic.")
+        if self.tta:
+            raise UserError("--tta is for detection and semantic segmentation; leave it out for panoptic.")
 
     def metric(self, spec: ModelSpec) -> "PanopticTaskMetric":
         return PanopticTaskMetric(self, spec)

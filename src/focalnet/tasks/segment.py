@@ -1,7 +1,7 @@
 """Semantic segmentation: a class for every pixel.
 
 An image is seen whole, or with `window` in overlapping squares whose probabilities are averaged (mmsegmentation's
-"slide", which averages logits). With `test_augment` the probabilities of six scales, each also mirrored, are averaged
+"slide", which averages logits). With `tta` the probabilities of six scales, each also mirrored, are averaged
 (the official ratios 0.5 to 1.75). The answer is the likeliest class at the size of the original image, and is scored
 there.
 """
@@ -69,7 +69,7 @@ class Segment(DenseTask):
         self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
     ) -> list[Tensor]:
         """Scores of the classes, (K, H, W) per image, at its original size. Arguments as in `Detect.find`."""
-        if not self.test_augment and self.window is None:
+        if not self.tta and self.window is None:
             return model.semantic(model(images), [tuple(size) for size in sizes.tolist()], originals)
         return [
             self._averaged(model, image[None, :, :h, :w], original)
@@ -79,12 +79,12 @@ class Segment(DenseTask):
     def _averaged(self, model: Network, image: Tensor, original: tuple[int, int]) -> Tensor:
         views = [(scale, mirror) for scale in TEST_SCALES for mirror in (False, True)]
         total: Any = 0.0
-        for scale, mirror in views if self.test_augment else [(1.0, False)]:
+        for scale, mirror in views if self.tta else [(1.0, False)]:
             size = [max(1, round(side * scale)) for side in image.shape[2:]]
             view = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
             scores = self._seen(model, view.flip(3) if mirror else view, original)
             total = total + (scores.flip(2) if mirror else scores)
-        return total / (len(views) if self.test_augment else 1)
+        return total / (len(views) if self.tta else 1)
 
     def _seen(self, model: Network, image: Tensor, original: tuple[int, int]) -> Tensor:
         """Scores of one image (1, 3, H, W), whole or in windows."""

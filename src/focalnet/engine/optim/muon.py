@@ -7,18 +7,34 @@
 `NS` (Newton-Schulz) is a polynomial that pulls every singular value of U to about 1, so that rare directions are
 learned as fast as common ones. The factor gives the step the size of one of AdamW (Liu et al., 2025), so a learning
 rate and a decay for AdamW do for both. Only weights that multiply a hidden signal, of linear layers and of
-convolutions that mix channels, are such matrices; everything else takes AdamW's step.
+convolutions that mix channels, are such matrices; everything else takes AdamW's step. It is not the paper's: from
+random weights it needs about half the steps (docs/log.md).
+
+It is our own because `torch.optim.Muon` (since torch 2.9; we run from 2.7 on) refuses what is not exactly
+two-dimensional, so every convolution; has no AdamW for the other parameters, so that a run would hold two optimizers;
+and takes one matrix at a time, where a FocalNet has many small ones of one shape, which are stacked here. Its step is
+the same, as a test says.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-MOMENTUM = 0.95
+from focalnet.engine.optim.adamw import AdamWOptions
+from focalnet.engine.optim.rows import Groups, Optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuonOptions(AdamWOptions):
+    """Options of Muon, and of the AdamW beside it."""
+
+    momentum: float = 0.95
+    """Share of the momentum that a step keeps."""
 
 
 class Muon(torch.optim.AdamW):
@@ -27,7 +43,12 @@ class Muon(torch.optim.AdamW):
     Args:
         groups: parameter groups, each with `muon`.
         lr: learning rate.
+        options: the rest.
     """
+
+    def __init__(self, groups: Groups, lr: float, options: MuonOptions) -> None:
+        super().__init__(groups, lr=lr, betas=options.betas, eps=options.eps)
+        self.momentum = options.momentum
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -56,17 +77,17 @@ class Muon(torch.optim.AdamW):
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
-            state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-            update = gradient.lerp(state["momentum"], MOMENTUM).flatten(1)
+            state["momentum"].lerp_(gradient, 1 - self.momentum)
+            update = gradient.lerp(state["momentum"], self.momentum).flatten(1)
             alike[update.shape].append((parameter, update))
         for shape, pairs in alike.items():
-            updates = orthogonalise(torch.stack([update for _, update in pairs]))
+            updates = orthogonalize(torch.stack([update for _, update in pairs]))
             for (parameter, _), update in zip(pairs, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update.view(parameter.shape), alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor) -> Tensor:
     """The singular vectors of each of `matrices` (P, M, N) with singular values of 0.7 to 1.2: five rounds, in
     bfloat16, of X <- 3.4445 X - 4.775 (X Xᵀ) X + 2.0315 (X Xᵀ)² X, which at 0 is as steep as it can be."""
     tall = matrices.shape[1] > matrices.shape[2]
@@ -78,15 +99,31 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     return (x.mT if tall else x).to(matrices.dtype, memory_format=torch.contiguous_format)
 
 
-def matrices(model: nn.Module, excluded: set[str]) -> set[str]:
-    """Names of the parameters for which Muon is made.
+def split_matrices(network: nn.Module, groups: Groups) -> Groups:
+    """Each group as two, one for Muon and one for AdamW, which say so as `muon`.
 
     Args:
-        model: the network.
-        excluded: names that take AdamW's step: the layers that give the classes.
+        network: whose parameters the groups hold; the layers that give the classes, as its `class_parameters()` names
+            them, take AdamW's step.
+        groups: what to split.
     """
-    return {
-        f"{prefix}.weight"
-        for prefix, module in model.named_modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and getattr(module, "groups", 1) == 1
-    } - excluded
+    names = {
+        f"{prefix}.weight" if prefix else "weight"
+        for prefix, module in network.named_modules()
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) and getattr(module, "groups", 1) == 1
+    }
+    names -= set(getattr(network, "class_parameters", tuple)())
+    hidden = {id(network.get_parameter(name)) for name in names}
+    return [
+        {**group, "params": [p for p in group["params"] if (id(p) in hidden) == own], "muon": own}
+        for group in groups
+        for own in (True, False)
+    ]
+
+
+def build(network: nn.Module, groups: Groups, lr: float, options: MuonOptions) -> torch.optim.Optimizer:
+    """Muon for the matrices in `groups`, AdamW for the rest."""
+    return Muon([group for group in split_matrices(network, groups) if group["params"]], lr, options)
+
+
+MUON = Optimizer(name="muon", build=build, options=MuonOptions, whole=True)

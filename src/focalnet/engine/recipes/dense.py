@@ -1,7 +1,7 @@
 """Detection and segmentation: digit scenes, fine-tuning, and what the paper trained with.
 
 The published schedules are in steps; here they are in epochs of the named data set at the named batch. What our
-optimiser does otherwise than mmdet's: biases are never decayed there only if their name has `norm`, here never.
+optimizer does otherwise than mmdet's: biases are never decayed there only if their name has `norm`, here never.
 """
 
 import re
@@ -36,6 +36,11 @@ _SMALL_RESULTS = {  # cost and result
 def _size(model: str) -> str:
     match = re.search(r"focalnet_((tiny|small|base)_[sl]rf)", model)
     return match[1] if match else ""
+
+
+def _steps(*milestones: float) -> dict[str, Any]:
+    """A learning rate that falls to a tenth at these epochs."""
+    return {"schedule": "step", "schedule_options": {"milestones": milestones}}
 
 
 def _head(model: str) -> str:
@@ -108,7 +113,7 @@ def _mask_rcnn(model: str, which: int) -> Recipe:
         cost=f"{epochs} epochs of 117 thousand images: {'hours' if which == 0 else 'a day or two'} on 8 GPUs",
         result=f"box / mask AP {published[which]} (paper, Table 6)" if published else "not published for this model",
         task={"weights": released(model), "augment": "detr", "drop_path": _DROP_PATH.get(size[:-4], (0.2, 0.3))[which]},
-        train={"epochs": epochs, "batch_size": 16, "lr": 1e-4, "schedule": "step", "drop_at": drops,
+        train={"epochs": epochs, "batch_size": 16, "lr": 1e-4, **_steps(*drops),
                "warmup_epochs": 500 / _COCO_STEPS, "weight_decay": 0.05, "clip_grad": 0.0, "workers": 4},
     )  # fmt: skip
 
@@ -132,7 +137,7 @@ def _dino(model: str, name: str, summary: str, result: str, cost: str, task: dic
         cost=cost,
         result=result,
         task={"weights": released(model), "augment": "detr", "drop_path": 0.3, "recompute": "block", **task},
-        train={"batch_size": 16, "lr": 1e-4, "backbone_lr": 0.1, "schedule": "step", "warmup_epochs": 0.0,
+        train={"batch_size": 16, "lr": 1e-4, "backbone_lr": 0.1, "warmup_epochs": 0.0,
                "weight_decay": 1e-4, "clip_grad": 0.1, "workers": 4, **train},
     )  # fmt: skip
 
@@ -142,7 +147,7 @@ def dino_12ep(model: str) -> Recipe:
     return _dino(
         model, "dino_12ep", "DINO on COCO 2017, 12 epochs, from ImageNet-22K weights.",
         "box AP 57.5 with large_fl3 and 4 scales, 58.5 with large_fl4 and 5 scales (detrex)", "days on 16 GPUs",
-        {}, {"epochs": 12, "drop_at": (11,)},
+        {}, {"epochs": 12, **_steps(11)},
     )  # fmt: skip
 
 
@@ -150,7 +155,7 @@ def dino_36ep(model: str) -> Recipe:
     """DINO on COCO, 36 epochs (FocalNet-DINO's configs)."""
     return _dino(
         model, "dino_36ep", "DINO on COCO 2017, 36 epochs, from ImageNet-22K weights.",
-        "box AP 58.3 with large_fl3 and 4 scales (detrex)", "a week on 16 GPUs", {}, {"epochs": 36, "drop_at": (33,)},
+        "box AP 58.3 with large_fl3 and 4 scales (detrex)", "a week on 16 GPUs", {}, {"epochs": 36, **_steps(33)},
     )  # fmt: skip
 
 
@@ -159,7 +164,7 @@ def objects365(model: str) -> Recipe:
     return _dino(
         model, "objects365", "DINO pre-trained on Objects365, 26 epochs, from ImageNet-22K weights.",
         "a start for coco_from_o365", "26 epochs of 1.7 million images: weeks on 64 GPUs",
-        {}, {"epochs": 26, "drop_at": (24,), "batch_size": 64},
+        {}, {"epochs": 26, **_steps(24), "batch_size": 64},
     )  # fmt: skip
 
 
@@ -168,7 +173,7 @@ def coco_from_o365(model: str) -> Recipe:
     return _dino(
         model, "coco_from_o365", "DINO on COCO 2017 at up to 1200 x 2000 from Objects365 weights (--weights).",
         "box AP 63.5 with large_fl4 and 5 scales (released), 64.2 / 64.4 on val / test-dev with huge (paper, Table 11)",
-        "days on 16 GPUs", {"augment": "hres", "image_size": 1200}, {"epochs": 12, "drop_at": (11,), "lr": 6e-5},
+        "days on 16 GPUs", {"augment": "hres", "image_size": 1200}, {"epochs": 12, **_steps(11), "lr": 6e-5},
     )  # fmt: skip
 
 
@@ -199,9 +204,9 @@ def mask2former_coco(model: str) -> Recipe:
         cost="100 epochs of 118 thousand images: days on 8 GPUs",
         result="PQ 57.9 with large_fl4 (paper)",
         task={"weights": released(model), "augment": "lsj", "drop_path": 0.3, "image_size": 800},
-        train={"epochs": 100, "batch_size": 16, "lr": 1e-4, "backbone_lr": 0.1, "schedule": "step",
-               "drop_at": (655_556 / 7375, 710_184 / 7375), "warmup_epochs": 0.0, "weight_decay": 0.05,
-               "clip_grad": 0.01, "workers": 4},
+        train={"epochs": 100, "batch_size": 16, "lr": 1e-4, "backbone_lr": 0.1,
+               **_steps(655_556 / 7375, 710_184 / 7375), "warmup_epochs": 0.0, "weight_decay": 0.05, "clip_grad": 0.01,
+               "workers": 4},
     )  # fmt: skip
 
 

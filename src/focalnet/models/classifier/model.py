@@ -4,6 +4,8 @@ The state dict is the official one (`classification/focalnet.py`): the backbone'
 `head` beside them. Odd sizes are floored as there.
 """
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from focalnet.backbone import KINDS, FocalNetBase, Recompute
@@ -29,6 +31,10 @@ class FocalNetClassifier(FocalNetBase):
         self.norm = nn.LayerNorm(config.channels[-1])
         self.head = nn.Linear(config.channels[-1], num_classes) if num_classes else nn.Identity()
         self.init_weights()
+
+    def class_parameters(self) -> Iterator[str]:
+        """Names in the state dict whose shape depends on the number of classes: new for other classes."""
+        yield from (f"head.{name}" for name, _ in self.head.named_parameters())
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Normalised last map, (B, in_channels, *S) -> (B, *S / stride, C)."""

@@ -1,0 +1,32 @@
+"""From the options of a run to its optimizer and its learning rate."""
+
+import torch
+from torch import nn
+
+from focalnet.engine.config import TrainConfig
+from focalnet.engine.optim import OPTIMIZERS, SCHEDULES, Place, build_options, find
+from focalnet.engine.optim.groups import parameter_groups
+
+
+def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer that `config` names, on the `parameter_groups` of a network or of a part of one."""
+    row = find("optimizer", config.optimizer, OPTIMIZERS)
+    groups = parameter_groups(
+        network,
+        config.weight_decay,
+        official_decay_bug=config.official_decay_bug,
+        backbone_lr=config.backbone_lr,
+    )
+    groups = [group for group in groups if group["params"]]
+    return row.build(network, groups, config.lr, build_options(row, config.optimizer_options))
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of optimizer step `step`, counted from 0 over the whole run."""
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        start = config.lr * 1e-3
+        return start + (config.lr - start) * step / warmup
+    row = find("schedule", config.schedule, SCHEDULES)
+    place = Place(step, steps_per_epoch, config.epochs)
+    return row.rate(place, config.lr, config.min_lr, build_options(row, config.schedule_options))
