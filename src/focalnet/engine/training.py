@@ -115,9 +115,9 @@ class Training:
         for name, part in self.parts.items():
             losses[name] = self._backward(name, pieces)
             optimizer = self.optimizers[name]
-            if self.config.clip_grad:
+            if most := self.configs[name].clip_grad:
                 self.accelerator.unscale_gradients(optimizer)
-                torch.nn.utils.clip_grad_norm_(part.module.parameters(), self.config.clip_grad)
+                torch.nn.utils.clip_grad_norm_(part.module.parameters(), most)
             lr = learning_rate(self.configs[name], step, steps_per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_share", 1.0)

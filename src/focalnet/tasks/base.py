@@ -59,7 +59,8 @@ class Part(NamedTuple):
 
     Attributes:
         module: holds its parameters; a `ModuleList` puts several modules together.
-        options: options of `TrainConfig` that are otherwise for it: `optimizer`, `lr`, `weight_decay`, `schedule` ...
+        options: options of `TrainConfig` that are otherwise for it: `optimizer` and `optimizer_options`, `lr`,
+            `weight_decay`, `schedule` and `schedule_options`, `clip_grad`.
     """
 
     module: nn.Module
