@@ -3,19 +3,30 @@
 import json
 import logging
 import re
+from dataclasses import dataclass
 
+import PIL.Image
 import pytest
 import torch
+from torch import nn
 
 import focalnet
+from focalnet.backbone import FocalNet
 from focalnet.errors import UserError
+from focalnet.inputs.image import Image
 from focalnet.labels import ADE20K_CLASSES
+from focalnet.models import registry
+from focalnet.models.base import DenseModel
 from focalnet.models.convert import convert_file
 from focalnet.models.create import create_backbone, create_model, load_model, load_weights
+from focalnet.models.family import Family, On, Suffix
 from focalnet.models.publish import save_pretrained
 from focalnet.models.registry import families, get_family, list_models, parse_name, published
 from focalnet.variants import VARIANTS
+from focalnet.weights.architecture import shape_of
 from focalnet.weights.files import write_state_dict
+from focalnet.weights.layouts import Layout, has, told
+from focalnet.weights.renaming import Renaming
 
 HEADS = [family.name for family in families(named=True)]
 PUBLISHED = published()
@@ -471,3 +482,113 @@ def test_a_damaged_description_gets_a_sentence(text, tmp_path):
     for use in (create_model, load_model):
         with pytest.raises(UserError, match=r"the description in the file's metadata .*is damaged|no field"):
             use(**{"weights" if use is create_model else "model": tmp_path / "w.safetensors"})
+
+
+# a family from outside the package
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyOptions:
+    """Options of a `Toy`."""
+
+    width: int = 8
+    """Channels between the backbone and the classes."""
+    scale: float = 1.0
+    """Of the logits."""
+
+
+class Toy(DenseModel):
+    """The mean of the last map, two linear layers."""
+
+    Options = ToyOptions
+    backbone_prefix = "backbone."
+
+    def __init__(self, architecture, *, num_classes, options=ToyOptions(), recompute="none"):
+        super().__init__()
+        self.options = options
+        self.backbone = FocalNet(architecture, out_indices=[len(architecture.depths) - 1], recompute=recompute)
+        self.middle = nn.Linear(self.backbone.channels[-1], options.width)
+        self.fc = nn.Linear(options.width, num_classes)
+
+    def class_parameters(self):
+        return iter(("fc.weight", "fc.bias"))
+
+    def forward(self, images, sizes=None):
+        (features,) = self.backbone(images)
+        return self.options.scale * self.fc(self.middle(features.mean((2, 3))))
+
+
+def toy_facts(weights):
+    return told(shape_of(weights, "fc.bias")[0], {"width": shape_of(weights, "middle.bias")[0]})
+
+
+TOY = Renaming([("backbone.", "trunk."), ("middle.", "neck."), ("fc.", "head.linear.")], ours="a Toy", theirs="toyland")
+TOY_LAYOUTS = (
+    Layout(
+        name="toyland", head="toy", backbone_prefix="backbone.", matches=has("trunk.", "neck."), read=TOY.read,
+        write=TOY.write, facts=toy_facts,
+    ),
+    Layout(
+        name="focalnet", head="toy", backbone_prefix="backbone.", matches=has("backbone.", "middle."), facts=toy_facts
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.setattr(registry, "_KNOWN", {})
+    return registry.register(
+        Family(
+            name="toy", model=f"{__name__}:Toy", layouts=f"{__name__}:TOY_LAYOUTS", title="Toy", purpose="play",
+            pipeline="image-classification", learns="class", tasks=("classify",), num_classes=5,
+            preprocessing=Image(input_size=32), on=(On(variants="minifocal_.*", options={"width": 4}),),
+            suffix=Suffix(pattern=r"_x(?P<scale>\d)", meaning="a scale"), published={"toy_minifocal_128_x3": "fun"},
+            classes_of=lambda number, architecture: {"classes": tuple("vwxyz")} if number == 5 else {},
+        )
+    )  # fmt: skip
+
+
+def test_a_family_from_outside_is_named_created_saved_loaded_and_converted(toy, tmp_path):
+    assert list_models("toy*") == ["toy_minifocal_128_x3"]
+    with pytest.raises(UserError, match="upernet_minifocal_128_x3: only toy has a scale; leave _x3 out"):
+        create_model("upernet_minifocal_128_x3")
+    with pytest.raises(UserError, match="no option of toy 'widht'; did you mean 'width'"):
+        create_model("toy_minifocal_128", widht=3)
+    model = create_model("toy_minifocal_128_x3", classes=["ant", "bee"], **TRUNK).eval()
+    assert (model.options, model.spec.num_classes) == (ToyOptions(width=4, scale=3), 2)
+    card = (save_pretrained(model, tmp_path / "toy") / "README.md").read_text()
+    assert "# Toy on minifocal_128" in card
+    assert "play, 2 classes" in card
+    again = create_model(weights=tmp_path / "toy")
+    assert again.spec == model.spec
+    assert_same(model, again)
+    convert_file(tmp_path / "toy", tmp_path / "theirs.pth", to="toyland")
+    assert_same(model, load_weights(create_model(weights=tmp_path / "toy"), tmp_path / "theirs.pth"))
+    theirs = torch.load(tmp_path / "theirs.pth")["model"]
+    assert {name.split(".")[0] for name in theirs} == {"trunk", "neck", "head"}
+    other = create_model(weights=tmp_path / "toy", classes=["cat", "dog", "cow"])
+    assert torch.equal(other.middle.weight, model.middle.weight)
+    assert other.fc.weight.shape == (3, 4)
+
+
+def test_a_file_of_a_family_from_outside_is_read_off_its_shapes(toy, tmp_path):
+    model = create_model("toy_minifocal_128", width=6, num_classes=5, **TRUNK)
+    torch.save({"model": TOY.write(model.state_dict())}, tmp_path / "bare.pth")
+    again = create_model(weights=tmp_path / "bare.pth")
+    assert_same(model, again)
+    assert (again.options.width, again.spec.classes, again.spec.preprocessing.input_size) == (6, tuple("vwxyz"), 32)
+    classifier = create_model(MINI, num_classes=5, **TRUNK)
+    write_state_dict(tmp_path / "c.pth", classifier.state_dict(), wrapper="model")
+    started = create_model(f"toy_{MINI}", weights=tmp_path / "c.pth", **TRUNK)
+    assert torch.equal(started.backbone.patch_embed.proj.weight, classifier.patch_embed.proj.weight)
+
+
+def test_a_family_from_outside_predicts(toy, tmp_path):
+    model = create_model("toy_minifocal_128_x3", classes=["ant", "bee"], **TRUNK).eval()
+    save_pretrained(model, tmp_path / "toy")
+    image = PIL.Image.fromarray(torch.randint(256, (40, 50, 3), dtype=torch.uint8).numpy())
+    with torch.no_grad():
+        logits = model(model.spec.preprocessing(image)[None])[0]
+    said = focalnet.Predictor(tmp_path / "toy")(image)
+    assert said.label == ("ant", "bee")[int(logits.argmax())]
+    assert said.score == pytest.approx(float(logits.softmax(0).max()), rel=1e-5)

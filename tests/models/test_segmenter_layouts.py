@@ -38,7 +38,7 @@ def loaded(name: str) -> torch.nn.Module:
     facts = layout.facts(ours)
     trunk = {key.removeprefix(layout.backbone_prefix): value for key, value in ours.items()}
     trunk = {key: value for key, value in trunk.items() if not key.startswith("net.")}
-    architecture = infer_architecture(trunk).replace(**facts.overrides)
+    architecture = infer_architecture(trunk).replace(**facts.architecture)
     options = MODELS[name].Options(**facts.head_options)
     model = MODELS[name](architecture, num_classes=facts.num_classes, options=options)
     model.load_state_dict(ours, strict=True)
@@ -116,18 +116,18 @@ def test_facts_come_from_shapes():
     facts = LAYOUTS["facebookresearch"].facts(
         Mask2Former(small, num_classes=9, options=Mask2Former.Options(**options)).state_dict()
     )
-    assert (facts.num_classes, facts.head_options, facts.overrides) == (9, options, {})
+    assert (facts.num_classes, facts.head_options, facts.architecture) == (9, options, {})
     narrow = UperNet.Options(channels=24, aux_channels=8)
     facts = LAYOUTS["mmseg"].facts(UperNet(small, num_classes=6, options=narrow).state_dict())
     assert (facts.num_classes, facts.head_options) == (6, {"channels": 24, "aux_channels": 8})
-    assert facts.overrides == {}
+    assert facts.architecture == {}
     overlapped = small.replace(use_conv_embed=True, focal_windows=9)
     for name, padding in (("mmseg", {"stem_padding": 3}), ("focalnet", {"stem_padding": 3})):
         layout = next(layout for layout in SEGMENTERS if (layout.name, layout.head) == (name, "upernet"))
-        assert layout.facts(UperNet(overlapped, num_classes=6).state_dict()).overrides == padding
+        assert layout.facts(UperNet(overlapped, num_classes=6).state_dict()).architecture == padding
     kept = UperNet(overlapped.replace(focal_windows=3), num_classes=6).state_dict()
-    assert LAYOUTS["mmseg"].facts(kept).overrides == {"stem_padding": 3}
-    assert next(layout for layout in SEGMENTERS if layout.matches(kept)).facts(kept).overrides == {}
+    assert LAYOUTS["mmseg"].facts(kept).architecture == {"stem_padding": 3}
+    assert next(layout for layout in SEGMENTERS if layout.matches(kept)).facts(kept).architecture == {}
 
 
 def test_our_tensors_share_no_memory():

@@ -131,7 +131,7 @@ def _call(
 def _unnamed(stored: ModelSpec, head: str | None) -> ModelSpec:
     """What a call without a name means: the network that the weights are of, or their backbone in another family."""
     family = get_family(head or stored.head)
-    if family.learns == "class" and stored.head != family.name:
+    if not family.named and family.learns == "class" and stored.head != family.name:
         raise UserError(
             f"{stored.source or 'the weights'}: a {stored.head}, no {family.name}; take its own kind of model."
         )

@@ -21,6 +21,7 @@ from focalnet.variants import FocalNetConfig, get_variant
 from focalnet.weights.adapt import adapt_dense, adapt_state_dict
 from focalnet.weights.architecture import UNSEEN, alike, match_backbone, seen_facts, under
 from focalnet.weights.files import Checkpoint, read_checkpoint, whole
+from focalnet.weights.hub import default_preprocessing
 from focalnet.weights.layouts import Layout
 from focalnet.weights.sources import Located, Weights, load_classifier, resolve, say_what_is_unsettled, stored_spec
 from focalnet.weights.spec import CUSTOM, UNKNOWN, ModelSpec, Said, merge
@@ -100,20 +101,20 @@ def _read_off(layout: Layout, weights: Mapping[str, Tensor], located: Located, v
         seen.pop("layerscale_value")  # shapes show whether there is one, not its first value
     published = layout.name != "focalnet"  # not our own names: the file is of the published network
     meant = {option: row[option] for option in UNSEEN if option in row} if published and name else {}
-    entry, by = located.entry, Said.FILE if published else Said.DEFAULT
+    entry = located.entry
+    how = get_family(layout.head).preprocessing or default_preprocessing(name or CUSTOM)
     spec = merge(
         ModelSpec.partial(
             Said.FILE, head=layout.head, licence=entry.licence if entry else None,
             source=entry.url if entry else located.path.name,
         ),
-        ModelSpec.partial(
-            Said.SHAPES, architecture=seen, num_classes=facts.num_classes, head_options=facts.head_options
-        ),
-        ModelSpec.partial(by, architecture={**meant, **facts.overrides}),
+        ModelSpec.partial(Said.SHAPES, architecture=seen),
+        facts,
+        ModelSpec.partial(Said.FILE, architecture=meant),
         ModelSpec.partial(
             Said.SHAPES if matched else Said.NAME if name else Said.GUESS, variant=name or CUSTOM
         ),
-        ModelSpec.partial(Said.DEFAULT, architecture=row, preprocessing=facts.preprocessing),
+        ModelSpec.partial(Said.DEFAULT, architecture=row, preprocessing=how),
         UNKNOWN,
     )  # fmt: skip
     if name is None:

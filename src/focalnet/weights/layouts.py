@@ -17,37 +17,19 @@ The layouts of whole networks stand with the networks, as `Layout`s, and are pas
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from focalnet import inputs
 from focalnet.errors import UserError, unknown
-from focalnet.inputs.image import WHOLE_IMAGE
 from focalnet.variants import get_variant
 from focalnet.weights.architecture import infer_variant
 from focalnet.weights.renaming import Renaming, Row, StateDict
+from focalnet.weights.spec import ModelSpec, Said, merge
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class DenseFacts:
-    """What the shapes of a file tell about its network.
-
-    Attributes:
-        num_classes: classes of the head.
-        head_options: arguments of the head's class that shapes show, for `ModelSpec.head_options`.
-        overrides: fields of `FocalNetConfig` that the layout's use fixes and shapes do not show.
-        preprocessing: of the published networks of this head.
-    """
-
-    num_classes: int
-    head_options: Mapping[str, Any]
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    preprocessing: inputs.Image = WHOLE_IMAGE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +45,8 @@ class Layout:
         matches: whether a state dict follows this layout, from its keys.
         read: its tensors under our names. Raises UserError naming what has no counterpart.
         write: the inverse: our names to the layout's.
-        facts: of a state dict in our names.
+        facts: what a state dict in our names shows of its head, and what the layout means without a trace in any shape:
+            a partial `ModelSpec`, see `told`.
         wrapper: the key under which files of this layout hold their tensors.
     """
 
@@ -73,8 +56,28 @@ class Layout:
     matches: Callable[[StateDict], bool]
     read: Callable[[StateDict], dict[str, Tensor]] = dict
     write: Callable[[StateDict], dict[str, Tensor]] = dict
-    facts: Callable[[StateDict], DenseFacts]
+    facts: Callable[[StateDict], ModelSpec]
     wrapper: str | None = "model"
+
+
+def told(
+    num_classes: int,
+    head_options: Mapping[str, Any],
+    meant: Mapping[str, Any] | None = None,
+    *,
+    by: Said = Said.FILE,
+    **options: Any,
+) -> ModelSpec:
+    """A partial description for `Layout.facts`.
+
+    Args:
+        num_classes, head_options: what the shapes show.
+        meant: fields of `FocalNetConfig` that no shape shows.
+        by: who says these: the file, or what is usual.
+        options: of the head, that no shape shows either.
+    """
+    shown = ModelSpec.partial(Said.SHAPES, num_classes=num_classes, head_options=head_options)
+    return merge(shown, ModelSpec.partial(by, architecture=meant or {}, head_options=options))
 
 
 def has(*prefixes: str) -> Callable[[StateDict], bool]:

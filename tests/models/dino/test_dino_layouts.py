@@ -97,7 +97,7 @@ def test_the_published_sizes(name, levels, millions):
     assert OFFICIAL.matches(file)
     facts = OFFICIAL.facts(OFFICIAL.read(file))
     assert facts.num_classes == 91
-    assert facts.overrides == {"stem_padding": 2}
+    assert facts.architecture == {"stem_padding": 2}
     meta(name, levels=facts.head_options["num_feature_levels"]).load_state_dict(file, assign=True)
     names = {name for name in file if not name.startswith("backbone.")}
     assert sum("class_embed" in name for name in names) == 2 * (6 + 6 + 1)
@@ -115,7 +115,7 @@ def test_detrex_has_eighty_classes_and_its_own_heads():
     assert not any("enc_out_" in name for name in file)
     facts = DETREX.facts(DETREX.read(file))
     assert facts.num_classes == 80
-    assert facts.overrides == {"stem_padding": 2, "normalize_modulator": False}
+    assert facts.architecture == {"stem_padding": 2, "normalize_modulator": False}
 
 
 def test_another_number_of_scales_is_refused():

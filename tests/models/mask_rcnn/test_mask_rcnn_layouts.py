@@ -75,10 +75,10 @@ def test_shapes_tell_the_head(published):
         facts = layout.facts(MMDET.read(published))
         assert facts.num_classes == 3
         assert facts.head_options == {"fpn_channels": 16, "representation_size": 24}
-        assert facts.overrides == {}
+        assert facts.architecture == {}
     overlapped = network(CONFIG.replace(use_conv_embed=True)).state_dict()
-    assert MMDET.facts(overlapped).overrides == {"stem_padding": 3}
-    assert OWN.facts(overlapped).overrides == {}
+    assert MMDET.facts(overlapped).architecture == {"stem_padding": 3}
+    assert OWN.facts(overlapped).architecture == {}
 
 
 def test_a_name_without_counterpart_is_refused(published):

@@ -8,8 +8,9 @@ import torch
 
 from focalnet.errors import UserError
 from focalnet.weights.architecture import count
-from focalnet.weights.layouts import DenseFacts, Layout
+from focalnet.weights.layouts import Layout, told
 from focalnet.weights.renaming import Renaming, StateDict
+from focalnet.weights.spec import ModelSpec
 
 _OFFICIAL = Renaming(
     [
@@ -84,7 +85,7 @@ def check_scales(state_dict: StateDict, num_feature_levels: int) -> None:
         )
 
 
-def read_facts(state_dict: StateDict) -> DenseFacts:
+def read_facts(state_dict: StateDict) -> ModelSpec:
     """What the shapes of a DINO tell, of a state dict in our names.
 
     Heads and points of the attention cannot be told apart: only their product shows. They are left to the name.
@@ -98,7 +99,7 @@ def read_facts(state_dict: StateDict) -> DenseFacts:
         raise UserError(f"the weights are not a whole DINO: {error.args[0]} is missing.") from None
 
 
-def _facts(weights: StateDict) -> DenseFacts:
+def _facts(weights: StateDict) -> ModelSpec:
     levels, dim = weights["transformer.level_embed"].shape
     classes = weights["class_embed.0.bias"].shape[0]
     decoder_layers = count(weights, _DECODER)
@@ -113,14 +114,14 @@ def _facts(weights: StateDict) -> DenseFacts:
         "shared_heads": torch.equal(first, last),
         "spare_label": weights["label_enc.weight"].shape[0] > classes,
     }
-    return DenseFacts(classes, options, {"stem_padding": 2})
+    return told(classes, options, {"stem_padding": 2})
 
 
-def _detrex_facts(weights: StateDict) -> DenseFacts:
+def _detrex_facts(weights: StateDict) -> ModelSpec:
     facts = read_facts(weights)
-    options = {**facts.head_options, "position_temperature": 10000.0, "position_offset": -0.5}
     # detrex's fl4 configurations do not divide the modulator, although the backbone was trained so.
-    return DenseFacts(facts.num_classes, options, {**facts.overrides, "normalize_modulator": False})
+    meant = {"stem_padding": 2, "normalize_modulator": False}
+    return told(facts.num_classes, facts.head_options, meant, position_temperature=10000.0, position_offset=-0.5)
 
 
 LAYOUTS = (

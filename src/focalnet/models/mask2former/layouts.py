@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from focalnet.weights.architecture import count, shape_of
-from focalnet.weights.layouts import DenseFacts, Layout, has
+from focalnet.weights.layouts import Layout, has, told
 from focalnet.weights.renaming import Renaming, Row, StateDict
+from focalnet.weights.spec import ModelSpec
 
 _BACKBONE = "net.model.pixel_level_module.encoder.trunk."
 _PIXEL, _THEIR_PIXEL = "net.model.pixel_level_module.decoder.", "sem_seg_head.pixel_decoder."
@@ -73,7 +74,7 @@ _FACEBOOKRESEARCH = Renaming(
 )
 
 
-def _facts(weights: StateDict) -> DenseFacts:
+def _facts(weights: StateDict) -> ModelSpec:
     encoder, decoder = f"{_PIXEL}encoder.layers.", f"{_QUERY}decoder.layers."
     queries, width = shape_of(weights, f"{_QUERY}queries_features.weight")
     options = {
@@ -85,7 +86,7 @@ def _facts(weights: StateDict) -> DenseFacts:
         "decoder_layers": count(weights, decoder) + 1,
         "heads": shape_of(weights, f"{encoder}0.self_attn.attention_weights.bias")[0] // 12,  # 3 maps, 4 points in each
     }
-    return DenseFacts(shape_of(weights, "net.class_predictor.bias")[0] - 1, options, {})
+    return told(shape_of(weights, "net.class_predictor.bias")[0] - 1, options)
 
 
 LAYOUTS = (

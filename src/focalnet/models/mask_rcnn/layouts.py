@@ -14,8 +14,9 @@ from torch import Tensor
 
 from focalnet.models.family import overlapped_padding
 from focalnet.weights.architecture import shape_of, under
-from focalnet.weights.layouts import DenseFacts, Layout, has
+from focalnet.weights.layouts import Layout, has, told
 from focalnet.weights.renaming import Renaming, Row, StateDict
+from focalnet.weights.spec import ModelSpec, Said
 
 _BODY = "backbone.body."
 
@@ -62,13 +63,14 @@ _MMDET = Renaming(
 )  # fmt: skip
 
 
-def _facts(state_dict: StateDict, *, official: bool) -> DenseFacts:
+def _facts(state_dict: StateDict, *, official: bool) -> ModelSpec:
     options = {
         "fpn_channels": shape_of(state_dict, "rpn.head.conv.0.0.weight")[0],
         "representation_size": shape_of(state_dict, "roi_heads.box_head.fc6.weight")[0],
     }
     classes = shape_of(state_dict, "roi_heads.box_predictor.cls_score.weight")[0] - 1
-    return DenseFacts(classes, options, overlapped_padding(under(state_dict, _BODY), official=official))
+    padding = overlapped_padding(under(state_dict, _BODY), official=official)
+    return told(classes, options, padding, by=Said.FILE if official else Said.DEFAULT)
 
 
 LAYOUTS = (

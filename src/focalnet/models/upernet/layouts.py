@@ -5,11 +5,11 @@ Files of the official UPerNets fix one more fact that shapes do not show: the pa
 
 from functools import partial
 
-from focalnet.inputs.image import SEMANTIC
 from focalnet.models.family import overlapped_padding
 from focalnet.weights.architecture import shape_of, under
-from focalnet.weights.layouts import DenseFacts, Layout, has
+from focalnet.weights.layouts import Layout, has, told
 from focalnet.weights.renaming import Renaming, StateDict
+from focalnet.weights.spec import ModelSpec, Said
 
 _BACKBONE = "net.backbone.trunk."
 
@@ -28,13 +28,14 @@ _MMSEG = Renaming(
 )
 
 
-def _facts(weights: StateDict, *, official: bool) -> DenseFacts:
+def _facts(weights: StateDict, *, official: bool) -> ModelSpec:
     options = {
         "channels": shape_of(weights, "net.decode_head.bottleneck.conv.weight")[0],
         "aux_channels": shape_of(weights, "net.auxiliary_head.convs.0.conv.weight")[0],
     }
     padding = overlapped_padding(under(weights, _BACKBONE), official=official)
-    return DenseFacts(shape_of(weights, "net.decode_head.classifier.bias")[0], options, padding, SEMANTIC)
+    classes = shape_of(weights, "net.decode_head.classifier.bias")[0]
+    return told(classes, options, padding, by=Said.FILE if official else Said.DEFAULT)
 
 
 LAYOUTS = (
