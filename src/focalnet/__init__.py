@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from focalnet.models.create import create_backbone, create_model, load_weights
     from focalnet.models.publish import push_to_hub, save_pretrained
     from focalnet.models.registry import list_models
-    from focalnet.modulation import FocalModulation, capture
+    from focalnet.modulation import CausalFocalModulation, FocalModulation, capture
     from focalnet.ops import focal_context
     from focalnet.ops.fuse import fuse, unfuse
     from focalnet.predict import Predictor
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from focalnet.weights.spec import ModelSpec
 
 _HOME = {
+    "CausalFocalModulation": "modulation",
     "FocalModulation": "modulation",
     "FocalNet": "backbone",
     "FocalNetClassifier": "models.classifier.model",
@@ -52,6 +53,7 @@ _HOME = {
 }
 
 __all__ = [
+    "CausalFocalModulation",
     "FocalModulation",
     "FocalNet",
     "FocalNetClassifier",

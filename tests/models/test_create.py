@@ -422,3 +422,28 @@ def test_converting_a_model_folder_carries_its_spec(tmp_path, log):
     convert_file(path, tmp_path / "official.pth", to="official")
     assert create_model(weights=tmp_path / "official.pth").spec == model.spec
     assert json.loads((tmp_path / "m" / "config.json").read_text())["classes"] == ["ant", "bee"]
+
+
+@pytest.mark.parametrize(("spatial_dims", "sizes"), [(1, (64,)), (3, (16, 24, 32))])
+def test_sequences_and_volumes(tmp_path, spatial_dims, sizes):
+    """Made by name, saved, read back whole, as a backbone with larger kernels, and from a bare file."""
+    axes = {"spatial_dims": spatial_dims, "in_channels": 1}
+    model = create_model("minifocal_32", num_classes=4, **axes).eval()
+    folder = save_pretrained(model, tmp_path / "model")
+    x = torch.randn(2, 1, *sizes)
+    expected = model(x)
+    assert torch.equal(create_model(weights=folder)(x), expected)
+    maps = create_backbone(weights=folder, focal_windows=5)(x)
+    assert [feature.shape[1:] for feature in maps] == [
+        (channels, *(size // stride for size in sizes)) for channels, stride in [(32, 2), (64, 4), (128, 8)]
+    ]
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    assert torch.equal(create_model("minifocal_32", weights=tmp_path / "w.pth", **axes)(x), expected)
+    with pytest.raises(UserError, match="do not fit the model"):
+        create_model("minifocal_32", weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("family", registry.families(named=True), ids=lambda family: family.name)
+def test_detectors_and_segmenters_take_images(family):
+    with pytest.raises(UserError, match=f"{family.name} works with spatial_dims=2, not 3"):
+        create_model("focalnet_tiny_srf", head=family.name, spatial_dims=3)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from focalnet import inputs
-from focalnet.errors import unknown
+from focalnet.errors import UserError, unknown
 from focalnet.variants import FocalNetConfig
 from focalnet.weights.architecture import shape_of
 
@@ -90,6 +90,7 @@ class Family:
         named: whether its networks are called NAME_VARIANT; a bare variant is a classifier.
         num_classes: of the published networks; with weights of its own, a file says it.
         least_classes: how many it needs.
+        spatial_dims: numbers of axes that it works on: 1 for sequences, 2 for images, 3 for volumes.
         preprocessing: of the published networks; None for that of the variant's released weights.
         on: what it does otherwise on some variants; later rows win.
         suffix: an ending of its names.
@@ -110,6 +111,7 @@ class Family:
     named: bool = True
     num_classes: int
     least_classes: int = 1
+    spatial_dims: tuple[int, ...] = (2,)
     preprocessing: Any = None
     on: tuple[On, ...] = ()
     suffix: Suffix | None = None
@@ -145,8 +147,11 @@ class Family:
             arguments: of the class besides, for example `recompute`.
 
         Raises:
-            UserError: one of `values` is no option.
+            UserError: one of `values` is no option, or the backbone has another number of axes.
         """
+        if architecture.spatial_dims not in self.spatial_dims:
+            dims = " or ".join(map(str, self.spatial_dims))
+            raise UserError(f"{self.name} works with spatial_dims={dims}, not {architecture.spatial_dims}.")
         known = self.options() if values else []
         for name in values:
             if name not in known:

@@ -22,4 +22,5 @@ FAMILY = Family(
     named=False,
     num_classes=0,
     least_classes=0,
+    spatial_dims=(1, 2, 3),
 )

@@ -23,5 +23,6 @@ FAMILY = Family(
     named=False,
     num_classes=1000,
     least_classes=0,
+    spatial_dims=(1, 2, 3),
     published=TOP1,
 )
