@@ -7,23 +7,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-from focalnet.data.dense import Scene
+from focalnet.data import DenseSample
 from focalnet.data.formats.digit_scenes import open_digit_scenes
 from focalnet.structures import encode_masks
 
 SIDE = 64
 
 
-def scenes(kind: str, train: int, val: int) -> dict[str, list[Scene]]:
+def scenes(kind: str, train: int, val: int) -> dict[str, list[DenseSample]]:
     """Scenes of 64 pixels, cut out of the middle of painted ones by halving their size."""
-    sides = open_digit_scenes(kind)
+    splits = open_digit_scenes(kind)
     return {
-        name: [side.reader.read(index) for index in range(count)]
-        for name, side, count in zip(("train", "val"), sides, (train, val), strict=True)
+        name: [split.reader.read(index) for index in range(count)]
+        for name, split, count in zip(("train", "val"), splits, (train, val), strict=True)
     }
 
 
-def half(scene: Scene) -> tuple[Image.Image, torch.Tensor, torch.Tensor | None]:
+def half(scene: DenseSample) -> tuple[Image.Image, torch.Tensor, torch.Tensor | None]:
     masks = None if scene.masks is None else scene.masks[:, ::2, ::2]
     return scene.image.resize((SIDE, SIDE)), masks, None if scene.semantic is None else scene.semantic[::2, ::2]
 

@@ -1,7 +1,11 @@
 """What crosses floors: detections, segments, outlines and run-length codes, and the ways between masks and boxes.
 
 A run-length code tells the lengths of the runs of 0 and 1 in turn, down the columns from the left, beginning with 0.
-Polygons are drawn by COCO's own rasteriser, so masks are the same pixel by pixel.
+Polygons are drawn by COCO's own rasterizer, so masks are the same pixel by pixel.
+
+What is our own around it, and why: pycocotools and faster-coco-eval trust the codes and polygons that they are given,
+so `read_counts` checks a code before it is used, and `polygon_arrays` draws near what lies far outside, since the
+rasterizer walks along every edge; their encoder wants columns, and `encode_masks` goes without that transposed copy.
 
 Legend: N objects, H W pixels.
 """

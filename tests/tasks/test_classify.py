@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from focalnet.data import Sample
 from focalnet.errors import UserError
 from focalnet.tasks import get_task, list_tasks, task_of_head
 from focalnet.tasks.base import Datasets, Task
@@ -88,13 +89,10 @@ def test_num_classes_that_disagrees_with_the_data():
 def test_image_size_reaches_the_spec():
     model = Classify(model="minifocal_32", image_size=48).build_model(Datasets(("a", "b"), [], [], ""))
     assert model.spec.preprocessing.input_size == 48
-    example, label = Classify(augment="digits").example(model.spec, Sample(Image.new("RGB", (9, 7)), 1), train=True)
+    example, label = Classify(augment="digits").example(
+        model.spec, Sample(Image.new("RGB", (9, 7)), 1, "x.png"), train=True
+    )
     assert (example.shape, label) == ((3, 48, 48), 1)
-
-
-class Sample:
-    def __init__(self, image, label):
-        self.image, self.label = image, label
 
 
 def test_predictions_are_sorted_and_named():

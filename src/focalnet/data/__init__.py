@@ -1,20 +1,16 @@
-"""Data: any source of labelled images to batches of tensors. Knows no model."""
+"""Data: from any source to samples with random access, and from samples to tensors. Knows no model."""
 
-from focalnet.data.base import Pictures, Sample
-from focalnet.data.sources import ClassificationData, open_classification, open_evaluation
-from focalnet.data.transforms.classification import Augmentation, MixupCutmix, Transform, train_transform
+from focalnet.data.base import Datasets, DenseSample, Sample, Samples
+from focalnet.data.opening import open_data, open_evaluation
 from focalnet.inputs.image import BadImageError, load_image
 
 __all__ = [
-    "Augmentation",
     "BadImageError",
-    "ClassificationData",
-    "MixupCutmix",
-    "Pictures",
+    "Datasets",
+    "DenseSample",
     "Sample",
-    "Transform",
+    "Samples",
     "load_image",
-    "open_classification",
+    "open_data",
     "open_evaluation",
-    "train_transform",
 ]

@@ -1,176 +1,264 @@
-"""Labelled images with random access, whatever they are stored in.
+"""Samples with random access, whatever they are stored in and whatever is known of them.
 
-`Images` is the only data set class; a `Reader` knows one kind of storage, and a `Part` is what it found there. Data
-sets hold no state and draw no random numbers: sample i is the same in every process and after every restart.
+    Reader     one kind of storage: it reads one sample
+    Split      what an opener found: a reader, one entry per sample, and the class names
+    Samples    the one data set class: a split, with the labels of the classes that a model has
+    Datasets   both splits, as a task trains on them
+
+The kinds of data differ in what a sample holds:
+
+    class       `Sample`: one class for the whole
+    detection   `DenseSample`: objects with boxes and, where they were annotated, masks; `semantic` is None
+    semantic    `DenseSample`: no objects; `semantic` has a class per pixel, 255 where none is to be learned or scored
+    panoptic    `DenseSample`: every segment is an object, one per thing, one per kind of stuff; masks do not overlap,
+                what no mask covers is void; `semantic` says the same by class, 255 where void or crowd
+
+Data sets hold no state and draw no random numbers: sample i is the same in every process and after every restart.
+Boxes are x1 y1 x2 y2 in pixels and count edges, not centres: the box around the one pixel in the corner is 0 0 1 1.
 """
 
-import logging
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from focalnet.errors import UserError
+from focalnet.data.problems import Problems
 from focalnet.inputs.image import BadImageError
 
-log = logging.getLogger(__name__)
+IGNORE = 255
+"""The label of pixels that are neither learned nor scored."""
 
+Kind = Literal["class", "detection", "semantic", "panoptic"]
 OnBadImage = Literal["stop", "skip"]
-
-
-class Reader(Protocol):
-    """One kind of storage. `where` is whatever it keeps for one image; it goes to worker processes as it is."""
-
-    def name(self, where: Any) -> str:
-        """What to call the image."""
-        ...
-
-    def read(self, where: Any) -> Image.Image:
-        """The image, RGB; `BadImageError` where it cannot be decoded."""
-        ...
-
-
-class Part(NamedTuple):
-    """What an opener found: one side of the data.
-
-    Attributes:
-        reader: how to read an image.
-        where: one entry per image, for `reader`.
-        names: the class of each image, by name.
-        classes: all class names, in the order of the labels.
-    """
-
-    reader: Reader
-    where: Sequence[Any]
-    names: Sequence[str]
-    classes: tuple[str, ...]
-
-    def take(self, indices: Iterable[int]) -> "Part":
-        indices = list(indices)
-        return self._replace(where=[self.where[i] for i in indices], names=[self.names[i] for i in indices])
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image.
+    """A signal and its class.
 
     Attributes:
-        image: RGB.
-        label: index into `Images.classes`.
-        path: where the image lies.
-        skipped: paths of the images that could not be read, in whose place this one stands.
+        signal: what the input of a model takes: an image, RGB.
+        label: index into `Samples.classes`.
+        path: where the signal lies.
+        skipped: paths of those that could not be read, in whose place this one stands.
     """
 
-    image: Image.Image
+    signal: Any
     label: int
     path: str
     skipped: tuple[str, ...] = ()
 
 
-class Pictures(Dataset[Sample]):
-    """Labelled images, read when asked for.
+@dataclass(frozen=True)
+class DenseSample:
+    """An image and what is on it. N objects, H x W pixels.
+
+    Attributes:
+        image: RGB.
+        path: where the image lies.
+        boxes: (N, 4), float32, x1 y1 x2 y2 in pixels.
+        labels: (N,), int64, indices into `Samples.classes`.
+        masks: (N, H, W), bool, or None where objects have boxes only.
+        crowd: (N,), bool; a crowd is a region of many objects, which is not learned and not held against a model.
+        area: (N,), float32, in pixels as annotated: what COCO calls small, medium and large goes by it.
+        semantic: (H, W), uint8, the class of each pixel, 255 to ignore; None in detection.
+        image_id: what the annotations call the image.
+        skipped: paths of the images that could not be read, in whose place this one stands.
+    """
+
+    image: Image.Image
+    path: str
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor | None
+    crowd: Tensor
+    area: Tensor
+    semantic: Tensor | None
+    image_id: int | str
+    skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        count, size = len(self.labels), (self.image.height, self.image.width)
+        assert self.boxes.shape == (count, 4)
+        assert len(self.crowd) == len(self.area) == count
+        assert self.masks is None or self.masks.shape == (count, *size)
+        assert self.semantic is None or self.semantic.shape == size
+
+    @property
+    def signal(self) -> Image.Image:
+        """The image, by the name that it has in every kind of sample."""
+        return self.image
+
+    def relabel(self, table: Tensor) -> "DenseSample":
+        """The sample with `table[label]` in place of every label; (K,), `IGNORE` for what has none."""
+        semantic = self.semantic
+        if semantic is not None:
+            pixels = torch.full((256,), IGNORE, dtype=torch.uint8)
+            pixels[: len(table)] = table.to(torch.uint8)
+            semantic = pixels[semantic.long()]
+        return replace(self, labels=table[self.labels], semantic=semantic)
+
+
+class Reader(Protocol):
+    """One kind of storage. `entry` is whatever it keeps for one sample; it goes to worker processes as it is."""
+
+    def name(self, entry: Any) -> str:
+        """What to call the sample."""
+        ...
+
+    def read(self, entry: Any) -> Any:
+        """The signal where the split says the class of each entry (`Split.names`); else the `DenseSample`, labelled
+        by the classes of its split. `BadImageError` where it cannot be decoded."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What an opener found: training or validation data, none of it decoded.
+
+    Attributes:
+        reader: how to read a sample.
+        entries: one per sample, for `reader`.
+        classes: class names in the order of the labels.
+        names: the class of each entry, by name, where there is one; None where the reader's samples have labels.
+        things: for each class, whether its objects are counted (things) or not (stuff); None of whole signals.
+        sizes: (height, width) of each image, where known without decoding.
+        used: the classes that occur, where known without decoding; `names` tells it too.
+    """
+
+    reader: Reader
+    entries: Sequence[Any]
+    classes: tuple[str, ...]
+    names: Sequence[str] | None = None
+    things: tuple[bool, ...] | None = None
+    sizes: Sequence[tuple[int, int]] | None = None
+    used: frozenset[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def take(self, indices: Iterable[int]) -> "Split":
+        """The split of the entries at `indices`."""
+        indices = list(indices)
+        names, sizes = (None if rows is None else [rows[i] for i in indices] for rows in (self.names, self.sizes))
+        return replace(self, entries=[self.entries[i] for i in indices], names=names, sizes=sizes)
+
+    def occurring(self) -> list[str]:
+        """The classes that occur, in their order; all of them where that is not known."""
+        used = self.used if self.names is None else set(self.names)
+        return [name for name in self.classes if used is None or name in used]
+
+
+Opener = Callable[[], Split]
+"""Opens a split when it is wanted: an evaluation needs no training images."""
+
+
+class Openers(NamedTuple):
+    """What a format found in a source: how to open the training split, and the validation split if there is one."""
+
+    train: Opener
+    val: Opener | None
+
+
+class Request(NamedTuple):
+    """What a format is asked for.
+
+    Attributes:
+        kind: of the data, see the table on top of this module.
+        problems: takes in what is wrong with the annotations.
+        masks: of detection; False leaves the outlines alone: faster, and objects without one stay.
+    """
+
+    kind: str
+    problems: Problems
+    masks: bool = True
+
+
+class MapDataset(Protocol):
+    """A data set with random access; what its samples are is between it and `Task.example`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Samples(Dataset[Any]):
+    """The samples of a split, read when asked for.
 
     With `on_bad_image="skip"`, the place of an image that cannot be read is taken by the next one that can, and the
     sample names what it stands for in `skipped`. So nothing is kept between calls: the order of a resumed run and the
     work of other processes cannot change a sample, and who collects the samples counts and reports the bad images.
-    For a measurement leave samples with `skipped` out, or the next image counts twice.
+    For an evaluation leave samples with `skipped` out, or the next image counts twice.
 
     Args:
-        part: what to read, and how.
-        classes: the names that labels index; every class in `part` must be among them.
+        split: what to read, and how.
+        classes: the names that labels index; every class that occurs must be among them. None: those of `split`.
         on_bad_image: "stop" raises `BadImageError`, "skip" takes the next image.
+
+    Attributes:
+        classes: class names in the order of the labels.
+        labels: the label of each sample, where each has one; else None.
+        things: for each class, whether it is a thing; True for classes that only the model knows.
+        sizes: (height, width) of each image in pixels, for batches of like shapes; None where unknown.
     """
 
-    def __init__(self, part: Part, classes: Sequence[str], on_bad_image: OnBadImage) -> None:
-        index = {name: label for label, name in enumerate(classes)}
-        self.classes = tuple(classes)
-        self.labels = [index[name] for name in part.names]
-        self.on_bad_image = on_bad_image
-        self._reader, self._where = part.reader, part.where
+    def __init__(self, split: Split, classes: Sequence[str] | None, on_bad_image: OnBadImage) -> None:
+        self.classes = split.classes if classes is None else tuple(classes)
+        self.sizes, self.on_bad_image = split.sizes, on_bad_image
+        self._reader, self._entries = split.reader, split.entries
+        index = {name: label for label, name in enumerate(self.classes)}
+        assert all(name in index for name in split.used or ())
+        self.labels = None if split.names is None else [index[name] for name in split.names]
+        self.things = None
+        if split.things is not None:
+            things = dict(zip(split.classes, split.things, strict=True))
+            self.things = tuple(things.get(name, True) for name in self.classes)
+        self._table = None
+        if self.classes != split.classes:
+            self._table = torch.tensor([index.get(name, IGNORE) for name in split.classes])
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self._entries)
 
-    def __getitem__(self, index: int) -> Sample:
-        """The sample; `BadImageError` names an image that cannot be read."""
+    def __getitem__(self, index: int) -> Any:
+        """The `Sample` or `DenseSample`; `BadImageError` names an image that cannot be read."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         skipped = []
         for step in range(len(self)):
             place = (index + step) % len(self)
-            where = self._where[place]
-            path = self._reader.name(where)
+            path = self._reader.name(self._entries[place])
             try:
-                return Sample(self._reader.read(where), self.labels[place], path, tuple(skipped))
+                content = self._reader.read(self._entries[place])
             except BadImageError as error:
                 if self.on_bad_image == "stop":
                     raise BadImageError(f"{error} To go on without it: --on-bad-image skip.") from error
                 skipped.append(path)
+                continue
+            if self.labels is not None:
+                return Sample(content, self.labels[place], path, tuple(skipped))
+            content = replace(content, skipped=tuple(skipped))
+            return content if self._table is None else content.relabel(self._table)
         raise BadImageError(f"None of the {len(self)} images can be read, the first is {skipped[0]}: check the data.")
 
 
-def choose_splits(names: Iterable[str]) -> tuple[str | None, str | None]:
-    """Which of `names` is the training side and which the validation side, if any; upper or lower case.
+@dataclass(frozen=True)
+class Datasets:
+    """Both splits of the data.
 
-    Training is "train"; validation is the first there is of "val", "valid", "validation" and "test".
+    Attributes:
+        classes: names in the order of the labels; empty where there are none.
+        train: for training.
+        val: for evaluation; labels index the same classes.
+        description: where the data came from and how it was split, one sentence.
+        things: for each class whether it is a thing, where its objects are annotated; else None.
     """
-    known = {name.lower(): name for name in names}
-    val = next((known[name] for name in ("val", "valid", "validation", "test") if name in known), None)
-    return known.get("train"), val
 
-
-def stratified_split(names: Sequence[str], val_fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of a training and a validation side, each class split by itself.
-
-    Every class of two images or more has at least one on each side; a single image goes to training. The result
-    depends on the arguments only.
-
-    Args:
-        names: the class of each image.
-        val_fraction: share of each class for validation, between 0 and 1.
-        seed: of the shuffle.
-
-    Raises:
-        UserError: `val_fraction` is not between 0 and 1, or no class has two images.
-    """
-    if not 0 < val_fraction < 1:
-        raise UserError(f"--val-fraction is {val_fraction}; give a share between 0 and 1, for example 0.2.")
-    generator = torch.Generator().manual_seed(seed)
-    members: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        members.setdefault(name, []).append(index)
-    train, val, single = [], [], []
-    for name, indices in sorted(members.items()):
-        order = torch.randperm(len(indices), generator=generator).tolist()
-        held_out = min(max(int(len(indices) * val_fraction + 0.5), 1), len(indices) - 1)
-        val += [indices[i] for i in order[:held_out]]
-        train += [indices[i] for i in order[held_out:]]
-        if len(indices) == 1:
-            single.append(name)
-    if not val:
-        raise UserError("No class has two images, so none can be set aside for validation; add images or a val/.")
-    if single:
-        log.warning("not validated, because they have a single image: %s", preview(single))
-    return sorted(train), sorted(val)
-
-
-def sort_labels(values: Iterable[str]) -> tuple[str, ...]:
-    """Class names out of labels: whole numbers in their order, anything else in the order of characters."""
-    distinct = set(values)
-    numbers = all(value.isdecimal() for value in distinct)
-    return tuple(sorted(distinct, key=lambda value: (int(value) if numbers else 0, value)))
-
-
-def preview(names: Sequence[str], most: int = 8) -> str:
-    """The first few names, for a sentence."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def endings(files: Iterable[str]) -> str:
-    """How often each ending occurs among files, for a sentence: ".txt 3, .heic 1"."""
-    counts = Counter("." + name.rpartition(".")[2].lower() if "." in name[1:] else name for name in files)
-    return preview([f"{ending} {count}" for ending, count in counts.most_common()])
+    classes: tuple[str, ...]
+    train: MapDataset
+    val: MapDataset
+    description: str
+    things: tuple[bool, ...] | None = None

@@ -18,6 +18,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from focalnet.backbone import Recompute
+from focalnet.data.base import Datasets, MapDataset
 from focalnet.errors import UserError
 from focalnet.weights.spec import ModelSpec
 
@@ -26,32 +27,6 @@ Network = Any
 Batch = dict[str, Any]
 """A collated batch. The loader adds `index` (B,), each sample's place in its data set, -1 for what a metric is to
 ignore (padding, stand-ins for samples that could not be read), and `skipped`, the paths of the latter."""
-
-
-class MapDataset(Protocol):
-    """A data set with random access; what its samples are is between it and `Task.example`."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Datasets:
-    """The two splits of the data.
-
-    Attributes:
-        classes: names in the order of the labels; empty where there are none.
-        train: what is trained on.
-        val: what is evaluated on.
-        description: where the data came from and how it was split, one sentence.
-        things: for each class of panoptic data, whether its objects are counted.
-    """
-
-    classes: tuple[str, ...]
-    train: MapDataset
-    val: MapDataset
-    description: str
-    things: tuple[bool, ...] | None = None
 
 
 class Part(NamedTuple):
@@ -258,4 +233,4 @@ class ImageTask(Task):
             raise UserError(f"--image-size is {self.image_size}; give a side in pixels, or leave it out.")
 
     def signal(self, sample: Any) -> tuple[str, Image]:
-        return sample.path, sample.image
+        return sample.path, sample.signal

@@ -16,18 +16,13 @@ from PIL.Image import Image
 from torch import Tensor
 
 from focalnet import inputs
-from focalnet.data import (
-    Augmentation,
-    MixupCutmix,
-    Sample,
-    open_classification,
-    open_evaluation,
-    train_transform,
-)
+from focalnet.data import Datasets, Sample, open_data, open_evaluation
+from focalnet.data.transforms.classification import Augmentation, train_transform
+from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.explain import explain
 from focalnet.models.create import create_model
-from focalnet.tasks.base import Batch, Datasets, Embedded, ImageTask, MapDataset, Metric, Network, Section
+from focalnet.tasks.base import Batch, Embedded, ImageTask, MapDataset, Metric, Network, Section
 from focalnet.visualize.draw import annotate
 from focalnet.visualize.explanation import explanation_panel
 from focalnet.visualize.plots import confusion, contact_sheet
@@ -63,16 +58,16 @@ class Classify(ImageTask):
     """Share of the target that is spread over all classes."""
 
     def datasets(self, seed: int) -> Datasets:
-        data = open_classification(self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image)
+        data = open_data("class", self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image)
         if self.num_classes not in (None, len(data.classes)):
             raise UserError(
                 f"--num-classes is {self.num_classes}, but {self.data or 'digits'} has {len(data.classes)} classes; "
                 "leave the option out, or look for a folder too many or too few."
             )
-        return Datasets(data.classes, data.train, data.val, data.description)
+        return data
 
     def evaluation_data(self, spec: ModelSpec) -> MapDataset:
-        return open_evaluation(self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image)
+        return open_evaluation("class", self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image)
 
     def build_model(self, data: Datasets) -> Network:
         overrides: dict[str, Any] = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}
@@ -86,7 +81,7 @@ class Classify(ImageTask):
 
     def example(self, spec: ModelSpec, sample: Sample, *, train: bool) -> tuple[Tensor, int]:
         transform = _train_transform(spec.preprocessing, self.augment) if train else spec.preprocessing
-        return transform(sample.image), sample.label
+        return transform(sample.signal), sample.label
 
     def collate(self, spec: ModelSpec, examples: Sequence[tuple[Tensor, int]], *, train: bool) -> Batch:
         images, labels = zip(*examples, strict=True)
@@ -125,7 +120,7 @@ class Classify(ImageTask):
                 Section("Classes", "Recall, precision and images of every class.", table=_class_table(matrix, classes))
             )
         if details["worst"]:
-            pictures = [dataset[row["index"]].image for row in details["worst"]]
+            pictures = [dataset[row["index"]].signal for row in details["worst"]]
             captions = [
                 f"{classes[row['label']]}, not {classes[row['predicted']]} ({row['confidence']:.0%})"
                 for row in details["worst"]
@@ -137,7 +132,7 @@ class Classify(ImageTask):
             )
         shown = details["worst"][0]["index"] if details["worst"] else 0
         text = "Kernels, gates and modulators of the paper's Figures 5, 6 and 10, on the first image above."
-        panel = explanation_panel(explain(model, dataset[shown].image))
+        panel = explanation_panel(explain(model, dataset[shown].signal))
         return [*sections, Section("Where it looks", text, png=panel)]
 
     def predict(self, model: Network, images: Sequence[Image]) -> list["ClassPrediction"]:

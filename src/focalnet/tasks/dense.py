@@ -19,8 +19,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from focalnet import inputs
-from focalnet.data.dense import Kind, OnBadAnnotation, Scene
-from focalnet.data.dense_sources import open_scene_evaluation, open_scenes
+from focalnet.data import Datasets, DenseSample, open_data, open_evaluation
+from focalnet.data.base import Kind
+from focalnet.data.problems import OnBadAnnotation
 from focalnet.data.transforms.detection import (
     AUGMENTATIONS,
     collate_dense,
@@ -32,7 +33,7 @@ from focalnet.explain import explain
 from focalnet.models.create import create_model
 from focalnet.models.loading import load
 from focalnet.models.registry import families, get_family, parse_name
-from focalnet.tasks.base import Batch, Datasets, ImageTask, MapDataset, Network, Section
+from focalnet.tasks.base import Batch, ImageTask, MapDataset, Network, Section
 from focalnet.visualize.explanation import explanation_panel
 from focalnet.weights.spec import ModelSpec
 
@@ -45,7 +46,7 @@ class DenseTask(ImageTask):
     """Options and parts of the tasks on whole images.
 
     Class attributes:
-        kind: what is known of a scene.
+        kind: what is known of an image.
         longest: with `image_size`, the longer side at most, as a multiple of it; without, as the head has it.
     """
 
@@ -66,7 +67,7 @@ class DenseTask(ImageTask):
     """Answer from mirrored and resized copies of an image too."""
 
     def datasets(self, seed: int) -> Datasets:
-        data = open_scenes(
+        data = open_data(
             self.kind, self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image,
             on_bad_annotation=self.on_bad_annotation, masks=learns_masks(parse_name(self.model).head),
         )  # fmt: skip
@@ -75,10 +76,10 @@ class DenseTask(ImageTask):
                 f"--num-classes is {self.num_classes}, but {self.data or self.embedded.data} has {len(data.classes)} "
                 "classes; leave the option out, or look at the data's list of classes."
             )
-        return Datasets(data.classes, data.train, data.val, data.description, data.things)
+        return data
 
     def evaluation_data(self, spec: ModelSpec) -> MapDataset:
-        return open_scene_evaluation(
+        return open_evaluation(
             self.kind, self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image,
             on_bad_annotation=self.on_bad_annotation, masks=learns_masks(spec.head),
         )  # fmt: skip
@@ -118,23 +119,23 @@ class DenseTask(ImageTask):
             return False
         return self.weights is None or load(self.weights, wanted.variant, head=wanted.head).spec.head != wanted.head
 
-    def example(self, spec: ModelSpec, sample: Scene, *, train: bool) -> dict[str, Any]:
+    def example(self, spec: ModelSpec, sample: DenseSample, *, train: bool) -> dict[str, Any]:
         transform = _train_transform(spec.preprocessing, self.augment) if train else _eval_transform(spec.preprocessing)
         image, target = transform(sample)
         example = {"image": image, "target": target}
         return example if train else {**example, "truth": self.truth(sample)}
 
-    def truth(self, scene: Scene) -> dict[str, Any]:
+    def truth(self, sample: DenseSample) -> dict[str, Any]:
         """What is measured against: the annotations in pixels of the original image, and its `size` (H, W)."""
         return {
-            "image_id": scene.image_id,
-            "size": (scene.image.height, scene.image.width),
-            "boxes": scene.boxes,
-            "labels": scene.labels,
-            "masks": scene.masks,
-            "crowd": scene.crowd,
-            "area": scene.area,
-            "semantic": scene.semantic,
+            "image_id": sample.image_id,
+            "size": (sample.image.height, sample.image.width),
+            "boxes": sample.boxes,
+            "labels": sample.labels,
+            "masks": sample.masks,
+            "crowd": sample.crowd,
+            "area": sample.area,
+            "semantic": sample.semantic,
         }
 
     def collate(self, spec: ModelSpec, examples: Sequence[dict[str, Any]], *, train: bool) -> Batch:
@@ -165,14 +166,14 @@ class DenseTask(ImageTask):
 
     def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:
         step = max(1, len(dataset) // SHOWN)
-        scenes = [dataset[index] for index in range(0, len(dataset), step)[:SHOWN]]
-        panel = explanation_panel(explain(model, scenes[0].image))
+        samples = [dataset[index] for index in range(0, len(dataset), step)[:SHOWN]]
+        panel = explanation_panel(explain(model, samples[0].image))
         text = "Kernels, gates and modulators of the backbone (the paper's Figures 5, 6 and 10), on the first image."
-        return [*self.show(model, scenes, details), Section("Where it looks", text, png=panel)]
+        return [*self.show(model, samples, details), Section("Where it looks", text, png=panel)]
 
     @abstractmethod
-    def show(self, model: Network, scenes: Sequence[Scene], details: Mapping[str, Any]) -> list[Section]:
-        """Figures, and predictions on some scenes beside their truth."""
+    def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
+        """Figures, and predictions on some images beside their truth."""
 
 
 def learns_masks(head: str) -> bool:
@@ -185,10 +186,10 @@ def default_model(task: str, variant: str) -> str:
     return f"{families(task=task)[0].name}_{variant}"
 
 
-def bare_sample(image: Image) -> Scene:
+def bare_sample(image: Image) -> DenseSample:
     """An image of which nothing is known."""
     none = torch.zeros(0)
-    return Scene(image, "", none.reshape(0, 4), none.long(), None, none.bool(), none, None, 0)
+    return DenseSample(image, "", none.reshape(0, 4), none.long(), None, none.bool(), none, None, 0)
 
 
 def check_threshold(value: float) -> None:

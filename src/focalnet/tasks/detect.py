@@ -15,7 +15,8 @@ from PIL.Image import Image
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from focalnet.data.dense import Kind, Scene
+from focalnet.data import DenseSample
+from focalnet.data.base import Kind
 from focalnet.errors import MissingExtraError
 from focalnet.labels import COCO_CLASSES, COCO_IDS, COCO_RAW_CLASSES
 from focalnet.metrics.detection import AveragePrecision
@@ -85,12 +86,12 @@ class Detect(DenseTask):
         found = found.take(found.scores >= self.threshold)
         return DetectionPrediction(found, class_names(model.spec))
 
-    def show(self, model: Network, scenes: Sequence[Scene], details: Mapping[str, Any]) -> list[Section]:
+    def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)
-        found = self.predict(model, [scene.image for scene in scenes])
+        found = self.predict(model, [sample.image for sample in samples])
         pairs = [
-            side_by_side(_truth(scene, names), answer.draw(scene.image), ("truth", "found"))
-            for scene, answer in zip(scenes, found, strict=True)
+            side_by_side(_truth(sample, names), answer.draw(sample.image), ("truth", "found"))
+            for sample, answer in zip(samples, found, strict=True)
         ]
         return [
             Section("Precision and recall", "At an IoU of 0.5.", png=pr_curves(details)),
@@ -211,10 +212,10 @@ def category_ids(classes: Sequence[str]) -> list[int]:
     return list(range(len(classes)) if tuple(classes) == COCO_RAW_CLASSES else range(1, len(classes) + 1))
 
 
-def _truth(scene: Scene, classes: Sequence[str]) -> Image:
-    labels: list[int] = scene.labels.tolist()
+def _truth(sample: DenseSample, classes: Sequence[str]) -> Image:
+    labels: list[int] = sample.labels.tolist()
     return draw_detections(
-        scene.image, scene.boxes, [classes[label] for label in labels], None, scene.masks, labels=labels
+        sample.image, sample.boxes, [classes[label] for label in labels], None, sample.masks, labels=labels
     )
 
 

@@ -16,7 +16,8 @@ from PIL import Image as Images
 from PIL.Image import Image
 from torch import Tensor
 
-from focalnet.data.dense import IGNORE, Kind, Scene
+from focalnet.data import DenseSample
+from focalnet.data.base import IGNORE, Kind
 from focalnet.errors import UserError
 from focalnet.metrics.detection import AveragePrecision
 from focalnet.metrics.panoptic import PanopticMetric
@@ -69,15 +70,15 @@ class Panoptic(DenseTask):
         ((ids, segments),) = self.segments(model, model(images), sizes, [original])
         return PanopticPrediction(ids.cpu().numpy(), segments, class_names(model.spec))
 
-    def show(self, model: Network, scenes: Sequence[Scene], details: Mapping[str, Any]) -> list[Section]:
+    def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)
-        found = self.predict(model, [scene.image for scene in scenes])
+        found = self.predict(model, [sample.image for sample in samples])
         pairs = []
-        for scene, answer in zip(scenes, found, strict=True):
-            assert scene.masks is not None
-            ids, segments = _true_segments(scene.masks, scene.labels, scene.crowd)
-            truth = draw_panoptic(scene.image, ids.numpy(), segments, names)
-            pairs.append(side_by_side(truth, answer.draw(scene.image), ("truth", "found")))
+        for sample, answer in zip(samples, found, strict=True):
+            assert sample.masks is not None
+            ids, segments = _true_segments(sample.masks, sample.labels, sample.crowd)
+            truth = draw_panoptic(sample.image, ids.numpy(), segments, names)
+            pairs.append(side_by_side(truth, answer.draw(sample.image), ("truth", "found")))
         return [
             Section("Classes", "Panoptic quality of every class.", table=per_class_table(details["classes"], names)),
             Section("Predictions", "Images never trained on.", png=mosaic(pairs, 2)),

@@ -18,7 +18,8 @@ from PIL import Image as Images
 from PIL.Image import Image
 from torch import Tensor
 
-from focalnet.data.dense import IGNORE, Kind, Scene
+from focalnet.data import DenseSample
+from focalnet.data.base import IGNORE, Kind
 from focalnet.errors import UserError
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.models.registry import get_family, parse_name
@@ -105,14 +106,14 @@ class Segment(DenseTask):
         labels = scores.argmax(0).cpu().numpy().astype(np.uint8 if len(names) <= 256 else np.uint16)
         return SegmentPrediction(labels, names)
 
-    def show(self, model: Network, scenes: Sequence[Scene], details: Mapping[str, Any]) -> list[Section]:
+    def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)
-        found = self.predict(model, [scene.image for scene in scenes])
+        found = self.predict(model, [sample.image for sample in samples])
         pairs = [
             side_by_side(
-                draw_semantic(scene.image, scene.semantic, names), answer.draw(scene.image), ("truth", "found")
+                draw_semantic(sample.image, sample.semantic, names), answer.draw(sample.image), ("truth", "found")
             )
-            for scene, answer in zip(scenes, found, strict=True)
+            for sample, answer in zip(samples, found, strict=True)
         ]
         return [
             Section(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as pycocotools
 
-from focalnet.data.dense_sources import open_scene_evaluation, open_scenes
+from focalnet.data import open_data, open_evaluation
 from focalnet.errors import UserError
 from focalnet.inputs.image import BadImageError
 from focalnet.labels import COCO_CLASSES, COCO_IDS, COCO_PANOPTIC_CLASSES, COCO_PANOPTIC_THINGS
@@ -24,7 +24,7 @@ NAMES = {7: "cat", 3: "ape", 90: "dog"}
 
 def opened(source, **options):
     settings = {"val_fraction": 0.5, "seed": 0, "on_bad_image": "stop", "on_bad_annotation": "stop", **options}
-    return open_scenes("detection", str(source), **settings)
+    return open_data("detection", str(source), **settings)
 
 
 def note(number: int, picture: int = 1, category: int = 7, box=(2, 3, 10, 12), **fields) -> dict:
@@ -273,7 +273,7 @@ def test_broken_files(tmp_path):
     refused(tmp_path, "has the JSON files a.json, b.json; wanted are")
     refused(write(tmp_path / "c.json", content([], pictures=(1,))), "has 1 image, so none can be set aside")
     write(tmp_path / "annotations/instances_val2017.json", content([]))
-    refused(tmp_path, "has a validation side only; add annotations/instances_train2017.json")
+    refused(tmp_path, "has a validation split only; add annotations/instances_train2017.json")
 
 
 def test_validation_needs_no_new_classes(tmp_path, caplog):
@@ -281,7 +281,7 @@ def test_validation_needs_no_new_classes(tmp_path, caplog):
         notes = [note(1, category=1)] if split == "train" else [note(1, category=2)]
         write(tmp_path / f"annotations/instances_{split}2017.json", content(notes, names=names))
         draw_pictures(tmp_path / f"{split}2017")
-    refused(tmp_path, "the validation side of .* has classes that the training side does not have: dog")
+    refused(tmp_path, "the validation split of .* has classes that the training split does not have: dog")
     write(tmp_path / "annotations/instances_val2017.json", content([note(1, category=1)], names={2: "dog", 1: "cat"}))
     with caplog.at_level(logging.WARNING):
         data = opened(tmp_path)
@@ -294,9 +294,9 @@ def test_raw_ids_of_coco(tmp_path):
     names = dict(zip(COCO_IDS, COCO_CLASSES, strict=True))
     path = one_file(tmp_path, [note(1, category=90), note(2, 2, category=13)], names=names)
     options = {"on_bad_image": "stop", "on_bad_annotation": "stop"}
-    scenes = by_id(open_scene_evaluation("detection", str(path), None, 91, **options))
+    scenes = by_id(open_evaluation("detection", str(path), None, 91, **options))
     assert (scenes[1].labels.item(), scenes[2].labels.item()) == (90, 13)
-    scenes = by_id(open_scene_evaluation("detection", str(path), None, 80, **options))
+    scenes = by_id(open_evaluation("detection", str(path), None, 80, **options))
     assert (scenes[1].labels.item(), scenes[2].labels.item()) == (79, 11)
 
 
@@ -331,7 +331,7 @@ WHOLE = [(70000, 9, 0), (300, 5, 0), (3, 5, 0), (4, 5, 1)]
 
 def panoptic(root, **options):
     settings = {"val_fraction": 0.5, "seed": 0, "on_bad_image": "stop", "on_bad_annotation": "stop", **options}
-    return open_scenes("panoptic", str(root), **settings)
+    return open_data("panoptic", str(root), **settings)
 
 
 def test_panoptic(tmp_path):
@@ -414,13 +414,13 @@ def test_measuring_needs_no_training_side(tmp_path, stem):
     write(tmp_path / "annotations/instances_val2017.json", content([note(1), note(2, 2)]))
     options = {"on_bad_image": "stop", "on_bad_annotation": "stop"}
     number = 2 if kind == "panoptic" else len(NAMES)
-    assert len(open_scene_evaluation(kind, str(tmp_path), None, number, **options)) == 2
-    with pytest.raises(UserError, match=f"has a validation side only; add annotations/{stem}_train2017.json"):
-        open_scenes(kind, str(tmp_path), val_fraction=0.5, seed=0, **options)
+    assert len(open_evaluation(kind, str(tmp_path), None, number, **options)) == 2
+    with pytest.raises(UserError, match=f"has a validation split only; add annotations/{stem}_train2017.json"):
+        open_data(kind, str(tmp_path), val_fraction=0.5, seed=0, **options)
     # as COCO is downloaded: the annotations of both sides, the images of one
     lost = content([note(1)]) | {"images": [{"id": 1, "file_name": "lost.jpg", "width": 3, "height": 3}]}
     write(tmp_path / "annotations/instances_train2017.json", lost)
-    assert len(open_scene_evaluation("detection", str(tmp_path), None, len(NAMES), **options)) == 2
+    assert len(open_evaluation("detection", str(tmp_path), None, len(NAMES), **options)) == 2
 
 
 def test_segments_without_colors_are_refused_at_once(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from focalnet.data.dense_sources import open_scene_evaluation, open_scenes
+from focalnet.data import open_data, open_evaluation
 from focalnet.errors import UserError
 from focalnet.inputs.image import BadImageError
 from focalnet.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
@@ -17,7 +17,7 @@ SAFE = {"on_bad_image": "stop", "on_bad_annotation": "stop"}
 
 
 def opened(source, **options):
-    return open_scenes("semantic", str(source), **{"val_fraction": 0.5, "seed": 0, **SAFE, **options})
+    return open_data("semantic", str(source), **{"val_fraction": 0.5, "seed": 0, **SAFE, **options})
 
 
 def grid(*ids: int) -> np.ndarray:
@@ -148,10 +148,10 @@ def test_kinds_of_png(tmp_path):
 
 def test_labels_follow_the_model(tmp_path):
     folder(tmp_path, grid(0, 1, 2, 255), grid(0, 1, 2, 255))
-    scenes = open_scene_evaluation("semantic", str(tmp_path), ("sky", "tree", "car", "road"), 4, **SAFE)
+    scenes = open_evaluation("semantic", str(tmp_path), ("sky", "tree", "car", "road"), 4, **SAFE)
     assert scenes[0].semantic[:4, 0].tolist() == [3, 2, 0, 255]
     with pytest.raises(UserError, match="has classes that the model does not have: sky"):
-        open_scene_evaluation("semantic", str(tmp_path), ("road", "car", "tree"), 3, **SAFE)
+        open_evaluation("semantic", str(tmp_path), ("road", "car", "tree"), 3, **SAFE)
 
 
 def test_strange_ids(tmp_path, caplog):
@@ -251,7 +251,7 @@ def test_measuring_needs_no_training_side(tmp_path, pictures, masks):
         (tmp_path / path.format("train")).parent.mkdir(parents=True)
     number = 19 if "leftImg8bit/" in pictures else 8
     options = {"on_bad_image": "stop", "on_bad_annotation": "stop"}
-    assert len(open_scene_evaluation("semantic", str(tmp_path), None, number, **options)) == 2
+    assert len(open_evaluation("semantic", str(tmp_path), None, number, **options)) == 2
     refused(tmp_path, "No image in .*train")
 
 

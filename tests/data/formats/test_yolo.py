@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from focalnet.data.dense_sources import open_scenes
+from focalnet.data import open_data
 from focalnet.errors import UserError
 
 W, H = 40, 20
@@ -17,7 +17,7 @@ POLYGON = "0 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9"
 
 def opened(source, **options):
     settings = {"val_fraction": 0.5, "seed": 0, "on_bad_image": "stop", "on_bad_annotation": "stop", **options}
-    return open_scenes("detection", str(source), **settings)
+    return open_data("detection", str(source), **settings)
 
 
 def dataset(root, *texts, yaml="names: [cat, dog]\ntrain: images/train\nval: images/val\n"):

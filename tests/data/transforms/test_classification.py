@@ -17,7 +17,8 @@ from torch.testing import assert_close
 from torchvision.transforms import v2
 
 from focalnet.data.transforms import randaugment
-from focalnet.data.transforms.classification import Augmentation, MixupCutmix, train_transform
+from focalnet.data.transforms.classification import Augmentation, train_transform
+from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.data.transforms.randaugment import OPERATIONS, SIGNED, Filling, RandAugment
 from focalnet.errors import UserError
 from focalnet.inputs.image import Preprocessing, _center_crop

@@ -6,13 +6,14 @@
 
 Labels are the categories in the order of their ids. Every segment becomes an object, things and stuff alike. Ids of
 the PNG that `segments_info` does not list become void, as 0 is; segments that no pixel has are left out. Some PNG files
-of each side are searched for both when the data is opened.
+of each split are searched for both when the data is opened.
 """
 
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +21,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from focalnet.data.base import preview
-from focalnet.data.dense import IGNORE, Complaints, Scene, Side, some
-from focalnet.data.formats.coco import categories, is_id, listed, load_json, pictures
+from focalnet.data.base import IGNORE, DenseSample, Openers, Request, Split
+from focalnet.data.formats.coco_files import categories, find_images, find_json, is_id, is_json, listed, load_json
+from focalnet.data.problems import Problems, preview, some
 from focalnet.errors import UserError
 from focalnet.inputs.image import BadImageError, NotIdsError, load_image, size_of
 from focalnet.structures import masks_to_boxes
@@ -44,39 +45,39 @@ class Segments(NamedTuple):
 
 @dataclass(frozen=True)
 class PanopticFiles:
-    """Reads images with their PNG of segments; `where` is a `Segments`."""
+    """Reads images with their PNG of segments; an entry is a `Segments`."""
 
-    def name(self, where: Segments) -> str:
-        return where.path
+    def name(self, entry: Segments) -> str:
+        return entry.path
 
-    def read(self, where: Segments) -> Scene:
-        image = load_image(where.path)
-        ids = torch.from_numpy(segment_ids(where.png))
+    def read(self, entry: Segments) -> DenseSample:
+        image = load_image(entry.path)
+        ids = torch.from_numpy(segment_ids(entry.png))
         if ids.shape != (image.height, image.width):
             height, width = ids.shape
             raise BadImageError(
-                f"{where.path} is {image.width} x {image.height} pixels, its segments {where.png} {width} x {height}."
+                f"{entry.path} is {image.width} x {image.height} pixels, its segments {entry.png} {width} x {height}."
             )
-        masks = ids == torch.from_numpy(where.ids)[:, None, None]
+        masks = ids == torch.from_numpy(entry.ids)[:, None, None]
         there = masks.any(2).any(1)
         if not there.all():
-            log.debug("%s: %d segments without a pixel left out", where.png, int((~there).sum()))
-        masks, labels = masks[there], torch.from_numpy(where.labels)[there]
-        crowd = torch.from_numpy(where.crowd)[there]
+            log.debug("%s: %d segments without a pixel left out", entry.png, int((~there).sum()))
+        masks, labels = masks[there], torch.from_numpy(entry.labels)[there]
+        crowd = torch.from_numpy(entry.crowd)[there]
         semantic = torch.full(ids.shape, IGNORE, dtype=torch.uint8)
         for mask, label, is_crowd in zip(masks, labels.tolist(), crowd.tolist(), strict=True):
             if not is_crowd:
                 semantic[mask] = label
-        return Scene(
+        return DenseSample(
             image=image,
-            path=where.path,
+            path=entry.path,
             boxes=masks_to_boxes(masks),
             labels=labels,
             masks=masks,
             crowd=crowd,
             area=masks.sum((1, 2)).float(),
             semantic=semantic,
-            image_id=where.image_id,
+            image_id=entry.image_id,
         )
 
 
@@ -98,14 +99,24 @@ def segment_ids(path: str) -> np.ndarray:
     return pixels @ np.array([1, 256, 65536])
 
 
-def open_panoptic(annotations: Path, folders: Sequence[Path], complaints: Complaints) -> Side:
+def is_panoptic(source: str) -> bool:
+    """Whether a source is a JSON file, or a folder with one of segments."""
+    return is_json(source, "panoptic")
+
+
+def find_panoptic(source: str, request: Request) -> Openers:
+    """Find the JSON files of a folder, or take the one that the source is; see `coco_files.py`."""
+    return find_json(source, "panoptic", partial(open_panoptic, problems=request.problems))
+
+
+def open_panoptic(annotations: Path, folders: Sequence[Path], problems: Problems) -> Split:
     """Open one JSON file with its images and PNG files; no image is decoded yet.
 
     Args:
         annotations: the JSON file; the PNG files lie in the folder of its name without the ending, in the one without
             "panoptic_" too, or beside it.
         folders: where the images may lie.
-        complaints: takes in what is wrong.
+        problems: takes in what is wrong.
 
     Raises:
         UserError: no panoptic file, or none of its images or PNG files is there.
@@ -120,39 +131,40 @@ def open_panoptic(annotations: Path, folders: Sequence[Path], complaints: Compla
     for place, note in enumerate(content["annotations"]):
         if not _sane(note):
             kind = "annotations without image_id, file_name or segments_info, left out"
-            complaints.add(kind, f"annotations[{place}]")
+            problems.add(kind, f"annotations[{place}]")
         elif note["image_id"] in notes:
-            complaints.add("images annotated twice, the first kept", f"image {note['image_id']}")
+            problems.add("images annotated twice, the first kept", f"image {note['image_id']}")
         else:
             notes[note["image_id"]] = note
     root = _segment_folder(annotations, [note["file_name"] for note in notes.values()])
     found: list[Segments] = []
-    for image_id, (path, size) in pictures(content, annotations, folders, complaints).items():
+    for image_id, (path, size) in find_images(content, annotations, folders, problems).items():
         note = notes.pop(image_id, None)
         if note is None:
-            complaints.add("images without segments, left out", path)
+            problems.add("images without segments, left out", path)
         elif not os.path.isfile(png := os.path.join(root, note["file_name"])):
-            complaints.add("missing PNG files of segments, their images left out", note["file_name"])
+            problems.add("missing PNG files of segments, their images left out", note["file_name"])
         elif (painted := size_of(png)) not in (None, size):  # a broken file is met when it is read
             example = f"{note['file_name']}, {painted[1]} x {painted[0]} not {size[1]} x {size[0]}"
-            complaints.add("PNG files of segments of another size than their images, both left out", example)
+            problems.add("PNG files of segments of another size than their images, both left out", example)
         else:
-            segments = _segments(note, labels, complaints)
+            segments = _segments(note, labels, problems)
             ids, kinds, crowd = zip(*segments, strict=True) if segments else ((), (), ())
             arrays = np.array(ids, np.int64), np.array(kinds, np.int64), np.array(crowd, bool)
             found.append(Segments(path, image_id, png, size, *arrays))
     for image_id in notes.keys() - listed(content):
-        complaints.add("annotations of an unknown image, left out", f"image {image_id}")
+        problems.add("annotations of an unknown image, left out", f"image {image_id}")
     if not found:
         raise UserError(f"No image of {annotations.absolute()} has its PNG file of segments in {root}.")
-    _look(some(found), complaints)
+    _look(some(found), problems)
     used = frozenset(classes[label] for entry in found for label in entry.labels.tolist())
     if not used:
         raise UserError(f"{annotations.absolute()} has no segment of a known category on its {len(found)} images.")
-    return Side(PanopticFiles(), found, classes, things, [entry.size for entry in found], used)
+    sizes = [entry.size for entry in found]
+    return Split(reader=PanopticFiles(), entries=found, classes=classes, things=things, sizes=sizes, used=used)
 
 
-def _look(entries: Sequence[Segments], complaints: Complaints) -> None:
+def _look(entries: Sequence[Segments], problems: Problems) -> None:
     """Compare the ids of some PNG files with those of their segments."""
     for entry in entries:
         try:
@@ -168,7 +180,7 @@ def _look(entries: Sequence[Segments], complaints: Complaints) -> None:
         ):
             if ids:
                 example = f"{entry.png}, {preview([str(i) for i in sorted(ids)])}"
-                complaints.add(f"{kind} ({len(entries)} looked at)", example)
+                problems.add(f"{kind} ({len(entries)} looked at)", example)
 
 
 def _sane(note: Any) -> bool:
@@ -186,17 +198,17 @@ def _segment_folder(annotations: Path, names: Sequence[str]) -> Path:
     return max(folders, key=lambda folder: sum((folder / name).is_file() for name in names[:50]))
 
 
-def _segments(note: dict[str, Any], labels: dict[int, int], complaints: Complaints) -> list[tuple[int, int, bool]]:
+def _segments(note: dict[str, Any], labels: dict[int, int], problems: Problems) -> list[tuple[int, int, bool]]:
     """(id, label, crowd) of the segments of one image that are in order."""
     segments: dict[int, tuple[int, int, bool]] = {}
     for info in note["segments_info"]:
         example = f"{note['file_name']}, segment {info.get('id') if isinstance(info, dict) else info}"
         if not isinstance(info, dict) or not is_id(info.get("id")) or not 0 < info["id"] < 256**3:
-            complaints.add("segments without an id from 1 to 16777215, void", example)
+            problems.add("segments without an id from 1 to 16777215, void", example)
         elif not isinstance(info.get("category_id"), int) or info["category_id"] not in labels:
-            complaints.add("segments of an unknown category, void", f"{example}, category {info.get('category_id')}")
+            problems.add("segments of an unknown category, void", f"{example}, category {info.get('category_id')}")
         elif info["id"] in segments:
-            complaints.add("segments of an id that another has, left out", example)
+            problems.add("segments of an id that another has, left out", example)
         else:
             segments[info["id"]] = (info["id"], labels[info["category_id"]], bool(info.get("iscrowd", 0)))
     return list(segments.values())

@@ -1,14 +1,14 @@
 """Scenes of handwritten digits, painted when asked for: exact boxes, masks and labels per pixel, nothing to download.
 
 Three to eight of scikit-learn's 8 x 8 digits (`digits.py`), enlarged smoothly to 16 to 48 pixels, turned by up to 25
-degrees, in any colour that stands out from the ground, lie over each other on a textured ground of 128 x 128 pixels.
+degrees, in any color that stands out from the ground, lie over each other on a textured ground of 128 x 128 pixels.
 
     ground      a gradient, plus smooth noise of a random grain, plus fine noise
     digit       bicubic; its mask is where its opacity is at least one half
     overlap     later digits lie on top; a place that would leave less than 0.7 of a digit visible is drawn again
     truth       the visible part: masks do not overlap, boxes are tight around them
 
-Scene i of a side depends on nothing but (side, i): every epoch sees the same scenes, and augmentation varies them.
+Scene i of a split depends on nothing but (split, i): every epoch sees the same scenes, and augmentation varies them.
 Held-out scenes show the validation digits only, which no training scene has. A process paints a scene once and keeps
 it (65 kB each).
 """
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from focalnet.data.dense import Kind, Scene, Side
+from focalnet.data.base import DenseSample, Openers, Request, Split
 from focalnet.data.formats.digits import Digits, open_digits
 from focalnet.structures import masks_to_boxes
 
@@ -42,7 +42,7 @@ Painted = tuple[np.ndarray, np.ndarray, list[int]]
 
 @dataclass(frozen=True)
 class DigitScenes:
-    """Paints scenes; `where` is the number of the scene.
+    """Paints scenes; an entry is the number of the scene.
 
     Attributes:
         digits: (D, 8, 8), the digits to draw from.
@@ -56,22 +56,22 @@ class DigitScenes:
     digits: np.ndarray
     labels: np.ndarray
     stream: int
-    kind: Kind
+    kind: str
     side: int = SIDE
     painted: dict[int, Painted] = field(default_factory=dict, repr=False, compare=False)
 
-    def name(self, where: int) -> str:
-        return f"digit_scenes/{'val' if self.stream else 'train'}[{where}]"
+    def name(self, entry: int) -> str:
+        return f"digit_scenes/{'val' if self.stream else 'train'}[{entry}]"
 
-    def read(self, where: int) -> Scene:
-        if where not in self.painted:
-            self.painted[where] = self._paint(where)
-        pixels, owner, labels = self.painted[where]
+    def read(self, entry: int) -> DenseSample:
+        if entry not in self.painted:
+            self.painted[entry] = self._paint(entry)
+        pixels, owner, labels = self.painted[entry]
         image = Image.fromarray(pixels)
-        return self._scene(where, image, torch.from_numpy(owner.astype(np.int64)), torch.tensor(labels))
+        return self._scene(entry, image, torch.from_numpy(owner.astype(np.int64)), torch.tensor(labels))
 
-    def _paint(self, where: int) -> Painted:
-        rng = np.random.default_rng((self.stream, where))
+    def _paint(self, entry: int) -> Painted:
+        rng = np.random.default_rng((self.stream, entry))
         pixels = paint_ground(rng, self.side)
         labels: list[int] = []
         owner = np.full((self.side, self.side), -1, np.int64)  # which object is on top
@@ -96,7 +96,7 @@ class DigitScenes:
             visible = np.append(visible - covered, areas[-1])
         return np.clip(pixels + 0.5, 0, 255).astype(np.uint8), owner.astype(np.int8), labels
 
-    def _scene(self, where: int, image: Image.Image, owner: torch.Tensor, labels: torch.Tensor) -> Scene:
+    def _scene(self, entry: int, image: Image.Image, owner: torch.Tensor, labels: torch.Tensor) -> DenseSample:
         masks = owner == torch.arange(len(labels))[:, None, None]
         semantic = None
         if self.kind == "semantic":  # class 0 is the background
@@ -106,21 +106,27 @@ class DigitScenes:
             labels = torch.cat((labels, torch.tensor([10])))
             masks = torch.cat((masks, (owner < 0)[None]))
             semantic = labels.to(torch.uint8)[owner]  # -1 is the last object, the ground
-        return Scene(
+        return DenseSample(
             image=image,
-            path=self.name(where),
+            path=self.name(entry),
             boxes=torch.zeros(0, 4) if masks is None else masks_to_boxes(masks),
             labels=labels,
             masks=masks,
             crowd=torch.zeros(len(labels), dtype=torch.bool),
             area=torch.zeros(0) if masks is None else masks.sum((1, 2)).float(),
             semantic=semantic,
-            image_id=where,
+            image_id=entry,
         )
 
 
-def open_digit_scenes(kind: Kind = "detection") -> tuple[Side, Side]:
-    """The training side (`TRAIN_SCENES`) and the held-out side (200 scenes).
+def find_digit_scenes(source: str, request: Request) -> Openers:
+    """What opens both splits; see `open_digit_scenes`."""
+    train, val = open_digit_scenes(request.kind)
+    return Openers(lambda: train, lambda: val)
+
+
+def open_digit_scenes(kind: str = "detection") -> tuple[Split, Split]:
+    """The training split (`TRAIN_SCENES`) and the held-out split (200 scenes).
 
     Args:
         kind: "detection": ten classes with boxes and masks; "semantic": a label per pixel, "background" before the ten
@@ -135,13 +141,24 @@ def open_digit_scenes(kind: Kind = "detection") -> tuple[Side, Side]:
         classes, things = ("background", *classes), (False, *things)
     elif kind == "panoptic":
         classes, things = (*classes, "ground"), (*things, False)
-    sides = []
-    for stream, (part, count) in enumerate(zip(open_digits(), (TRAIN_SCENES[kind], VAL_SCENES), strict=True)):
-        reader: Any = part.reader
+    splits = []
+    for stream, (half, count) in enumerate(zip(open_digits(), (TRAIN_SCENES[kind], VAL_SCENES), strict=True)):
+        reader: Any = half.reader
         assert isinstance(reader, Digits)
-        scenes = DigitScenes(reader.images[list(part.where)], np.array([int(n) for n in part.names]), stream, kind)
-        sides.append(Side(scenes, range(count), classes, things, [(SIDE, SIDE)] * count, frozenset(classes)))
-    return sides[0], sides[1]
+        scenes = DigitScenes(
+            reader.images[list(half.entries)], np.array([int(n) for n in half.names or ()]), stream, kind
+        )
+        splits.append(
+            Split(
+                reader=scenes,
+                entries=range(count),
+                classes=classes,
+                things=things,
+                sizes=[(SIDE, SIDE)] * count,
+                used=frozenset(classes),
+            )
+        )
+    return splits[0], splits[1]
 
 
 def paint_ground(rng: np.random.Generator, side: int) -> np.ndarray:
@@ -172,9 +189,9 @@ def enlarge(rng: np.random.Generator, digit: np.ndarray) -> np.ndarray:
     shift = (cells / 2 - (a + b) * centre, cells / 2 - (d + e) * centre)
     padded = np.zeros((cells, cells), np.float32)
     padded[MARGIN:-MARGIN, MARGIN:-MARGIN] = digit
-    picture = Image.fromarray(padded)
+    image = Image.fromarray(padded)
     affine = (a, b, shift[0], d, e, shift[1])
-    turned = picture.transform((size, size), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+    turned = image.transform((size, size), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
     alpha = np.clip((np.asarray(turned) / 255 - 0.15) / 0.6, 0, 1)
     rows, columns = np.flatnonzero((alpha > 0).any(1)), np.flatnonzero((alpha > 0).any(0))
     return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -1,7 +1,7 @@
 """The handwritten digits inside scikit-learn: 1,797 real images of 8 x 8 pixels and 17 grey levels, by 13 people.
 
-Every fourth image of each class is the validation side, always: no seed moves it, so figures of different runs
-compare, and that quarter is never trained on. The images come writer after writer, so both sides have all writers.
+Every fourth image of each class is the validation split, always: no seed moves it, so figures of different runs
+compare, and that quarter is never trained on. The images come writer after writer, so both splits have all writers.
 """
 
 from dataclasses import dataclass
@@ -10,25 +10,31 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from focalnet.data.base import Part
+from focalnet.data.base import Openers, Request, Split
 from focalnet.errors import MissingExtraError
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Reads from the array in memory; `where` is a row."""
+    """Reads from the array in memory; an entry is a row."""
 
     images: np.ndarray
 
-    def name(self, where: int) -> str:
-        return f"digits[{where}]"
+    def name(self, entry: int) -> str:
+        return f"digits[{entry}]"
 
-    def read(self, where: int) -> Image.Image:
-        return Image.fromarray(self.images[where]).convert("RGB")
+    def read(self, entry: int) -> Image.Image:
+        return Image.fromarray(self.images[entry]).convert("RGB")
 
 
-def open_digits() -> tuple[Part, Part]:
-    """The training side (1,352 images) and the validation side (445), white on black.
+def find_digits(source: str, _: Request) -> Openers:
+    """What opens both splits; see `open_digits`."""
+    train, val = open_digits()
+    return Openers(lambda: train, lambda: val)
+
+
+def open_digits() -> tuple[Split, Split]:
+    """The training split (1,352 images) and the validation split (445), white on black.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -40,6 +46,7 @@ def open_digits() -> tuple[Part, Part]:
     digits: Any = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
     names = [str(label) for label in digits.target]
-    part = Part(Digits(images), range(len(names)), names, tuple(sorted(set(names))))
-    val = sorted(int(row) for name in part.classes for row in np.flatnonzero(np.array(names) == name)[3::4])
-    return part.take(sorted(set(range(len(names))) - set(val))), part.take(val)
+    classes = tuple(sorted(set(names)))
+    whole = Split(reader=Digits(images), entries=range(len(names)), classes=classes, names=names)
+    val = sorted(int(row) for name in classes for row in np.flatnonzero(np.array(names) == name)[3::4])
+    return whole.take(sorted(set(range(len(names))) - set(val))), whole.take(val)

@@ -6,13 +6,17 @@ Images are decoded here and not by `datasets`, so that all sources treat a broke
 """
 
 import logging
+import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from focalnet.data.base import Part, choose_splits, preview, sort_labels
+from focalnet.data.base import Openers, Request, Split
+from focalnet.data.problems import preview
+from focalnet.data.splits import choose_splits, sort_labels
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.inputs.image import BadImageError, load_image
 
@@ -23,24 +27,32 @@ LABELS = ("label", "labels", "class")
 
 @dataclass(frozen=True)
 class Rows:
-    """Reads images out of a `datasets.Dataset` whose Image column is not decoded; `where` is a row."""
+    """Reads images out of a `datasets.Dataset` whose Image column is not decoded; an entry is a row."""
 
     table: Any
     column: str
     source: str
 
-    def name(self, where: int) -> str:
-        return f"{self.source}[{where}]"
+    def name(self, entry: int) -> str:
+        return f"{self.source}[{entry}]"
 
-    def read(self, where: int) -> Image.Image:
-        cell = self.table[where][self.column]
+    def read(self, entry: int) -> Image.Image:
+        cell = self.table[entry][self.column]
         if cell is None:
-            raise BadImageError(f"{self.name(where)} has no image: remove the row.")
-        return load_image(cell["bytes"] or cell["path"], name=self.name(where))
+            raise BadImageError(f"{self.name(entry)} has no image: remove the row.")
+        return load_image(cell["bytes"] or cell["path"], name=self.name(entry))
 
 
-def is_saved(path: Path) -> bool:
-    """Whether a folder was written by `datasets`, or is one that only `datasets` can read."""
+def is_name(source: str) -> bool:
+    """Whether a source is org/name where there is no folder org, or begins with "hf:"."""
+    path = Path(source).expanduser()
+    named = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not {".tar", ".tgz"} & set(path.suffixes)
+    return source.startswith("hf:") or bool(named and not path.parent.exists())
+
+
+def is_saved(source: str) -> bool:
+    """Whether a source is a folder that was written by `datasets`, or one that only `datasets` can read."""
+    path = Path(source).expanduser()
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return True
     return any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")) or _has_metadata(path)
@@ -56,13 +68,13 @@ def _has_metadata(path: Path) -> bool:
     return False
 
 
-def open_saved(path: Path) -> tuple[Part, Part | None]:
-    """Open a local folder of `datasets`.
+def find_saved(source: str, request: Request) -> Openers:
+    """Load a local folder of `datasets`.
 
     Raises:
         UserError: it cannot be read, or has no column of images or of labels.
     """
-    datasets = _datasets()
+    datasets, path = _datasets(), Path(source).expanduser()
     try:
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             loaded = datasets.load_from_disk(str(path))
@@ -70,19 +82,19 @@ def open_saved(path: Path) -> tuple[Part, Part | None]:
             loaded = datasets.load_dataset(str(path))
     except Exception as error:  # whatever lies in a folder of somebody else's making
         raise UserError(f"{path.absolute()} cannot be read as a data set ({_first_line(error)}).") from error
-    return _parts(loaded, str(path))
+    return _splits(loaded, str(path))
 
 
-def open_hub(name: str) -> tuple[Part, Part | None]:
+def find_hub(source: str, request: Request) -> Openers:
     """Download, or take from the cache, a data set of the hub.
 
     Args:
-        name: "org/name", or "org/name:configuration".
+        source: "org/name", or "org/name:configuration", with or without "hf:" before it.
 
     Raises:
         UserError: it does not exist, there is no network, or it has no column of images or of labels.
     """
-    datasets = _datasets()
+    datasets, name = _datasets(), source.removeprefix("hf:")
     repository, _, configuration = name.partition(":")
     try:
         loaded = datasets.load_dataset(repository, configuration or None)
@@ -91,7 +103,7 @@ def open_hub(name: str) -> tuple[Part, Part | None]:
             f"The data set {name!r} cannot be loaded from the hub ({_first_line(error)}), and there is no folder "
             f"{Path(name).absolute()}: check the name and the network."
         ) from error
-    return _parts(loaded, name)
+    return _splits(loaded, name)
 
 
 def _datasets() -> Any:
@@ -106,21 +118,22 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def _parts(loaded: Any, source: str) -> tuple[Part, Part | None]:
+def _splits(loaded: Any, source: str) -> Openers:
     if not isinstance(loaded, dict):
-        return _part(loaded, source), None
+        return Openers(partial(_split, loaded, source), None)
     train, val = choose_splits(loaded)
     if train is None and len(loaded) > 1:
         raise UserError(f"{source} has the splits {', '.join(loaded)} but no train; save the one that you mean.")
     if train is None:
-        return _part(next(iter(loaded.values())), source), None
+        return Openers(partial(_split, next(iter(loaded.values())), source), None)
     if val is not None and _unlabelled(loaded[val]):
-        log.warning("%s: the split %s has no labels (a contest's test side?); left out", source, val)
+        log.warning("%s: the split %s has no labels (a contest's secret split?); left out", source, val)
         val = None
-    return _part(loaded[train], f"{source}/{train}"), _part(loaded[val], f"{source}/{val}") if val else None
+    open_val = partial(_split, loaded[val], f"{source}/{val}") if val else None
+    return Openers(partial(_split, loaded[train], f"{source}/{train}"), open_val)
 
 
-def _part(table: Any, source: str) -> Part:
+def _split(table: Any, source: str) -> Split:
     datasets = _datasets()
     columns = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in table.features.items())
     images = [name for name, kind in table.features.items() if isinstance(kind, datasets.Image)]
@@ -138,7 +151,7 @@ def _part(table: Any, source: str) -> Part:
     listed = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else ()
     names = [str(listed[value] if listed else value) for value in values]
     rows = Rows(table.select_columns(image).cast_column(image, datasets.Image(decode=False)), image, source)
-    return Part(rows, range(len(names)), names, listed or sort_labels(names))
+    return Split(reader=rows, entries=range(len(names)), classes=listed or sort_labels(names), names=names)
 
 
 def _label_columns(table: Any) -> list[str]:

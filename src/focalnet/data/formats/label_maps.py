@@ -11,7 +11,7 @@
 A mask holds ids: grey, palette (its index is the id, whatever the colours), 16-bit or 1-bit. 255 is not learned and
 not scored. Refused: colours instead of ids, and masks of 0 and 255 alone where there are two classes, which are black
 and white and not ids. Ids without a class become 255. All masks are compared with their images in size; what they
-hold is looked at in some masks of each side when the data is opened, and in every mask when it is read.
+hold is looked at in some masks of each split when the data is opened, and in every mask when it is read.
 """
 
 import logging
@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from focalnet.data.base import choose_splits, preview
-from focalnet.data.dense import IGNORE, Complaints, Opener, Scene, Side, some
+from focalnet.data.base import IGNORE, DenseSample, Openers, Request, Split
+from focalnet.data.problems import Problems, preview, some
+from focalnet.data.splits import choose_splits
 from focalnet.errors import UserError
 from focalnet.inputs.image import EXTENSIONS, BadImageError, NotIdsError, load_image, size_of
 from focalnet.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
@@ -46,7 +47,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """Reads images with masks; `where` is a `Pair`.
+    """Reads images with masks; an entry is a `Pair`.
 
     Attributes:
         table: (T,), uint8, the class of each id; an id from T on has none.
@@ -56,29 +57,29 @@ class MaskFiles:
     table: np.ndarray
     known: np.ndarray
 
-    def name(self, where: Pair) -> str:
-        return where.path
+    def name(self, entry: Pair) -> str:
+        return entry.path
 
-    def read(self, where: Pair) -> Scene:
-        image = load_image(where.path)
-        ids = read_mask(where.mask)
+    def read(self, entry: Pair) -> DenseSample:
+        image = load_image(entry.path)
+        ids = read_mask(entry.mask)
         if ids.shape != (image.height, image.width):
             height, width = ids.shape
             raise BadImageError(
-                f"{where.path} is {image.width} x {image.height} pixels, its mask {where.mask} {width} x {height}."
+                f"{entry.path} is {image.width} x {image.height} pixels, its mask {entry.mask} {width} x {height}."
             )
         labels = np.where(ids < len(self.table), self.table[np.minimum(ids, len(self.table) - 1)], IGNORE)
         none = torch.zeros(0)
-        return Scene(
+        return DenseSample(
             image=image,
-            path=where.path,
+            path=entry.path,
             boxes=none.reshape(0, 4),
             labels=none.long(),
             masks=None,
             crowd=none.bool(),
             area=none,
             semantic=torch.from_numpy(labels.astype(np.uint8)),
-            image_id=Path(where.path).stem,
+            image_id=Path(entry.path).stem,
         )
 
     def strange(self, ids: np.ndarray) -> list[int]:
@@ -106,25 +107,27 @@ def read_mask(path: str) -> np.ndarray:
     return pixels[..., 0]
 
 
-def find_masks(root: Path, complaints: Complaints) -> tuple[Opener, Opener | None]:
+def is_label_maps(source: str) -> bool:
+    """Whether a source has folders of images and of masks, in one of the layouts."""
+    root = Path(source).expanduser()
+    return root.is_dir() and ((root / "gtFine").is_dir() or bool(_layout(root, Problems())))
+
+
+def find_label_maps(source: str, request: Request) -> Openers:
     """Find the images and masks of a folder; see the table on top of this module.
 
-    Args:
-        root: an existing folder.
-        complaints: takes in what is wrong.
-
     Returns:
-        what opens the training side, and the validation side if there is one. It raises UserError where there are no
-        pairs, or masks that hold no ids.
+        what opens the splits. It raises UserError where there are no pairs, or masks that hold no ids.
 
     Raises:
         UserError: none of the layouts, or no list of classes.
     """
+    root, problems = Path(source).expanduser(), request.problems
     if not root.is_dir():
         raise UserError(f"{root.absolute()} is a file; give a folder of images and masks.")
     if (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir():
-        return _cityscapes(root, complaints)
-    layout = _layout(root, complaints)
+        return _cityscapes(root, problems)
+    layout = _layout(root, problems)
     inner = next((folder for folder in root.iterdir() if (folder / "images" / "training").is_dir()), None)
     if inner:
         raise UserError(f"{root.absolute()} is the folder around the data: give {inner.absolute()}.")
@@ -147,12 +150,12 @@ def find_masks(root: Path, complaints: Complaints) -> tuple[Opener, Opener | Non
     if left := [name for name in splits if name not in (train, val)]:
         log.info("%s: left out %s", root.absolute(), ", ".join(left))
 
-    def open_split(name: str | None) -> Side:
+    def open_split(name: str | None) -> Split:
         if name is None:
             raise UserError(f"{root.absolute()} has {', '.join(splits)} but no train: add it, or give one of them.")
-        return _side(_pairs(*splits[name], complaints), reader, classes, complaints)
+        return _split(_pairs(*splits[name], problems), reader, classes, problems)
 
-    return partial(open_split, train), partial(open_split, val) if val else None
+    return Openers(partial(open_split, train), partial(open_split, val) if val else None)
 
 
 def _is_ade20k(root: Path, layout: Mapping[str, tuple[Path, Path]]) -> bool:
@@ -163,7 +166,7 @@ def _is_ade20k(root: Path, layout: Mapping[str, tuple[Path, Path]]) -> bool:
     return any((root / name).is_file() for name in lists) or any(layout["training"][0].glob("ADE_*"))
 
 
-def _layout(root: Path, complaints: Complaints) -> dict[str, tuple[Path, Path]]:
+def _layout(root: Path, problems: Problems) -> dict[str, tuple[Path, Path]]:
     """Folders of images and masks, by split; "" where they are not split."""
     for masks in MASK_FOLDERS:
         if (root / "images").is_dir() and (root / masks).is_dir():
@@ -172,7 +175,7 @@ def _layout(root: Path, complaints: Complaints) -> dict[str, tuple[Path, Path]]:
             found = {name: pair for name, pair in found.items() if pair[1].is_dir()}
             for path in sorted((root / "images").iterdir()) if found else ():
                 if path.suffix.lower() in EXTENSIONS and path.is_file():
-                    complaints.add("images beside the folders of the splits, left out", str(path))
+                    problems.add("images beside the folders of the splits, left out", str(path))
             return found or {"": (root / "images", root / masks)}
     found = {}
     for folder in sorted(folder for folder in root.iterdir() if folder.is_dir()):
@@ -208,8 +211,8 @@ def _plain(classes: int) -> MaskFiles:
     return MaskFiles(table, known)
 
 
-def _cityscapes(root: Path, complaints: Complaints) -> tuple[Opener, Opener | None]:
-    def open_split(split: str) -> Side:
+def _cityscapes(root: Path, problems: Problems) -> Openers:
+    def open_split(split: str) -> Split:
         ids = {path.name.removesuffix("_gtFine_labelTrainIds.png"): path for path in
                (root / "gtFine" / split).rglob("*_gtFine_labelTrainIds.png")}  # fmt: skip
         reader = _plain(len(CITYSCAPES_CLASSES))
@@ -219,16 +222,16 @@ def _cityscapes(root: Path, complaints: Complaints) -> tuple[Opener, Opener | No
             table = np.full(34, IGNORE, np.uint8)
             table[list(CITYSCAPES_IDS)] = np.arange(len(CITYSCAPES_CLASSES))
             reader = MaskFiles(table, np.ones(len(table), bool))
-        pictures = {path.name.removesuffix("_leftImg8bit.png"): path for path in
+        images = {path.name.removesuffix("_leftImg8bit.png"): path for path in
                     (root / "leftImg8bit" / split).rglob("*_leftImg8bit.png")}  # fmt: skip
-        pairs = _match(pictures, ids, str(root / "leftImg8bit" / split), complaints)
-        return _side(pairs, reader, CITYSCAPES_CLASSES, complaints)
+        pairs = _match(images, ids, str(root / "leftImg8bit" / split), problems)
+        return _split(pairs, reader, CITYSCAPES_CLASSES, problems)
 
     val = partial(open_split, "val") if (root / "leftImg8bit" / "val").is_dir() else None
-    return partial(open_split, "train"), val
+    return Openers(partial(open_split, "train"), val)
 
 
-def _pairs(pictures: Path, masks: Path, complaints: Complaints) -> list[Pair]:
+def _pairs(images: Path, masks: Path, problems: Problems) -> list[Pair]:
     def find(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for path in sorted(folder.rglob("*")):
@@ -236,45 +239,45 @@ def _pairs(pictures: Path, masks: Path, complaints: Complaints) -> list[Pair]:
             if path.suffix.lower() not in suffixes or path.name.startswith("."):
                 continue
             if name in found:
-                complaints.add("files of a name that another has, left out", f"{path}, beside {found[name].name}")
+                problems.add("files of a name that another has, left out", f"{path}, beside {found[name].name}")
             found.setdefault(name, path)
         return found
 
-    return _match(find(pictures, EXTENSIONS), find(masks, (".png",)), str(pictures), complaints)
+    return _match(find(images, EXTENSIONS), find(masks, (".png",)), str(images), problems)
 
 
-def _match(pictures: dict[str, Path], masks: dict[str, Path], place: str, complaints: Complaints) -> list[Pair]:
-    for name in sorted(pictures.keys() - masks.keys()):
-        complaints.add("images without a mask, left out", str(pictures[name]))
-    for name in sorted(masks.keys() - pictures.keys()):
-        complaints.add("masks without an image, left out", str(masks[name]))
-    pairs = [Pair(str(pictures[name]), str(masks[name])) for name in sorted(pictures.keys() & masks.keys())]
+def _match(images: dict[str, Path], masks: dict[str, Path], place: str, problems: Problems) -> list[Pair]:
+    for name in sorted(images.keys() - masks.keys()):
+        problems.add("images without a mask, left out", str(images[name]))
+    for name in sorted(masks.keys() - images.keys()):
+        problems.add("masks without an image, left out", str(masks[name]))
+    pairs = [Pair(str(images[name]), str(masks[name])) for name in sorted(images.keys() & masks.keys())]
     if not pairs:
         raise UserError(
-            f"No image in {place} has a PNG mask of its name ({len(pictures)} images, {len(masks)} masks): "
+            f"No image in {place} has a PNG mask of its name ({len(images)} images, {len(masks)} masks): "
             f"call them alike, as a/x.jpg and a/x.png."
         )
     return pairs
 
 
-def _side(pairs: list[Pair], reader: MaskFiles, classes: tuple[str, ...], complaints: Complaints) -> Side:
+def _split(pairs: list[Pair], reader: MaskFiles, classes: tuple[str, ...], problems: Problems) -> Split:
     kept: list[Pair] = []
     sizes: list[tuple[int, int]] = []
     for pair in pairs:
-        picture, mask = size_of(pair.path, turned=True), size_of(pair.mask)
-        if picture and mask and picture != mask:
-            example = f"{pair.mask}, {mask[1]} x {mask[0]} not {picture[1]} x {picture[0]}"
-            complaints.add("masks of another size than their images, both left out", example)
+        image, mask = size_of(pair.path, turned=True), size_of(pair.mask)
+        if image and mask and image != mask:
+            example = f"{pair.mask}, {mask[1]} x {mask[0]} not {image[1]} x {image[0]}"
+            problems.add("masks of another size than their images, both left out", example)
         else:  # files that cannot be opened are met when they are read
             kept.append(pair)
-            sizes.append(picture or mask or (1, 1))
+            sizes.append(image or mask or (1, 1))
     if not kept:
         raise UserError(f"None of the {len(pairs)} masks has the size of its image; the first is {pairs[0].mask}.")
-    _look(some(kept), reader, len(classes), complaints)
-    return Side(reader, kept, classes, (False,) * len(classes), sizes)
+    _look(some(kept), reader, len(classes), problems)
+    return Split(reader=reader, entries=kept, classes=classes, things=(False,) * len(classes), sizes=sizes)
 
 
-def _look(pairs: Sequence[Pair], reader: MaskFiles, classes: int, complaints: Complaints) -> None:
+def _look(pairs: Sequence[Pair], reader: MaskFiles, classes: int, problems: Problems) -> None:
     """Look at the ids of some masks: unknown ids are counted; colours, black and white, and no class are refused."""
     seen: set[int] = set()
     for pair in pairs:
@@ -287,7 +290,7 @@ def _look(pairs: Sequence[Pair], reader: MaskFiles, classes: int, complaints: Co
         seen |= set(np.unique(ids).tolist())
         if strange := reader.strange(ids):
             kind = f"masks with ids that have no class ({len(pairs)} looked at), such pixels ignored"
-            complaints.add(kind, f"{pair.mask}, {preview([str(i) for i in strange])}")
+            problems.add(kind, f"{pair.mask}, {preview([str(i) for i in strange])}")
     if seen and not any(i < len(reader.table) and reader.table[i] != IGNORE for i in seen):
         raise UserError(
             f"The masks beside {os.path.dirname(pairs[0].path)} have no pixel of a class, only the ids "

@@ -4,12 +4,12 @@ A sample is a group of neighbours with one key: `n01/0007.jpg` beside `n01/0007.
 at the first dot of the file name. `.cls` holds a number or a class name; the JSON holds one under "label", "cls",
 "class" or "class_name". A `classes.txt` beside the shards, one name per line, names the numbers.
 
-webdataset streams shards and shuffles in a buffer, so what a run sees depends on its workers, and a run cannot be
-taken up in the middle. Here the headers are read once when the data is opened (about 30 microseconds per file), and an
-image is then read at its offset: shuffling and resuming are exact, as for folders. Shards must therefore be local
-and not compressed.
+Why it is our own: the package webdataset streams shards and shuffles in a buffer, so it has no random access, what a
+run sees depends on its workers, and a run cannot be taken up exactly where it was. Here the headers are read once when
+the data is opened (about 30 microseconds per file), and an image is then read at its offset: shuffling and resuming
+are exact, as for folders. Shards must therefore be local and not compressed.
 
-`train-000.tar` and `val-000.tar`, or folders train/ and val/, are the two sides.
+`train-000.tar` and `val-000.tar`, or folders train/ and val/, are the two splits.
 """
 
 import glob
@@ -18,12 +18,15 @@ import os
 import re
 import tarfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from focalnet.data.base import Part, choose_splits, preview, sort_labels
+from focalnet.data.base import Openers, Request, Split
+from focalnet.data.problems import preview
+from focalnet.data.splits import choose_splits, sort_labels
 from focalnet.errors import UserError
 from focalnet.inputs.image import EXTENSIONS, BadImageError, load_image
 
@@ -41,22 +44,30 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Shards:
-    """Reads images out of tars; `where` is a `Member`."""
+    """Reads images out of tars; an entry is a `Member`."""
 
-    def name(self, where: Member) -> str:
-        return f"{where.tar}:{where.name}"
+    def name(self, entry: Member) -> str:
+        return f"{entry.tar}:{entry.name}"
 
-    def read(self, where: Member) -> Image.Image:
+    def read(self, entry: Member) -> Image.Image:
         try:
-            with open(where.tar, "rb") as file:
-                file.seek(where.offset)
-                data = file.read(where.size)
+            with open(entry.tar, "rb") as file:
+                file.seek(entry.offset)
+                data = file.read(entry.size)
         except OSError as error:
-            raise BadImageError(f"{self.name(where)} cannot be read ({error.strerror}): check the shard.") from error
-        return load_image(data, name=self.name(where))
+            raise BadImageError(f"{self.name(entry)} cannot be read ({error.strerror}): check the shard.") from error
+        return load_image(data, name=self.name(entry))
 
 
-def find_shards(root: Path) -> list[Path]:
+def is_shards(source: str) -> bool:
+    """Whether a source is a tar, a pattern that matches no folder, or a folder of tars."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return bool(_tars_inside(path))
+    return bool({".tar", ".tgz"} & set(path.suffixes)) or (not path.exists() and bool(set("*?[{") & set(source)))
+
+
+def _tars_inside(root: Path) -> list[Path]:
     """The tars of a folder and of its train/ and val/; none where folders of images lie beside them."""
     splits = {"train", "val", "valid", "validation", "test"}
     folders = [entry for entry in sorted(root.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
@@ -101,50 +112,53 @@ def _braces(pattern: str) -> list[str]:
     return list(dict.fromkeys(path for item in items for path in _braces(before + item + after)))
 
 
-def open_shards(paths: list[Path]) -> tuple[Part, Part | None]:
-    """Index shards.
+def find_shards(source: str, _: Request) -> Openers:
+    """Find local, uncompressed tars.
 
     Args:
-        paths: local, uncompressed tars.
+        source: a folder of tars, a tar, or a pattern (`expand`).
 
     Returns:
-        the training side, and the validation side if the names of the shards or their folders tell one.
+        what indexes the splits; the names of the shards or their folders tell which is which. It raises UserError
+        where a shard is broken, compressed or not in webdataset's layout, or a label has no name.
 
     Raises:
-        UserError: a shard is broken, compressed or not in webdataset's layout, or a label has no name.
+        UserError: a shard is missing, or belongs to neither split.
     """
-    sides: dict[str, list[Path]] = {}
+    root = Path(source).expanduser()
+    paths = _tars_inside(root) if root.is_dir() else expand(str(root))
+    splits: dict[str, list[Path]] = {}
     for path in paths:
         match = re.match(r"(train|val|valid|validation|test)(?![a-z])", path.name.lower())
-        sides.setdefault(match[1] if match else path.parent.name, []).append(path)
-    train, val = choose_splits(sides)
+        splits.setdefault(match[1] if match else path.parent.name, []).append(path)
+    train, val = choose_splits(splits)
     if train is None:
-        return _index(paths), None
-    if others := sorted(set(sides) - {train, val}):
-        names = [path.name for side in others for path in sides[side]]
+        return Openers(partial(_index, paths), None)
+    if others := sorted(set(splits) - {train, val}):
+        names = [path.name for name in others for path in splits[name]]
         raise UserError(f"Beside the shards of train and val there are {preview(names)}: rename or leave them out.")
-    return _index(sides[train]), _index(sides[val]) if val else None
+    return Openers(partial(_index, splits[train]), partial(_index, splits[val]) if val else None)
 
 
-def _index(paths: list[Path]) -> Part:
-    where, labels = [], []
+def _index(paths: list[Path]) -> Split:
+    entries, labels = [], []
     for path in paths:
         members, found = _index_one(path)
-        where += members
+        entries += members
         labels += found
     classes = _listed_classes(paths)
     if classes:
         name_of = {str(number): name for number, name in enumerate(classes)} | {name: name for name in classes}
-        for label, member in zip(labels, where, strict=True):
+        for label, member in zip(labels, entries, strict=True):
             if label not in name_of:
                 place = Shards().name(member)
                 raise UserError(f"{place} has the label {label}, which classes.txt does not name; add it there.")
         labels = [name_of[label] for label in labels]
-    return Part(Shards(), where, labels, classes or sort_labels(labels))
+    return Split(reader=Shards(), entries=entries, classes=classes or sort_labels(labels), names=labels)
 
 
 def _index_one(path: Path) -> tuple[list[Member], list[str]]:
-    pictures: dict[str, Member] = {}
+    images: dict[str, Member] = {}
     labels: dict[str, str] = {}
     try:
         with tarfile.open(path, "r:") as tar:
@@ -155,9 +169,9 @@ def _index_one(path: Path) -> tuple[list[Member], list[str]]:
                     continue
                 key, ending = os.path.join(folder, key), ending.lower()
                 if "." + ending in EXTENSIONS:
-                    if key in pictures:
+                    if key in images:
                         raise UserError(f"{path} holds two images for {key}; keep one per key.")
-                    pictures[key] = Member(str(path), member.name, member.offset_data, member.size)
+                    images[key] = Member(str(path), member.name, member.offset_data, member.size)
                 elif ending in ("cls", "json"):
                     data = tar.extractfile(member)
                     assert data is not None  # it is a regular file
@@ -166,16 +180,16 @@ def _index_one(path: Path) -> tuple[list[Member], list[str]]:
     except (tarfile.TarError, OSError) as error:
         reason = "a compressed tar has no random access, unpack it" if path.suffix != ".tar" else str(error)
         raise UserError(f"The shard {path.absolute()} cannot be read ({reason}).") from error
-    if unlabelled := [member.name for key, member in pictures.items() if key not in labels]:
+    if unlabelled := [member.name for key, member in images.items() if key not in labels]:
         raise UserError(
             f"{path.absolute()} holds {len(unlabelled)} images without a .cls or .json beside them, for example "
             f"{unlabelled[0]}: it is not in webdataset's layout. Unpack an archive of class folders."
         )
-    if not pictures:
+    if not images:
         raise UserError(
             f"The shard {path.absolute()} holds no images; the key of a.b.jpg is a, its ending b.jpg, which is none."
         )
-    return list(pictures.values()), [labels[key] for key in pictures]
+    return list(images.values()), [labels[key] for key in images]
 
 
 def _check_end(path: Path, offset: int) -> None:

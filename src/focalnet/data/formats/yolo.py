@@ -14,14 +14,15 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from focalnet.data.base import preview
-from focalnet.data.dense import Complaints, Scene, Side
+from focalnet.data.base import DenseSample, Openers, Request, Split
+from focalnet.data.problems import Problems, preview
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.inputs.image import EXTENSIONS, load_image
 from focalnet.structures import mask_api, outline_to_mask, polygon_arrays
@@ -43,7 +44,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class YoloFiles:
-    """Reads images with objects; `where` is a `Row`.
+    """Reads images with objects; an entry is a `Row`.
 
     Attributes:
         masks: whether the objects have outlines.
@@ -51,67 +52,73 @@ class YoloFiles:
 
     masks: bool
 
-    def name(self, where: Row) -> str:
-        return where.path
+    def name(self, entry: Row) -> str:
+        return entry.path
 
-    def read(self, where: Row) -> Scene:
-        image = load_image(where.path)
+    def read(self, entry: Row) -> DenseSample:
+        image = load_image(entry.path)
         size = (image.height, image.width)
-        boxes = torch.from_numpy(where.boxes * np.tile([image.width, image.height], 2)).float()
+        boxes = torch.from_numpy(entry.boxes * np.tile([image.width, image.height], 2)).float()
         masks = None
         if self.masks:
             masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
-            for index, outline in enumerate(where.outlines):
+            for index, outline in enumerate(entry.outlines):
                 assert outline is not None
                 points = outline.reshape(-1, 2) * (image.width, image.height)
                 masks[index] = torch.from_numpy(
                     outline_to_mask(polygon_arrays([points.reshape(-1).tolist()], size), size)
                 )
-        sides = boxes[:, 2:] - boxes[:, :2]
-        return Scene(
+        lengths = boxes[:, 2:] - boxes[:, :2]
+        return DenseSample(
             image=image,
-            path=where.path,
+            path=entry.path,
             boxes=boxes,
-            labels=torch.from_numpy(where.labels.copy()),
+            labels=torch.from_numpy(entry.labels.copy()),
             masks=masks,
             crowd=torch.zeros(len(boxes), dtype=torch.bool),
-            area=sides.prod(1) if masks is None else masks.sum((1, 2)).float(),
+            area=lengths.prod(1) if masks is None else masks.sum((1, 2)).float(),
             semantic=None,
-            image_id=Path(where.path).stem,
+            image_id=Path(entry.path).stem,
         )
 
 
-def open_yolo(description: Path, complaints: Complaints, *, masks: bool) -> tuple[Side, Side | None]:
+def is_yolo(source: str) -> bool:
+    """Whether a source is a YAML file, or a folder with a data.yaml."""
+    path = Path(source).expanduser()
+    return (path.is_file() and path.suffix in (".yaml", ".yml")) or (path / "data.yaml").is_file()
+
+
+def find_yolo(source: str, request: Request) -> Openers:
     """Open a data.yaml; no image is decoded yet.
 
     Args:
-        description: the YAML file.
-        complaints: takes in what is wrong.
-        masks: whether outlines are wanted. They are read only if some object has one.
-
-    Returns:
-        the training side, and the validation side if there is one.
+        source: the YAML file, or its folder.
+        request: outlines are read only if they are wanted and some object has one, in whichever split.
 
     Raises:
         UserError: it is no YAML, has no names or no train, or a folder of it is missing or has no images.
     """
+    path = Path(source).expanduser()
+    description, problems = path if path.is_file() else path / "data.yaml", request.problems
     fields = _load_yaml(description)
     classes = _classes(fields.get("names"), description)
     val = next((name for name in ("val", "valid", "validation", "test") if fields.get(name)), None)
     if not fields.get("train"):
         raise UserError(f"{description.absolute()} has no train: add the folder of the training images.")
-    sides = [
-        _rows(list(_pictures(fields, name, description)), len(classes), complaints) for name in ("train", val) if name
+    splits = [
+        _rows(list(_images(fields, name, description)), len(classes), problems) for name in ("train", val) if name
     ]
-    masks = masks and any(outline is not None for rows in sides for row in rows for outline in row.outlines)
+    masks = request.masks and any(outline is not None for rows in splits for row in rows for outline in row.outlines)
     if masks:
         mask_api()
-        sides = [[_with_outlines(row, complaints) for row in rows] for rows in sides]
-    found = []
-    for rows in sides:
+        splits = [[_with_outlines(row, problems) for row in rows] for rows in splits]
+
+    def open_split(rows: list[Row]) -> Split:
         used = frozenset(classes[label] for row in rows for label in row.labels.tolist())
-        found.append(Side(YoloFiles(masks), rows, classes, (True,) * len(classes), None, used))
-    return found[0], found[1] if len(found) > 1 else None
+        things = (True,) * len(classes)
+        return Split(reader=YoloFiles(masks), entries=rows, classes=classes, things=things, used=used)
+
+    return Openers(partial(open_split, splits[0]), partial(open_split, splits[1]) if val else None)
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
@@ -140,8 +147,8 @@ def _classes(names: Any, path: Path) -> tuple[str, ...]:
     return classes
 
 
-def _pictures(fields: dict[str, Any], side: str, description: Path) -> Iterator[str]:
-    entries = fields[side] if isinstance(fields[side], list) else [fields[side]]
+def _images(fields: dict[str, Any], split: str, description: Path) -> Iterator[str]:
+    entries = fields[split] if isinstance(fields[split], list) else [fields[split]]
     found = False
     for entry in entries:
         place = _place(str(entry), fields.get("path"), description)
@@ -157,7 +164,7 @@ def _pictures(fields: dict[str, Any], side: str, description: Path) -> Iterator[
             found = True
             yield str(file)
     if not found:
-        raise UserError(f"{description.absolute()}: {side} has no images ({preview([str(e) for e in entries])}).")
+        raise UserError(f"{description.absolute()}: {split} has no images ({preview([str(e) for e in entries])}).")
 
 
 def _place(entry: str, root: Any, description: Path) -> Path:
@@ -171,17 +178,17 @@ def _place(entry: str, root: Any, description: Path) -> Path:
     raise UserError(f"{description.absolute()} names {entry}, but there is no {tries[0].absolute()}: check the path.")
 
 
-def _label_file(picture: str) -> str:
-    head, found, tail = picture.rpartition(f"{os.sep}images{os.sep}")
-    path = f"{head}{os.sep}labels{os.sep}{tail}" if found else picture
+def _label_file(image: str) -> str:
+    head, found, tail = image.rpartition(f"{os.sep}images{os.sep}")
+    path = f"{head}{os.sep}labels{os.sep}{tail}" if found else image
     return os.path.splitext(path)[0] + ".txt"
 
 
-def _rows(files: list[str], classes: int, complaints: Complaints) -> list[Row]:
+def _rows(files: list[str], classes: int, problems: Problems) -> list[Row]:
     rows, bare = [], 0
     for file in files:
         if not os.path.isfile(file):
-            complaints.add("missing images, left out", file)
+            problems.add("missing images, left out", file)
             continue
         label_file = _label_file(file)
         try:
@@ -189,9 +196,9 @@ def _rows(files: list[str], classes: int, complaints: Complaints) -> list[Row]:
         except FileNotFoundError:
             text, bare = "", bare + 1
         except (OSError, UnicodeError):
-            complaints.add("text files that cannot be read, taken as empty", label_file)
+            problems.add("text files that cannot be read, taken as empty", label_file)
             text = ""
-        rows.append(_row(file, label_file, text, classes, complaints))
+        rows.append(_row(file, label_file, text, classes, problems))
     if not rows or bare == len(rows):
         first = _label_file(files[0])
         raise UserError(f"None of the {len(rows)} images has a text file of objects; the first would be {first}.")
@@ -200,7 +207,7 @@ def _rows(files: list[str], classes: int, complaints: Complaints) -> list[Row]:
     return rows
 
 
-def _row(file: str, label_file: str, text: str, classes: int, complaints: Complaints) -> Row:
+def _row(file: str, label_file: str, text: str, classes: int, problems: Problems) -> Row:
     boxes, labels, outlines, seen = [], [], [], set()
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
@@ -214,12 +221,12 @@ def _row(file: str, label_file: str, text: str, classes: int, complaints: Compla
         coordinates = values[1:]
         is_box = len(coordinates) == 4
         if not np.isfinite(values).all() or not (is_box or (len(coordinates) >= 6 and len(coordinates) % 2 == 0)):
-            complaints.add("lines that are no box and no polygon, left out", example)
+            problems.add("lines that are no box and no polygon, left out", example)
         elif values[0] not in range(classes):
-            complaints.add("objects of an unknown class, left out", f"{example}, class {words[0]}")
+            problems.add("objects of an unknown class, left out", f"{example}, class {words[0]}")
         elif tuple(values) in seen:
-            complaints.add("objects that occur twice, once left out", example)
-        elif (box := _box(coordinates, is_box, example, complaints)) is not None:
+            problems.add("objects that occur twice, once left out", example)
+        elif (box := _box(coordinates, is_box, example, problems)) is not None:
             boxes.append(box)
             labels.append(int(values[0]))
             outlines.append(None if is_box else coordinates)
@@ -227,23 +234,23 @@ def _row(file: str, label_file: str, text: str, classes: int, complaints: Compla
     return Row(file, np.array(boxes, np.float64).reshape(-1, 4), np.array(labels, np.int64), outlines)
 
 
-def _box(coordinates: np.ndarray, is_box: bool, example: str, complaints: Complaints) -> np.ndarray | None:
+def _box(coordinates: np.ndarray, is_box: bool, example: str, problems: Problems) -> np.ndarray | None:
     points = coordinates.reshape(-1, 2)
     low, high = (points[0] - points[1] / 2, points[0] + points[1] / 2) if is_box else (points.min(0), points.max(0))
     if not (high > low).all():
-        complaints.add("boxes of no area, left out", example)
+        problems.add("boxes of no area, left out", example)
         return None
     if (low < -EDGE).any() or (high > 1 + EDGE).any():
         if (low >= 1).any() or (high <= 0).any():
             kind = "boxes outside the image, left out (coordinates are shares of the sides, from 0 to 1)"
-            complaints.add(kind, example)
+            problems.add(kind, example)
             return None
-        complaints.add("boxes that reach out of the image, clipped", example)
+        problems.add("boxes that reach out of the image, clipped", example)
     return np.concatenate((low, high)).clip(0, 1)
 
 
-def _with_outlines(row: Row, complaints: Complaints) -> Row:
+def _with_outlines(row: Row, problems: Problems) -> Row:
     kept = [index for index, outline in enumerate(row.outlines) if outline is not None]
     for _ in range(len(row.outlines) - len(kept)):
-        complaints.add("objects with a box but no outline, left out", row.path)
+        problems.add("objects with a box but no outline, left out", row.path)
     return Row(row.path, row.boxes[kept], row.labels[kept], [row.outlines[index] for index in kept])

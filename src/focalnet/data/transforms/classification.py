@@ -1,21 +1,16 @@
-"""Images to input tensors, for evaluation and for training, and the mixing of batches.
+"""Images to input tensors for training: random crop, flips, RandAugment or color jitter, affine, normalize, erase.
 
-    evaluation   resize the shorter side, crop the centre, normalise                    (F0.11)
-    training     random crop, flips, RandAugment or colour jitter, affine, normalise, erase     (F2.1)
-    batches      mixup or cutmix, smoothed labels                                       (F2.1)
-
-All on `torchvision.transforms.v2`, and equal to timm's `create_transform`, which the official code calls. As there,
-colour jitter is off where RandAugment is on: the official recipe names both, and no image is ever jittered.
+All on `torchvision.transforms.v2`, and equal to timm's `create_transform`, which the official code calls
+(`classification/data/build.py`). As there, color jitter is off where RandAugment is on: the official recipe names
+both, and no image is ever jittered. For evaluation an input is its own transform (`inputs.Image`).
 
 All randomness comes from torch's global generator: a seed before the call fixes the result.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
@@ -30,7 +25,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How training images are varied. The defaults are the official ones for ImageNet (F2.1).
+    """How training images are varied. The defaults are the official ones for ImageNet (the paper's Table 18).
 
     Raises:
         UserError: a value out of range.
@@ -98,65 +93,3 @@ def train_transform(preprocessing: inputs.Image, augmentation: Augmentation) -> 
         noise: Any = "random"
         steps.append(v2.RandomErasing(how.erase, (0.02, 1 / 3), (0.3, 1 / 0.3), noise))
     return v2.Compose(steps)
-
-
-class MixupCutmix:
-    """Mixup or cutmix of a batch, with smoothed labels: timm's `Mixup` in mode "batch".
-
-    One draw decides for the whole batch: nothing with probability 1 - `prob`, else cutmix with probability
-    `switch_prob`, else mixup; one weight lambda from Beta(alpha, alpha), for cutmix corrected to the pasted area.
-
-    Built on `v2.MixUp` and `v2.CutMix`. What differs from timm: the partner of an image is the one before it, not the
-    one at the mirrored place, so the batch may be odd and no image is its own partner; the sides of the pasted
-    rectangle are even; the batch that is passed in stays as it is.
-
-    Args:
-        mixup_alpha: 0 for no mixup. Official: 0.8.
-        cutmix_alpha: 0 for no cutmix. Official: 1.0 in the code, 0.8 in the paper (F2.1).
-        prob: probability that a batch is mixed. Official: 1.
-        switch_prob: probability of cutmix where both are on. Official: 0.5.
-        label_smoothing: share of each target that is spread over all classes, in mixed batches or not. Official: 0.1.
-        num_classes: K.
-
-    Raises:
-        UserError: a value out of range.
-    """
-
-    def __init__(
-        self,
-        *,
-        mixup_alpha: float = 0.8,
-        cutmix_alpha: float = 1.0,
-        prob: float = 1.0,
-        switch_prob: float = 0.5,
-        label_smoothing: float = 0.1,
-        num_classes: int,
-    ) -> None:
-        for name, value in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
-            if value < 0 or not math.isfinite(value):
-                raise UserError(f"{name} is {value}; give 0 or more.")
-        for name, value in (("prob", prob), ("switch_prob", switch_prob), ("label_smoothing", label_smoothing)):
-            if not 0 <= value <= 1:
-                raise UserError(f"{name} is {value}; give a number from 0 to 1.")
-        self.mixup = v2.MixUp(alpha=mixup_alpha) if mixup_alpha else None
-        self.cutmix = v2.CutMix(alpha=cutmix_alpha) if cutmix_alpha else None
-        self.prob, self.switch_prob = prob, switch_prob
-        self.label_smoothing, self.num_classes = label_smoothing, num_classes
-
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix a batch.
-
-        Args:
-            images: (B, 3, H, W), normalised.
-            labels: (B,), class indices.
-
-        Returns:
-            images (B, 3, H, W) and targets (B, K), whose rows sum to 1.
-        """
-        off = self.label_smoothing / self.num_classes
-        targets = torch.full((len(labels), self.num_classes), off, device=labels.device)
-        targets.scatter_(1, labels[:, None], 1 - self.label_smoothing + off)
-        apply, switch = torch.rand(2).tolist()
-        cutmix = self.mixup is None or switch < self.switch_prob
-        mix = self.cutmix if self.cutmix is not None and cutmix else self.mixup
-        return (images, targets) if mix is None or apply >= self.prob else mix(images, targets)

@@ -1,21 +1,22 @@
-"""Scenes to input tensors, for evaluation and for training, and their batches.
+"""Dense samples to input tensors, for evaluation and for training, and their batches.
 
-    evaluation   resize the whole image (`Preprocessing`), normalise
-    training     flip; resize, crop or pad, of one of four kinds; colours; normalise
+    evaluation   resize the whole image (`inputs.Image`), normalize
+    training     flip; resize, crop or pad, of one of four kinds; colors; normalize
 
     whole        the shorter side becomes one of several scales
-    detr         that, or, in half of the draws, first another resize and a random crop (DETR; D3, D4)
-    square       large-scale jitter: resize by a random factor, cut or pad to a fixed square (LSJ; D5)
-    window       resize to one of several scales or by a random factor, cut a square; in the original of F4.1, one in
-                 which no class has more than 3/4 of the pixels
+    detr         that, or, in half of the draws, first another resize and a random crop (DETR; the official detection
+                 configs, `AutoAugment` of two policies)
+    square       large-scale jitter: resize by a random factor, cut or pad to a fixed square (LSJ, "Simple Copy-Paste")
+    window       resize to one of several scales or by a random factor, cut a square; in the official segmentation
+                 configs one in which no class has more than 3/4 of the pixels (`cat_max_ratio`)
 
-Lengths are given in proportion to `Preprocessing.input_size`, so that a recipe for 800 pixels serves a small demo too.
-Boxes and masks stay in step (`scene_views.py`). Objects of which a cut leaves less than a pixel, or none of the mask,
-are removed.
+Lengths are given in proportion to `inputs.Image.input_size`, so that a recipe for 800 pixels serves a small demo too.
+Boxes and masks stay in step (`geometry.py`). Objects of which a cut leaves less than a pixel, or none of the mask, are
+removed.
 
 What differs from the originals: one rule of rounding sizes (mmdetection's, to the nearest pixel) and one antialiased
 bilinear resize of 8-bit pixels (Pillow's) for all; mmdetection's is not antialiased, the same when enlarging. Padding
-is the mean (zero after normalising) as in mmdetection; facebookresearch pads squares with grey of 128.
+is the mean (zero after normalizing) as in mmdetection; facebookresearch pads squares with grey of 128.
 
 All randomness comes from torch's global generator: a seed before the call fixes the result.
 """
@@ -30,19 +31,19 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 from focalnet import inputs
-from focalnet.data.dense import IGNORE, Scene
+from focalnet.data.base import IGNORE, DenseSample
 from focalnet.data.transforms.geometry import View, crop, draw, flip, photometric, resize, sane, start
 from focalnet.errors import UserError
 from focalnet.inputs.image import LONGEST, scaled_size
 
 Example = tuple[Tensor, dict[str, Any]]
-"""An image (3, H, W), float32, normalised, and its target."""
-DenseTransform = Callable[[Scene], Example]
+"""An image (3, H, W), float32, normalized, and its target."""
+DenseTransform = Callable[[DenseSample], Example]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseAugmentation:
-    """How training scenes are varied. Lengths are in proportion to `Preprocessing.input_size`.
+    """How training samples are varied. Lengths are in proportion to `inputs.Image.input_size`.
 
     Raises:
         UserError: a value out of range.
@@ -72,13 +73,13 @@ class DenseAugmentation:
     def __post_init__(self) -> None:
         for name, most in (("hflip", 1), ("most_of_one", 1), ("light", 1), ("color", 1)):
             if not 0 <= getattr(self, name) <= most:
-                raise UserError(f"SceneAugmentation has {name}={getattr(self, name)}; give a number from 0 to {most}.")
+                raise UserError(f"DenseAugmentation has {name}={getattr(self, name)}; give a number from 0 to {most}.")
         for name in ("scales", "first_scales", "crop", "jitter"):
             values = getattr(self, name)
             if not values or min(values) <= 0 or (name in ("crop", "jitter") and values[0] > values[1]):
-                raise UserError(f"SceneAugmentation has {name}={values}; give numbers above 0, the least one first.")
+                raise UserError(f"DenseAugmentation has {name}={values}; give numbers above 0, the least one first.")
         if self.side <= 0:
-            raise UserError(f"SceneAugmentation has side={self.side}; give a number above 0.")
+            raise UserError(f"DenseAugmentation has side={self.side}; give a number above 0.")
 
 
 def _steps(least: int, most: int, unit: int) -> tuple[float, ...]:
@@ -112,13 +113,13 @@ squares of two thirds of the input."""
 
 
 def eval_dense_transform(preprocessing: inputs.Image) -> DenseTransform:
-    """The evaluation: a scene to its image (3, H, W), float32, and {"size": (H, W)}.
+    """For evaluation: a sample to its image (3, H, W), float32, and {"size": (H, W)}.
 
-    What is measured against is the scene itself, in pixels of the original image.
+    What is measured against is the sample itself, in pixels of the original image.
     """
 
-    def transform(scene: Scene) -> Example:
-        image = V.pil_to_tensor(scene.image)
+    def transform(sample: DenseSample) -> Example:
+        image = V.pil_to_tensor(sample.image)
         size = preprocessing.whole_size((image.shape[1], image.shape[2]))
         return preprocessing.normalize(preprocessing.resize_to(image, size)), {"size": size}
 
@@ -126,15 +127,15 @@ def eval_dense_transform(preprocessing: inputs.Image) -> DenseTransform:
 
 
 def train_dense_transform(preprocessing: inputs.Image, augmentation: DenseAugmentation) -> DenseTransform:
-    """Augmentation for training: a scene to its image (3, H, W), float32, and its target.
+    """Augmentation for training: a sample to its image (3, H, W), float32, and its target.
 
     The target has `boxes` (N, 4) in pixels of the image, `labels` (N,), `size`: the (height, width) of what is image
-    (the image may be padded on the right and at the bottom), and where the scene has them `masks` (N, H, W), bool, and
+    (the image may be padded on the right and at the bottom), and where the sample has them `masks` (N, H, W), bool, and
     `semantic` (H, W), uint8, 255 in the padding. Crowds are left out.
     """
 
-    def transform(scene: Scene) -> Example:
-        view = start(scene)
+    def transform(sample: DenseSample) -> Example:
+        view = start(sample)
         if augmentation.hflip and draw() < augmentation.hflip:
             view = flip(view)
         view = _GEOMETRY[augmentation.kind](view, preprocessing, augmentation)

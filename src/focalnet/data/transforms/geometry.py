@@ -1,4 +1,4 @@
-"""The steps of scene transforms: each keeps image, boxes, masks and labels per pixel in step.
+"""The steps of dense transforms: each keeps image, boxes, masks and labels per pixel in step.
 
 A flip and a cut are exact. A resize moves boxes by the two factors, and gives each new pixel of a mask the old one that
 its centre falls into.
@@ -11,12 +11,12 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 from focalnet import inputs
-from focalnet.data.dense import Scene
+from focalnet.data.base import DenseSample
 
 
 @dataclass(frozen=True)
 class View:
-    """A scene on its way. N objects.
+    """A dense sample on its way. N objects.
 
     Attributes:
         image: (3, H, W), uint8.
@@ -37,11 +37,11 @@ class View:
         return self.image.shape[1], self.image.shape[2]
 
 
-def start(scene: Scene) -> View:
-    """A scene without its crowds."""
-    kept = ~scene.crowd
-    masks = None if scene.masks is None else scene.masks[kept]
-    return View(V.pil_to_tensor(scene.image), scene.boxes[kept], scene.labels[kept], masks, scene.semantic)
+def start(sample: DenseSample) -> View:
+    """A sample without its crowds."""
+    kept = ~sample.crowd
+    masks = None if sample.masks is None else sample.masks[kept]
+    return View(V.pil_to_tensor(sample.image), sample.boxes[kept], sample.labels[kept], masks, sample.semantic)
 
 
 def flip(view: View) -> View:
@@ -121,7 +121,7 @@ def photometric(image: Tensor, light: float, color: float) -> Tensor:
     Args:
         image: (3, H, W), uint8.
         light: strength for brightness and contrast, 0 to 1.
-        colour: strength for saturation and hue, 0 to 1.
+        color: strength for saturation and hue, 0 to 1.
     """
     shift = draw(-32 * light, 32 * light)
     contrast = draw(1 - 0.5 * light, 1 + 0.5 * light)

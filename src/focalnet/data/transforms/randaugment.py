@@ -1,12 +1,14 @@
-"""RandAugment as FocalNet was trained with it: "rand-m9-mstd0.5-inc1" (F2.1) in the sense of timm, the official code's.
+"""RandAugment as FocalNet was trained with it: "rand-m9-mstd0.5-inc1" (the paper's Table 18) in the sense of timm.
 
     twice: with probability 1/2, one of 15 operations, drawn anew each time (so both may be the same),
     at a level drawn from N(m, mstd) and clipped to 0..10; inc1: the higher the level, the stronger the change
 
-torchvision's `v2.RandAugment` is another algorithm: 14 operations at 31 fixed magnitudes, always applied. The
-operations here are Pillow's own, which v2 calls too for PIL images; the results equal timm's bit by bit (tested).
+Why it is our own: torchvision's `v2.RandAugment` is another algorithm (14 operations at 31 fixed magnitudes, always
+applied), and timm, which the official code calls, draws from Python's and NumPy's generators, so that a resumed run
+could not take up where it was; all of ours comes from torch's. The operations are Pillow's own, which v2 calls too for
+PIL images; the results equal timm's bit by bit (tested).
 
-As in timm, a shear or translation moves about the upper left corner, and what comes in is filled with one colour. What
+As in timm, a shear or translation moves about the upper left corner, and what comes in is filled with one color. What
 differs: PosterizeIncreasing keeps one bit at level 10 (one image in 660 at m9-mstd0.5), where timm asks for none,
 which was a black image in old versions of Pillow and is an error in new ones.
 """
@@ -77,7 +79,7 @@ class RandAugment:
         policy: "rand-m9-mstd0.5-inc1": m is the mean level, 0 to 10; mstd its standard deviation (default 0); n the
             number of operations (default 2); p the probability of each (default 0.5); inc1 must be there.
         resample: of the operations that move pixels.
-        colour: RGB, 0 to 255, of what they bring in from outside.
+        color: RGB, 0 to 255, of what they bring in from outside.
 
     Raises:
         UserError: a policy that this class does not know.

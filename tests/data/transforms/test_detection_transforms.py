@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from focalnet.data.dense import Scene
+from focalnet.data import DenseSample
 from focalnet.data.transforms.detection import (
     AUGMENTATIONS,
     DenseAugmentation,
@@ -32,7 +32,9 @@ PLAIN = Preprocessing(
 COCO = Preprocessing(input_size=800, long_side=1333, crop_pct=1.0, interpolation="bilinear")
 
 
-def scene(height=90, width=120, rectangles=((10, 20, 50, 80), (60, 5, 120, 45), (0, 0, 12, 12)), crowd=()) -> Scene:
+def scene(
+    height=90, width=120, rectangles=((10, 20, 50, 80), (60, 5, 120, 45), (0, 0, 12, 12)), crowd=()
+) -> DenseSample:
     """Coloured rectangles (x1, y1, x2, y2), apart from each other: object i has red 40 (i + 1) and label i."""
     pixels = np.zeros((height, width, 3), np.uint8)
     semantic = torch.zeros(height, width, dtype=torch.uint8)
@@ -41,7 +43,7 @@ def scene(height=90, width=120, rectangles=((10, 20, 50, 80), (60, 5, 120, 45), 
         pixels[top:bottom, left:right, 0] = 40 * (index + 1)
         semantic[top:bottom, left:right] = index + 1
         masks[index, top:bottom, left:right] = True
-    return Scene(
+    return DenseSample(
         image=Image.fromarray(pixels),
         path="a scene",
         boxes=torch.tensor(rectangles, dtype=torch.float32).reshape(-1, 4),
@@ -219,7 +221,7 @@ def test_crowds_are_not_learned():
 
 def test_scenes_with_boxes_only_and_without_objects():
     plain = scene()
-    bare = Scene(plain.image, "", plain.boxes, plain.labels, None, plain.crowd, plain.area, None, 0)
+    bare = DenseSample(plain.image, "", plain.boxes, plain.labels, None, plain.crowd, plain.area, None, 0)
     for name in AUGMENTATIONS:
         _, target = train_dense_transform(PLAIN, AUGMENTATIONS[name])(bare)
         assert set(target) == {"boxes", "labels", "size"}

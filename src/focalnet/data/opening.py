@@ -1,0 +1,131 @@
+"""From a source, one string, to data sets: both splits for training, or one for evaluation.
+
+What a source may be is the table in `register.py`. Where it has no validation split of its own, a share is set aside
+at random: of each class where every sample has one, else of all samples.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from focalnet.data.base import Datasets, OnBadImage, Request, Samples, Split
+from focalnet.data.problems import OnBadAnnotation, Problems, preview
+from focalnet.data.register import find_format
+from focalnet.data.splits import random_split, stratified_split
+from focalnet.errors import UserError
+from focalnet.labels import COCO_CLASSES, COCO_RAW_CLASSES
+
+log = logging.getLogger(__name__)
+
+
+def open_data(
+    kind: str,
+    source: str | None,
+    *,
+    val_fraction: float,
+    seed: int,
+    on_bad_image: OnBadImage,
+    on_bad_annotation: OnBadAnnotation = "skip",
+    masks: bool = True,
+) -> Datasets:
+    """Open data for training.
+
+    Args:
+        kind: "class", "detection", "semantic" or "panoptic"; `base.py` says what their samples hold.
+        source: see `register.py`; None for what is made of the digits inside scikit-learn.
+        val_fraction: share of the samples set aside where the source has no validation split of its own.
+        seed: of that split. The digits are always split the same way.
+        on_bad_image: an image that cannot be read stops the run, or is skipped (`Samples`).
+        on_bad_annotation: broken annotations are mended or left out, and counted in one line of the log, or stop.
+        masks: of detection; False leaves the outlines alone: faster, and objects without one stay.
+
+    Returns:
+        both splits, as `Samples`; no image is decoded yet.
+
+    Raises:
+        UserError: nothing there, fewer than two classes to tell apart, other classes in validation than in training,
+            or broken annotations with "stop". The message names the place.
+    """
+    row, place = find_format(kind, source)
+    problems = Problems()
+    openers = row.open(place, Request(kind, problems, masks))
+    train = openers.train()
+    val = openers.val() if openers.val else None
+    problems.report(place, on_bad_annotation)
+    classes = train.classes
+    if train.names is not None and len(classes) < 2:
+        raise UserError(f"{place} has {len(classes)} class ({preview(classes)}); a classifier needs two or more.")
+    if unseen := _missing(classes, train):
+        log.warning("%s: nothing to train on for %s", place, preview(unseen))
+    if val is None:
+        if train.names is not None:
+            kept, held_out = stratified_split(train.names, val_fraction, seed)
+        else:
+            kept, held_out = random_split(len(train), val_fraction, seed, place)
+        train, val = train.take(kept), train.take(held_out)
+        how = f"set aside, share {val_fraction}, seed {seed}"
+    else:
+        _check_classes(val, classes, f"the validation split of {place}", "the training split")
+        if val.names is not None and (missing := _missing(classes, val)):
+            log.warning("%s: no validation image for %s; validated without", place, preview(missing))
+        how = "its own split"
+    description = f"{place}: {len(classes)} classes, {len(train)} training and {len(val)} validation images ({how})"
+    datasets = (Samples(train, classes, on_bad_image), Samples(val, classes, on_bad_image))
+    return Datasets(classes, *datasets, description, datasets[0].things)
+
+
+def open_evaluation(
+    kind: str,
+    source: str | None,
+    classes: Sequence[str] | None,
+    num_classes: int,
+    *,
+    on_bad_image: OnBadImage,
+    on_bad_annotation: OnBadAnnotation = "skip",
+    masks: bool = True,
+) -> Samples:
+    """Open data to evaluate a trained model on: the validation split if the source has one, else everything.
+
+    Labels follow the names of the model's classes, whatever their order in the source. Where the model has no names,
+    or none of them is in the source (English names, and ImageNet's folders n01440764 and so on), the classes of the
+    source count in their order, and there must be `num_classes` of them. A model of 91 classes without names that
+    meets COCO's 80 counts by COCO's raw ids, as the released DINO does.
+
+    Args:
+        kind, source, on_bad_image, on_bad_annotation, masks: as in `open_data`.
+        classes: names of the model's classes in the order of its labels, or None.
+        num_classes: of the model.
+
+    Raises:
+        UserError: nothing there, or classes that the model does not have.
+    """
+    row, place = find_format(kind, source)
+    problems = Problems()
+    openers = row.open(place, Request(kind, problems, masks))
+    split = openers.val() if openers.val else openers.train()
+    theirs = split.classes
+    if openers.val and split.names is not None:  # folders may lack some classes, files of annotations list them all
+        theirs = openers.train().classes
+    problems.report(place, on_bad_annotation)
+    if classes is None and num_classes == len(COCO_RAW_CLASSES) and theirs == COCO_CLASSES:
+        classes = COCO_RAW_CLASSES
+    if len(theirs) == num_classes and not set(theirs) & set(classes or ()):
+        if classes is not None:
+            log.warning("%s: no class is called as in the model; taken for the same %d in order", place, num_classes)
+        classes = theirs
+    if classes is None:
+        raise UserError(f"{place} has {len(theirs)} classes, the model {num_classes} without names: give as many.")
+    _check_classes(split, classes, place, "the model")
+    return Samples(split, classes, on_bad_image)
+
+
+def _missing(classes: Sequence[str], split: Split) -> list[str]:
+    occurring = set(split.occurring())
+    return [name for name in classes if name not in occurring]
+
+
+def _check_classes(split: Split, known: Sequence[str], place: str, owner: str) -> None:
+    if strange := [name for name in split.occurring() if name not in set(known)]:
+        raise UserError(
+            f"{place} has classes that {owner} does not have: {preview(strange)}; known: {preview(known)}. "
+            f"Give both the same class names."
+        )

@@ -1,0 +1,45 @@
+"""Small sets of labelled images, and how tests open them."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from focalnet.data import Datasets, Samples, open_data, open_evaluation
+from focalnet.errors import UserError
+
+
+def open_classes(source, *, val_fraction=0.25, seed=0, on_bad_image="stop") -> Datasets:
+    source = None if source is None else str(source)
+    return open_data("class", source, val_fraction=val_fraction, seed=seed, on_bad_image=on_bad_image)
+
+
+def open_everything(source, classes, num_classes=None, *, on_bad_image="stop") -> Samples:
+    source = None if source is None else str(source)
+    return open_evaluation("class", source, classes, num_classes or len(classes), on_bad_image=on_bad_image)
+
+
+def png(grey: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 2), (grey, grey, grey)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def fill(root: Path, **classes: int) -> Path:
+    """Class folders with the given numbers of images."""
+    for label, (name, count) in enumerate(classes.items()):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            (root / name / f"{index}.png").write_bytes(png(16 * label + index))
+    return root
+
+
+def paths(samples: Samples) -> list[str]:
+    return [sample.path for sample in samples]
+
+
+def refuse(source, message: str, **options) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        open_classes(source, **options)
+    assert "\n" not in str(caught.value)

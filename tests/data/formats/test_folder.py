@@ -1,0 +1,192 @@
+"""Class folders: which files count, in which order, and one sentence for everything that may be wrong with them."""
+
+import logging
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+from class_files import fill, open_classes, open_everything, paths, png, refuse
+from focalnet.data.splits import choose_splits
+
+
+def test_samples_of_a_folder(tmp_path):
+    data = open_classes(fill(tmp_path, cat=4, ape=4))
+    assert data.classes == data.train.classes == data.val.classes == ("ape", "cat")
+    assert (len(data.train), len(data.val)) == (6, 2)
+    assert data.train.labels == [0, 0, 0, 1, 1, 1]
+    assert data.val.labels == [0, 1]
+    for samples in (data.train, data.val):
+        for index in range(len(samples)):
+            sample = samples[index]
+            assert sample.label == samples.labels[index]
+            assert data.classes[sample.label] == Path(sample.path).parent.name
+            assert sample.signal.mode == "RGB"
+            grey = 16 * (1 - sample.label) + int(Path(sample.path).stem)
+            assert sample.signal.getpixel((0, 0)) == (grey, grey, grey)
+    assert sorted(paths(data.train) + paths(data.val)) == sorted(map(str, tmp_path.glob("*/*")))
+    assert data.description == (
+        f"{tmp_path}: 2 classes, 6 training and 2 validation images (set aside, share 0.25, seed 0)"
+    )
+    with pytest.raises(IndexError):
+        data.train[6]
+
+
+def test_pictures_travel_to_worker_processes(tmp_path):
+    data = open_classes(fill(tmp_path, a=3, b=3))
+    loader = DataLoader(data.train, batch_size=None, num_workers=1)
+    assert [sample.path for sample in loader] == paths(pickle.loads(pickle.dumps(data.train))) == paths(data.train)
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "test", "VAL"])
+def test_split_folders(tmp_path, val):
+    fill(tmp_path / "train", a=2, b=3)
+    fill(tmp_path / val, a=1, b=2)
+    data = open_classes(tmp_path)
+    assert (data.train.labels, data.val.labels) == ([0, 0, 1, 1, 1], [0, 1, 1])
+    assert all(f"/{val}/" in path for path in paths(data.val))
+    assert "its own split" in data.description
+
+
+def test_test_is_used_only_without_val(tmp_path, caplog):
+    fill(tmp_path / "train", a=2, b=2)
+    fill(tmp_path / "test", a=1, b=1)
+    fill(tmp_path / "val", a=2, b=2)
+    data = open_classes(tmp_path)
+    assert all("/val/" in path for path in paths(data.val))
+    assert "left out: test" in caplog.text
+    assert choose_splits(["Test", "train", "validation"]) == ("train", "validation")
+    assert choose_splits(["cat", "dog"]) == (None, None)
+
+
+def test_train_without_val_is_split(tmp_path):
+    fill(tmp_path / "train", a=4, b=4)
+    data = open_classes(tmp_path)
+    assert (data.train.labels, data.val.labels) == ([0, 0, 0, 1, 1, 1], [0, 1])
+
+
+def test_a_test_side_without_labels_is_left_out(tmp_path, caplog):
+    fill(tmp_path / "train", a=4, b=4)
+    fill(tmp_path, test=3)
+    assert open_classes(tmp_path).val.labels == [0, 1]
+    assert f"{tmp_path / 'test'} has no class folders" in caplog.text
+    (tmp_path / "test").rename(tmp_path / "val")
+    refuse(tmp_path, "val holds 3 images but no class folders")
+
+
+def test_val_without_train(tmp_path):
+    fill(tmp_path / "val", a=2, b=2)
+    refuse(tmp_path, "has val/ but no train/")
+
+
+def test_classes_may_be_called_like_splits(tmp_path):
+    assert open_classes(fill(tmp_path, test=2, control=2)).classes == ("control", "test")
+
+
+def test_a_class_in_val_only_is_an_error(tmp_path):
+    fill(tmp_path / "train", a=2, b=2)
+    fill(tmp_path / "val", a=1, c=1)
+    refuse(tmp_path, "validation split of .* has classes that the training split does not have: c; known: a, b")
+
+
+def test_a_class_in_train_only_is_a_warning(tmp_path, caplog):
+    fill(tmp_path / "train", a=2, b=2, c=2)
+    fill(tmp_path / "val", a=1, c=1)
+    data = open_classes(tmp_path)
+    assert data.val.labels == [0, 2]
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == (
+        "WARNING",
+        f"{tmp_path}: no validation image for b; validated without",
+    )
+
+
+def test_hidden_and_other_files_are_counted(tmp_path, caplog):
+    fill(tmp_path, a=2, b=2)
+    for name in ("a/.hidden.png", "a/notes.txt", "b/photo.HEIC", "b/x.txt", "README.md", "loose.png"):
+        (tmp_path / name).write_bytes(b"x")
+    for name in (".git", "__MACOSX", "a/.thumbnails"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(png(1))
+    with caplog.at_level(logging.INFO):
+        data = open_classes(tmp_path)
+    assert data.classes == ("a", "b")
+    assert len(data.train) + len(data.val) == 4
+    (record,) = caplog.records
+    assert "6 files that are hidden or no images left out: .png 2, .txt 2, .md 1, .heic 1" in record.getMessage()
+
+
+def test_endings_in_capitals_subfolders_and_order(tmp_path):
+    fill(tmp_path, b=2, a=2)
+    (tmp_path / "a" / "z" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "10.PNG").write_bytes(png(1))
+    (tmp_path / "a" / "z" / "deep" / "9.JpEg").write_bytes(png(1))
+    (tmp_path / "a" / "z" / "1.webp").write_bytes(png(1))
+    data = open_everything(tmp_path, ("a", "b"))
+    names = [str(Path(path).relative_to(tmp_path)) for path in paths(data)]
+    assert names == ["a/0.png", "a/1.png", "a/10.PNG", "a/z/1.webp", "a/z/deep/9.JpEg", "b/0.png", "b/1.png"]
+
+
+def test_the_order_is_that_of_torchvision(tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    fill(tmp_path, b10=3, b9=3, B=3)
+    (tmp_path / "b9" / "inner").mkdir()
+    (tmp_path / "b9" / "inner" / "0.png").write_bytes(png(1))
+    ours = open_everything(tmp_path, ("B", "b10", "b9"))
+    theirs = ImageFolder(str(tmp_path))
+    assert list(zip(paths(ours), ours.labels, strict=True)) == theirs.samples
+
+
+def test_links_are_followed_once(tmp_path):
+    fill(tmp_path / "store", a=2, b=2)
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "a").symlink_to(tmp_path / "store" / "a")
+    (root / "b").mkdir()
+    for index in range(2):
+        (root / "b" / f"{index}.png").symlink_to(tmp_path / "store" / "b" / f"{index}.png")
+    (root / "b" / "loop").symlink_to(root / "b")
+    fill(tmp_path / "more", b=1)
+    (root / "b" / "more").symlink_to(tmp_path / "more" / "b")
+    assert open_everything(root, ("a", "b")).labels == [0, 0, 1, 1, 1]
+
+
+def test_empty_class_folder(tmp_path):
+    fill(tmp_path, a=2, b=2, c=0)
+    refuse(tmp_path, f"class folder {tmp_path / 'c'} holds no image, no files at all")
+    (tmp_path / "c" / "x.heic").touch()
+    refuse(tmp_path, r"only other files \(.heic 1\): fill it or remove it")
+
+
+def test_too_few_classes(tmp_path):
+    refuse(tmp_path, "has no class folders: make one")
+    (tmp_path / "x.png").write_bytes(png(1))
+    refuse(tmp_path, "holds 1 images but no class folders: put them into one folder per class")
+    fill(tmp_path / "flowers", rose=2)
+    refuse(tmp_path, "has one class folder, flowers; a classifier needs two or more")
+    fill(tmp_path / "flowers", tulip=2)
+    refuse(tmp_path, f"did you mean {tmp_path / 'flowers'}\\?")
+
+
+def test_missing_folder(tmp_path, monkeypatch):
+    fill(tmp_path / "flowers", a=2, b=2)
+    monkeypatch.chdir(tmp_path)
+    refuse("flower", f"There is no {tmp_path}/flower .*did you mean {tmp_path}/flowers\\?")
+    refuse("flowers/trian", f"There is no {tmp_path}/flowers/trian .*nearest folder that exists is {tmp_path}/flowers")
+    refuse(tmp_path / "x" / "y" / "z", f"nearest folder that exists is {tmp_path}")
+    refuse("flowers/a/0.png", "is a file; give a folder")
+    assert len(open_classes("./flowers").train) == 2
+
+
+def test_an_unreadable_folder_is_not_taken_for_empty(tmp_path, monkeypatch):
+    fill(tmp_path, a=2, b=2)
+
+    def walk(folder, *, onerror, **_):
+        onerror(PermissionError(13, "Permission denied", str(folder)))
+        return iter(())
+
+    monkeypatch.setattr(os, "walk", walk)
+    refuse(tmp_path, "a cannot be read .Permission denied.: check its permissions")
