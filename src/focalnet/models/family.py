@@ -17,6 +17,7 @@ from focalnet import inputs
 from focalnet.errors import UserError, unknown
 from focalnet.variants import FocalNetConfig
 from focalnet.weights.architecture import shape_of
+from focalnet.weights.hub import WeightsEntry
 
 Learns = Literal["class", "boxes", "masks", "label_map", "nothing"]
 """What the truth of an image is to a network: its class, boxes, boxes with masks, a class per pixel; or it has no
@@ -94,6 +95,7 @@ class Family:
         preprocessing: of the published networks; None for that of the variant's released weights.
         on: what it does otherwise on some variants; later rows win.
         suffix: an ending of its names.
+        files: released files of its whole networks.
         published: name of a published network -> its figures, None where none are known.
         classes_of: what a file with this number of classes was trained on, by the published networks of that number:
             `classes`, and where they apply `things`, `task` and `preprocessing` of a `ModelSpec`.
@@ -115,6 +117,7 @@ class Family:
     preprocessing: Any = None
     on: tuple[On, ...] = ()
     suffix: Suffix | None = None
+    files: tuple[WeightsEntry, ...] = ()
     published: Mapping[str, Any] = field(default_factory=dict)
     classes_of: Callable[[int, FocalNetConfig], Mapping[str, Any]] = lambda num_classes, architecture: {}
 

@@ -20,7 +20,7 @@ from focalnet.errors import UserError, unknown
 from focalnet.models.family import Family
 from focalnet.variants import VARIANTS, get_variant
 from focalnet.variants import list_models as list_variants
-from focalnet.weights.hub import default_preprocessing
+from focalnet.weights.hub import default_preprocessing, register_files
 from focalnet.weights.layouts import Layout
 from focalnet.weights.spec import UNKNOWN, ModelSpec, Said, merge
 
@@ -30,9 +30,18 @@ FAMILIES = ("classifier", "backbone", "mask_rcnn", "dino", "upernet", "mask2form
 _KNOWN: dict[str, Family] = {}
 
 
+def _row(name: str) -> Family:
+    return importlib.import_module(f"focalnet.models.{name}").FAMILY
+
+
+for _name in FAMILIES:
+    register_files(_row(_name).files)
+
+
 def register(family: Family) -> Family:
     """Make a family known whose code lives outside this package."""
     _KNOWN[family.name] = family
+    register_files(family.files)
     return family
 
 
@@ -43,8 +52,7 @@ def families(*, task: str | None = None, named: bool | None = None) -> list[Fami
         task: only those that serve this task.
         named: only those whose networks bear the family's name, or only the others.
     """
-    own = [importlib.import_module(f"focalnet.models.{name}").FAMILY for name in FAMILIES]
-    rows = {family.name: family for family in own} | _KNOWN
+    rows = {name: _row(name) for name in FAMILIES} | _KNOWN
     return [row for row in rows.values() if task in (None, *row.tasks) and named in (None, row.named)]
 
 

@@ -15,7 +15,7 @@ The heads of the 22K files have 21842 rows in the order of the official label ma
 
 import contextlib
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -137,17 +137,17 @@ def _rows() -> list[WeightsEntry]:
                 preprocessing=inputs.Image(input_size=pixels, crop_pct=0.9 if size == "huge" else 1.0))  # fmt: skip
     name = "focalnet_tiny_lrf_sparsercnn_3x.pth"
     add("focalnet_tiny_lrf", name, "official", _RELEASE_DETECTION + name, None, head="sparse_rcnn", num_classes=80)
-    for repo, name, classes in (
-        ("microsoft/focalnet-large-fl4-dino-o365-cocoft", "focalnet_large_fl4_o365_finetuned_on_coco.pth", 91),
-        ("microsoft/focalnet-large-fl4-dino-o365", "focalnet_large_fl4_pretrained_on_o365.pth", 366),
-    ):
-        add("focalnet_large_fl4", name, "official", hub(repo, name), 2.74e9, repo=repo, head="dino",
-            licence="apache-2.0", num_classes=classes)  # fmt: skip
     return rows
 
 
-ENTRIES: Mapping[str, WeightsEntry] = MappingProxyType({row.name: row for row in _rows()})
-"""Name -> released file."""
+_KNOWN = {row.name: row for row in _rows()}
+ENTRIES: Mapping[str, WeightsEntry] = MappingProxyType(_KNOWN)
+"""Name -> released file: the classifiers', and those that families of networks made known."""
+
+
+def register_files(rows: Iterable[WeightsEntry]) -> None:
+    """Make released files of whole networks known, so that `weights=` finds them."""
+    _KNOWN.update({row.name: row for row in rows})
 
 
 def find(name: str, source: str = "official", *, head: str = "classifier") -> WeightsEntry:
