@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,10 @@ def test_commands_exist_with_their_options(command, capsys):
         assert option in text, option
 
 
-@pytest.mark.parametrize(("page", "code"), [pair for pair in blocks("python") if "runs/" not in pair[1]])
+EXECUTED = [pair for pair in blocks("python") if "runs/" not in pair[1] and pair[0] != "architecture.md"]
+
+
+@pytest.mark.parametrize(("page", "code"), EXECUTED)
 def test_python_runs(page, code):
     exec(compile(code, page, "exec"), {})
 
@@ -53,3 +58,17 @@ def test_names_links_and_pictures_exist(page):
     for path in re.findall(r"\]\(([^)h][^)]*)\)", PAGES[page]):
         assert (ROOT / "docs" / path).exists(), path
     assert "RESULTS" not in PAGES[page]
+
+
+def test_what_the_architecture_adds_from_outside_works(tmp_path):
+    """Blocks that begin with a file's name are that file; the others run in turn, in a process of their own, because
+    registers keep what is added."""
+    runs = []
+    for page, code in blocks("python"):
+        if page == "architecture.md":
+            named = re.match(r"# (\w+\.py)\n", code)
+            (tmp_path / named[1]).write_text(code) if named else runs.append(code)
+    assert len(runs) >= 3
+    (tmp_path / "page.py").write_text("\n\n".join(runs))
+    done = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
