@@ -157,6 +157,19 @@ def test_architecture_without_levels_and_of_a_broken_file():
         infer_architecture(broken)
 
 
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("layers.9999999.blocks.0.x", "layers.3"),
+        ("layers.0.blocks.70000000000.x", "layers.0.blocks.1"),
+        ("layers.1.blocks.0.modulation.focal_layers.4.0.weight", "layers.1.blocks.0.modulation.focal_layers.3"),
+    ],
+)
+def test_numbered_parts_with_a_gap_are_refused(name, missing):
+    with pytest.raises(UserError, match=rf"not a whole network: {missing} is missing\."):
+        infer_architecture(weights_of(SMALL) | {name: torch.zeros(1)})
+
+
 def test_conversion_shares_the_tensors():
     model: nn.Module = FocalNetClassifier(SMALL, num_classes=5)
     converted = convert_state_dict(model.state_dict(), to="transformers")

@@ -18,6 +18,7 @@ they are copies with the same numbers. Tensors are shared where no row changes t
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 StateDict = Mapping[str, Tensor]
 
-_FIELD = re.compile(r"\{(\w+)(?:\+(\d+))?\}")
+_FIELD = re.compile(r"\{(\w+)((?:\+\d+)?)\}")
 
 
 class Row(NamedTuple):
@@ -58,21 +59,20 @@ class Renaming:
     """
 
     def __init__(self, rows: Iterable[tuple[Any, ...]], *, ours: str, theirs: str) -> None:
-        self.ours, self.theirs = ours, theirs
-        self._readers: list[_Rule] = []
-        self._writers: list[_Rule] = []
+        readers, writers = [], []
         for row in (Row(*row) for row in rows):
-            parts, copies = _names(row.ours), _names(row.theirs)
-            self._readers += [_Rule(name, (name,), parts, row.read, row) for name in copies]
-            self._writers += [_Rule(name, parts, copies, row.write, row) for name in parts]
+            parts, copies = _tuple(row.ours), _tuple(row.theirs)
+            readers += [_Rule(row, name, (name,), parts, row.read) for name in copies]
+            writers += [_Rule(row, name, parts, copies, row.write) for name in parts]
+        self._read, self._write = _Direction(readers, ours), _Direction(writers, theirs)
 
     def read(self, weights: StateDict) -> dict[str, Tensor]:
         """Their names to ours.
 
         Raises:
-            UserError: a name has no counterpart, two claim one place, or a tensor has a shape that a row cannot change.
+            UserError: a name has no counterpart, two claim one place, or a row cannot change a tensor of such a shape.
         """
-        return _rename(weights, self._readers, self.ours)
+        return self._read(weights)
 
     def write(self, weights: StateDict) -> dict[str, Tensor]:
         """Our names to theirs.
@@ -80,88 +80,116 @@ class Renaming:
         Raises:
             UserError: as in `read`, or a part of what is one tensor there is missing.
         """
-        return _rename(weights, self._writers, self.theirs)
+        return self._write(weights)
 
 
-class _Rule:
-    """A name of one side, and the names of the other to which it leads."""
+class _Rule(NamedTuple):
+    """What becomes of a name: all `sources` together, of which it is one, become the `targets`."""
 
-    def __init__(
-        self,
-        name: str,
-        sources: tuple[str, ...],
-        targets: tuple[str, ...],
-        change: Callable[..., Tensor | Sequence[Tensor]] | None,
-        row: Row,
-    ) -> None:
-        self.sources, self.targets, self.row = sources, targets, row
-        self.change = change or (lambda tensor: tensor)
-        first, *others = _FIELD.split(name)
-        pattern, fields = re.escape(first), list(zip(others[::3], others[1::3], others[2::3], strict=True))
-        for field, _, text in fields:
-            pattern += f"(?P<{field}>{'.+' if field == 'rest' else '0|[1-9][0-9]*'})" + re.escape(text)
-        self.pattern = re.compile(pattern + ("(?P<leaf>.+)" if name.endswith(".") else r"(?P<leaf>(\.weight|\.bias)?)"))
-        self.shifts = [(field, int(shift)) for field, shift, _ in fields if shift]
-
-    def match(self, name: str) -> dict[str, str] | None:
-        match = self.pattern.fullmatch(name)
-        if match is None:
-            return None
-        fields = match.groupdict()
-        for field, shift in self.shifts:
-            place = int(fields[field]) - shift
-            if place < 0:
-                return None
-            fields[field] = str(place)
-        return fields
+    row: Row
+    name: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    change: Callable[..., Tensor | Sequence[Tensor]] | None
 
 
-def _rename(weights: StateDict, rules: Sequence[_Rule], where: str) -> dict[str, Tensor]:
-    result: dict[str, Tensor] = {}
-    origin: dict[str, tuple[str, Row]] = {}
-    strange, left_out = [], []
-    for name, tensor in weights.items():
-        rule, fields = next(((rule, seen) for rule in rules if (seen := rule.match(name)) is not None), (None, {}))
-        if rule is None:
-            strange.append(name)
-            continue
-        if not rule.targets:
-            left_out.append(name)
-        parts = [name] if len(rule.sources) == 1 else [_fill(source, fields) for source in rule.sources]
-        missing = [part for part in parts if part not in weights]
+class _Direction:
+    """All rules of one direction, as one regular expression that is compiled when it is first needed."""
+
+    def __init__(self, rules: Sequence[_Rule], where: str) -> None:
+        self.rules, self.where = rules, where
+
+    def __call__(self, weights: StateDict) -> dict[str, Tensor]:
+        result: dict[str, Tensor] = {}
+        origin: dict[str, tuple[str, Row]] = {}
+        strange, left_out = [], []
+        for name, tensor in weights.items():
+            match = self.pattern.fullmatch(name)
+            if match is None or match.lastindex is None:
+                strange.append(name)
+                continue
+            rule, forms = self.groups[match.lastindex]
+            fields = _Fields({form: match[group] for group, form in forms})
+            if not rule.targets:
+                left_out.append(name)
+            tensors = [tensor] * len(rule.targets) if rule.change is None else self.changed(name, rule, fields, weights)
+            if tensors is None:
+                continue
+            for target, value in zip(rule.targets, tensors, strict=True):
+                place = fields.fill(target)
+                if place in result:
+                    other, row = origin[place]
+                    if row is not rule.row or not torch.equal(result[place], value):
+                        raise UserError(f"{other} and {name} are one weight of {self.where}; leave one of them out.")
+                result[place], origin[place] = value, (name, rule.row)
+        if strange:
+            raise UserError(
+                f"{len(strange)} of {len(weights)} names have no counterpart in {self.where}: {_few(strange)}; "
+                "leave them out of the file, or read it as what it is."
+            )
+        if left_out:
+            logger.info("left out what has no counterpart in %s: %s", self.where, ", ".join(left_out))
+        return result
+
+    def changed(self, name: str, rule: _Rule, fields: "_Fields", weights: StateDict) -> Sequence[Tensor] | None:
+        """What goes to the targets of a rule; None for all but the first of parts that are joined."""
+        assert rule.change is not None
+        sources = [fields.fill(source) for source in rule.sources]
+        missing = [source for source in sources if source not in weights]
         if missing:
-            raise UserError(f"{name} is one weight with {_few(missing)} in {where}; the latter are missing.")
-        if name != parts[0]:
-            continue  # joined where the first part stands
+            raise UserError(f"{name} is one weight of {self.where} together with {_few(missing)}, which is missing.")
+        if name != sources[0]:
+            return None
         try:
-            changed = rule.change(*(weights[part] for part in parts))
+            value = rule.change(*(weights[source] for source in sources))
         except ValueError as error:
-            raise UserError(f"{name} has the shape {tuple(tensor.shape)}; {error}.") from None
-        values = [changed] * len(rule.targets) if isinstance(changed, Tensor) else changed
-        for target, value in zip(rule.targets, values, strict=True):
-            place = _fill(target, fields)
-            other, row = origin.setdefault(place, (name, rule.row))
-            if other != name and not (row is rule.row and torch.equal(result[place], value)):
-                raise UserError(f"{other} and {name} are one weight of {where}; leave one of them out.")
-            result[place] = value
-    if strange:
-        raise UserError(
-            f"{len(strange)} of {len(weights)} names have no counterpart in {where}: {_few(strange)}; "
-            "leave them out of the file, or read it as what it is."
-        )
-    if left_out:
-        logger.info("left out what has no counterpart in %s: %s", where, ", ".join(left_out))
-    return result
+            raise UserError(f"{name} has the shape {tuple(weights[name].shape)}; {error}.") from None
+        return [value] * len(rule.targets) if isinstance(value, Tensor) else value
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """One group per rule, and in it one per field and one for what follows the name."""
+        return re.compile("|".join(f"({_pattern(rule.name)})" for rule in self.rules))
+
+    @cached_property
+    def groups(self) -> dict[int, tuple[_Rule, list[tuple[int, str]]]]:
+        """Number of a rule's group -> the rule, and the numbers of the groups in it with what they hold."""
+        result, group = {}, 1
+        for rule in self.rules:
+            forms = [*(field + shift for field, shift in _FIELD.findall(rule.name)), "leaf"]
+            result[group] = rule, list(enumerate(forms, group + 1))
+            group += len(forms) + 1
+        return result
 
 
-def _fill(template: str, fields: Mapping[str, str]) -> str:
-    def value(field: re.Match[str]) -> str:
-        return str(int(fields[field[1]]) + int(field[2])) if field[2] else fields[field[1]]
+class _Fields(dict[str, str]):
+    """Values of fields: what a name shows as `{i+1}` gives `{i}` too, and the other way round."""
 
-    return _FIELD.sub(value, template) + fields["leaf"]
+    def __missing__(self, form: str) -> str:
+        field, _, shift = form.partition("+")
+        known = next(known for known in self if known.partition("+")[0] == field)
+        self[form] = str(int(self[known]) - int(known.partition("+")[2] or 0) + int(shift or 0))
+        return self[form]
+
+    def fill(self, name: str) -> str:
+        return name.format_map(self) + self["leaf"]
 
 
-def _names(side: str | tuple[str, ...]) -> tuple[str, ...]:
+def _pattern(name: str) -> str:
+    first, *others = _FIELD.split(name)
+    pattern = re.escape(first)
+    for field, shift, text in zip(others[::3], others[1::3], others[2::3], strict=True):
+        pattern += f"({'.+' if field == 'rest' else _number(int(shift or 0))}){re.escape(text)}"
+    return pattern + ("(.+)" if name.endswith(".") else r"((?:\.weight|\.bias)?)")
+
+
+def _number(least: int) -> str:
+    """A whole number as names have it, without leading zeros."""
+    smaller = "".join(f"(?!{number}(?![0-9]))" for number in range(least))
+    return f"{smaller}(?:0|[1-9][0-9]*)"
+
+
+def _tuple(side: str | tuple[str, ...]) -> tuple[str, ...]:
     return (side,) if isinstance(side, str) else side
 
 

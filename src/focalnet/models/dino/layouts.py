@@ -4,7 +4,10 @@ Both files hold the heads of the decoder twice, under the model and under `trans
 all are one and the same; in detrex's each layer of the decoder has its own, and the encoder's comes last.
 """
 
+from functools import cache
+
 import torch
+from torch import Tensor
 
 from focalnet.errors import UserError
 from focalnet.weights.architecture import count
@@ -22,6 +25,7 @@ _OFFICIAL = Renaming(
 )
 
 
+@cache
 def _detrex(layers: int, maps: int) -> Renaming:
     """detrex's table for a decoder of `layers` layers on `maps` maps of the backbone."""
     rows: list[tuple] = [
@@ -57,11 +61,11 @@ _KEPT = (
 )  # fmt: skip
 
 
-def _read_detrex(weights: StateDict) -> dict[str, torch.Tensor]:
+def _read_detrex(weights: StateDict) -> dict[str, Tensor]:
     return _detrex(count(weights, _DECODER), count(weights, "neck.convs.")).read(weights)
 
 
-def _write_detrex(weights: StateDict) -> dict[str, torch.Tensor]:
+def _write_detrex(weights: StateDict) -> dict[str, Tensor]:
     return _detrex(count(weights, _DECODER), count(weights, "input_proj.") - 1).write(weights)
 
 
