@@ -191,7 +191,7 @@ def test_preprocessing_and_classes_of_the_spec():
     np.testing.assert_array_equal(found.logits, explain(model, picture(), preprocessing=HOW).logits)
     best = int(found.logits.argmax())
     share = np.exp(found.logits[best]) / np.exp(found.logits).sum()
-    assert found.caption == f"answer: {model.spec.classes[best]} ({share:.1%}), Grad-CAM for: cow"
+    assert found.caption == f"prediction: {model.spec.classes[best]} ({share:.1%}), Grad-CAM for: cow"
 
 
 def test_grey_and_transparent_pictures():

@@ -40,7 +40,7 @@ def test_explanation_panel(figure, options):
     drawn = [axes.get_title() for axes in made.axes if axes.images and axes.get_title()]
     stages = [f"stage {index + 1}" for index in range(len(given.modulators))]
     levels = [f"level {index + 1}" for index in range(len(given.gates) - 1)]
-    expected = ["picture", *stages, *(["Grad-CAM"] if given.grad_cam is not None else []), "picture", *levels, "global"]
+    expected = ["image", *stages, *(["Grad-CAM"] if given.grad_cam is not None else []), "image", *levels, "global"]
     if levels:
         expected += levels if len(stages) == 1 else stages
     assert drawn == expected
@@ -81,10 +81,10 @@ def test_files():
 
 def test_caption():
     given = explanation()
-    assert given.caption == "answer: cat (93.1%)"
+    assert given.caption == "prediction: cat (93.1%)"
     given.target = 0
-    assert given.caption == "answer: cat (93.1%), Grad-CAM for: dog"
+    assert given.caption == "prediction: cat (93.1%), Grad-CAM for: dog"
     given.classes = None
-    assert given.caption == "answer: class 1 (93.1%), Grad-CAM for: class 0"
+    assert given.caption == "prediction: class 1 (93.1%), Grad-CAM for: class 0"
     given.logits = None
     assert given.caption == ""

@@ -51,7 +51,7 @@ class Explanation:
             return ""
         shares = np.exp(self.logits - self.logits.max())
         best = int(shares.argmax())
-        prediction = f"answer: {self._name(best)} ({shares[best] / shares.sum():.1%})"
+        prediction = f"prediction: {self._name(best)} ({shares[best] / shares.sum():.1%})"
         return prediction if self.target is None else f"{prediction}, Grad-CAM for: {self._name(self.target)}"
 
     def _name(self, index: int) -> str:
@@ -164,7 +164,7 @@ def _draw_maps(figure: Any, image: np.ndarray, maps: Mapping[str, np.ndarray], c
     grid = figure.subplots(1, columns, squeeze=False)[0]
     canvas = style.enlarged(Image.fromarray((image * 255).round().astype(np.uint8)), 224)
     grid[0].imshow(canvas)
-    grid[0].set_title("picture", fontsize=10)
+    grid[0].set_title("image", fontsize=10)
     for axes, (title, values) in zip(grid[1:], maps.items(), strict=False):
         smooth = Image.fromarray(values.astype(np.float32)).resize(canvas.size, Image.Resampling.BILINEAR)
         shown = axes.imshow(np.asarray(smooth), cmap=cmap)

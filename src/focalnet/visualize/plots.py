@@ -96,7 +96,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str] | None = None) -> bytes
     small = 9 if count <= MOST_COUNTED else 7
     axes.set_xticks(range(count), names, rotation=90, fontsize=small)
     axes.set_yticks(range(count), names, fontsize=small)
-    axes.set(xlabel="answer", ylabel="truth")
+    axes.set(xlabel="prediction", ylabel="truth")
     axes.set_title(title, fontsize=11)
     if count <= MOST_COUNTED:
         for (row, column), number in np.ndenumerate(matrix):
