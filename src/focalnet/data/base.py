@@ -9,7 +9,7 @@ The kinds of data differ in what a sample holds:
 
     class       `Sample`: one class for the whole
     detection   `DenseSample`: objects with boxes and, where they were annotated, masks; `semantic` is None
-    semantic    `DenseSample`: no objects; `semantic` has a class per pixel, 255 where none is to be learned or scored
+    semantic    `DenseSample`: no objects; `semantic` has a class per pixel, 255 where none is trained on or scored
     panoptic    `DenseSample`: every segment is an object, one per thing, one per kind of stuff; masks do not overlap,
                 what no mask covers is void; `semantic` says the same by class, 255 where void or crowd
 
@@ -30,7 +30,7 @@ from focalnet.data.problems import Problems
 from focalnet.inputs.image import BadImageError
 
 IGNORE = 255
-"""The label of pixels that are neither learned nor scored."""
+"""The label of pixels that are neither trained on nor scored."""
 
 Kind = Literal["class", "detection", "semantic", "panoptic"]
 OnBadImage = Literal["stop", "skip"]
@@ -63,7 +63,7 @@ class DenseSample:
         boxes: (N, 4), float32, x1 y1 x2 y2 in pixels.
         labels: (N,), int64, indices into `Samples.classes`.
         masks: (N, H, W), bool, or None where objects have boxes only.
-        crowd: (N,), bool; a crowd is a region of many objects, which is not learned and not held against a model.
+        crowd: (N,), bool; a crowd is a region of many objects, which is not trained on and not held against a model.
         area: (N,), float32, in pixels as annotated: what COCO calls small, medium and large goes by it.
         semantic: (H, W), uint8, the class of each pixel, 255 to ignore; None in detection.
         image_id: what the annotations call the image.

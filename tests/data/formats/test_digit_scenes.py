@@ -45,7 +45,7 @@ def test_a_digit_scene_is_exact():
 
 
 def test_digits_stay_visible():
-    """A digit is painted in one colour, so the pixels of its mask differ from the ground: a mask is no mere claim."""
+    """A digit is painted in one color, so the pixels of its mask differ from the ground: a mask is no mere claim."""
     train, _ = open_digit_scenes()
     assert VISIBLE >= 0.5
     for index in range(10):

@@ -185,7 +185,7 @@ def test_missing_pairs_and_wrong_sizes(tmp_path):
 def test_masks_that_hold_no_ids(tmp_path):
     colors = np.zeros((H, W, 3), np.uint8)
     colors[0] = (128, 64, 0)
-    refused(folder(tmp_path / "a", colors, grid(0)), "has colours, not ids: write a PNG whose grey value or palette")
+    refused(folder(tmp_path / "a", colors, grid(0)), "has colors, not ids: write a PNG whose grey value or palette")
     names = "ground\ndigit\n"
     refused(folder(tmp_path / "b", grid(0, 255), grid(0), names=names), "hold 0 and 255 only, and 255 means not scored")
     assert len(opened(folder(tmp_path / "c", grid(0, 1, 255), grid(0), names=names)).train) == 1

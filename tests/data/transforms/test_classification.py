@@ -91,7 +91,7 @@ def test_training_without_chance_equals_timm(photographs, flip):
 
 
 def test_official_training_has_the_steps_of_timm():
-    """Same steps, same order; colour jitter is off where RandAugment is on, though the recipe asks for both."""
+    """Same steps, same order; color jitter is off where RandAugment is on, though the recipe asks for both."""
     official = {"re_prob": 0.25, "re_mode": "pixel", "re_count": 1, "interpolation": "bicubic"}
     theirs = create_transform(
         224, is_training=True, color_jitter=0.4, auto_augment="rand-m9-mstd0.5-inc1", **official

@@ -133,7 +133,7 @@ def test_photometric():
     assert -37 < min(turned) < -30
     grey = image[:1].expand(3, -1, -1)
     for _ in range(5):
-        assert (photometric(grey, 0.0, 1.0).int() - grey.int()).abs().max() <= 1, "grey has no colour"
+        assert (photometric(grey, 0.0, 1.0).int() - grey.int()).abs().max() <= 1, "grey has no color"
 
 
 # --- evaluation

@@ -85,7 +85,7 @@ def segment_ids(path: str) -> np.ndarray:
     """The id of each pixel of a PNG of segments: (H, W), int64.
 
     Raises:
-        BadImageError: it is missing or broken, or has no colours.
+        BadImageError: it is missing or broken, or has no colors.
     """
     try:
         with Image.open(path) as png:

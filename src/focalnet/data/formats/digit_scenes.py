@@ -198,7 +198,7 @@ def enlarge(rng: np.random.Generator, digit: np.ndarray) -> np.ndarray:
 
 
 def paint(rng: np.random.Generator, pixels: np.ndarray, alpha: np.ndarray) -> None:
-    """Lay a digit of one colour, with a little shading, over `pixels` (h, w, 3), in place."""
+    """Lay a digit of one color, with a little shading, over `pixels` (h, w, 3), in place."""
     ground = pixels.mean()
     colors = rng.uniform(0, 255, (16, 3)).astype(np.float32)
     colors[-1] = 0 if ground > 128 else 255  # where no other stands out

@@ -8,8 +8,8 @@
                  split here. "annotations" and "labels" are other names for masks. classes.txt lists the class names,
                  one per line: line 1 is id 0
 
-A mask holds ids: grey, palette (its index is the id, whatever the colours), 16-bit or 1-bit. 255 is not learned and
-not scored. Refused: colours instead of ids, and masks of 0 and 255 alone where there are two classes, which are black
+A mask holds ids: grey, palette (its index is the id, whatever the colors), 16-bit or 1-bit. 255 is not trained on and
+not scored. Refused: colors instead of ids, and masks of 0 and 255 alone where there are two classes, which are black
 and white and not ids. Ids without a class become 255. All masks are compared with their images in size; what they
 hold is looked at in some masks of each split when the data is opened, and in every mask when it is read.
 """
@@ -91,7 +91,7 @@ def read_mask(path: str) -> np.ndarray:
     """The ids of a mask: (H, W), int64.
 
     Raises:
-        BadImageError: it is missing, broken, or has colours instead of ids.
+        BadImageError: it is missing, broken, or has colors instead of ids.
     """
     try:
         with Image.open(path) as mask:
@@ -102,7 +102,7 @@ def read_mask(path: str) -> np.ndarray:
         raise BadImageError(f"The mask {path} cannot be read ({error}): replace or remove it.") from error
     if (pixels != pixels[..., :1]).any():
         raise NotIdsError(
-            f"The mask {path} has colours, not ids: write a PNG whose grey value or palette index is the class."
+            f"The mask {path} has colors, not ids: write a PNG whose grey value or palette index is the class."
         )
     return pixels[..., 0]
 
@@ -278,7 +278,7 @@ def _split(pairs: list[Pair], reader: MaskFiles, classes: tuple[str, ...], probl
 
 
 def _look(pairs: Sequence[Pair], reader: MaskFiles, classes: int, problems: Problems) -> None:
-    """Look at the ids of some masks: unknown ids are counted; colours, black and white, and no class are refused."""
+    """Look at the ids of some masks: unknown ids are counted; colors, black and white, and no class are refused."""
     seen: set[int] = set()
     for pair in pairs:
         try:
