@@ -10,9 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import box_iou
 
 from focalnet.errors import UserError
+from focalnet.models.base import whole_sizes
+from focalnet.models.detection.boxes import Anchors, MaxIoUMatcher
+from focalnet.models.detection.regions import RoIPool, mask_targets, paste_masks
 from focalnet.models.mask_rcnn.layouts import LAYOUTS
 from focalnet.models.mask_rcnn.model import MaskRCNN
-from focalnet.models.mask_rcnn.parts import Anchors, MaxIoUMatcher, RoIPool, mask_targets, paste_masks
 from focalnet.variants import FocalNetConfig, get_variant
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mask_rcnn"
@@ -50,7 +52,8 @@ def parity(golden):
 def test_detections_are_mmdets(parity, golden, case, dtype, pixels, score):
     """In float64 as recorded; these random weights enlarge the rounding of float32."""
     size, original = make.CASES[case]
-    found = parity.to(dtype).eval().detect(make.picture(case, size).to(dtype), original_sizes=[original])[0]
+    image = make.picture(case, size).to(dtype)
+    found = parity.to(dtype).eval().detect(image, original_sizes=torch.tensor([original]))[0]
     boxes, scores, labels = (torch.from_numpy(golden[f"{case}_{key}"]) for key in ("boxes", "scores", "labels"))
     masks = torch.from_numpy(np.unpackbits(golden[f"{case}_masks"])[: len(boxes) * original[0] * original[1]])
     masks = masks.view(len(boxes), *original).bool()
@@ -68,7 +71,7 @@ def test_losses_and_gradients_are_mmdets(parity, golden):
     images, targets = make.training_batch()
     targets = [{**target, "boxes": target["boxes"].double()} for target in targets]
     parity.double().train().zero_grad()
-    losses = parity(images.double(), targets, sizes=make.TRAINED)
+    losses = parity.loss(images.double(), targets, sizes=torch.tensor(make.TRAINED))
     losses["loss"].backward()
     names = ["loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"]
     values = np.array([losses[name].item() for name in names])
@@ -87,9 +90,10 @@ def test_weights_of_half_precision():
     torch.manual_seed(0)
     model = tiny().bfloat16().eval()
     images, targets = make.training_batch()
-    found = model(images.bfloat16(), sizes=make.TRAINED)
-    assert {one[name].dtype for one in found for name in ("boxes", "scores")} == {torch.float32}
-    losses = model.train()(images.bfloat16(), targets, sizes=make.TRAINED)
+    sizes = torch.tensor(make.TRAINED)
+    found = model(images.bfloat16(), sizes=sizes)
+    assert {found.boxes.dtype, found.scores.dtype} == {torch.float32}
+    losses = model.train().loss(images.bfloat16(), targets, sizes=sizes)
     losses["loss"].backward()
     assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
@@ -126,7 +130,7 @@ def test_size_and_cost_are_the_published_ones(variant, millions, gigamacs):
         heads = model.roi_heads
         with FlopCounterMode(display=False) as counter:
             features = model.backbone(torch.empty(1, 3, 800, 1280))
-            model.rpn.head(list(features.values()))
+            model.rpn.head(features)
             heads.box_predictor(heads.box_head(torch.empty(1000, 256, 7, 7)))
             heads.mask_predictor(heads.mask_head(torch.empty(100, 256, 14, 14)))
     background = 4 * (1024 + 1) + 256 + 1
@@ -150,7 +154,7 @@ def test_strides_follow_the_trunk():
 
 def test_anchors_are_exact_at_odd_sizes():
     anchors = Anchors((4, 8), 8.0)
-    grid = anchors.grid_anchors([[3, 5], [2, 3]], [[4, 4], [8, 8]])
+    grid = anchors([torch.zeros(1, 1, 3, 5), torch.zeros(1, 1, 2, 3)])
     width = 32 * 2**0.5
     torch.testing.assert_close(grid[0][0], torch.tensor([-width / 2, -width / 4, width / 2, width / 4]))
     centres = (grid[1][:, :2] + grid[1][:, 2:]) / 2
@@ -178,10 +182,10 @@ def test_objects_among_the_proposals_belong_to_themselves_only():
 def test_boxes_are_pooled_from_the_level_of_their_size():
     levels = [torch.full((2, 1, 64 // s, 64 // s), float(s)) for s in (1, 2, 4, 8)]
     levels[0][1] = -1
-    boxes = [torch.tensor([[0.0, 0, 60, 60], [5, 5, 15, 15]]), torch.tensor([[3.0, 3, 12, 20], [0, 0, 28, 28]])]
-    pooled = RoIPool(2, (1, 2, 4, 8))(levels, boxes)
+    boxes = torch.tensor([[0.0, 0, 60, 60], [5, 5, 15, 15], [3, 3, 12, 20], [0, 0, 28, 28]])
+    pooled = RoIPool(2, (1, 2, 4, 8))(levels, boxes, torch.tensor([0, 0, 1, 1]))
     assert pooled[:, 0, 0, 0].tolist() == [4, 1, -1, 2]
-    assert RoIPool(2, (1, 2, 4, 8))(levels, [torch.zeros(0, 4)] * 2).shape == (0, 1, 2, 2)
+    assert RoIPool(2, (1, 2, 4, 8))(levels, boxes[:0], torch.zeros(0, dtype=torch.int64)).shape == (0, 1, 2, 2)
 
 
 def test_masks_are_pasted_on_exact_boxes():
@@ -214,7 +218,7 @@ def without_objects(height, width):
 def test_every_parameter_learns_from_a_picture_without_objects(autocast):
     model = tiny(proposals=50)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        losses = model(make.picture("none", (70, 90)), [without_objects(70, 90)])
+        losses = model.loss(make.picture("none", (70, 90)), [without_objects(70, 90)])
     losses["loss"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     assert losses["loss_mask"] == losses["loss_box_reg"] == losses["loss_rpn_box_reg"] == 0
@@ -226,14 +230,15 @@ def test_bfloat16_keeps_losses_and_boxes():
     torch.manual_seed(0)
     model = tiny(rpn_samples=make.MANY, roi_samples=4 * make.MANY)
     images, targets = make.training_batch()
-    exact = model(images, targets, make.TRAINED)
+    sizes = torch.tensor(make.TRAINED)
+    exact = model.loss(images, targets, sizes)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = model(images, targets, make.TRAINED)
+        rough = model.loss(images, targets, sizes)
         found = model.eval()(images)
     for name, value in exact.items():
         assert rough[name].dtype == torch.float32
         assert rough[name].item() == pytest.approx(value.item(), rel=0.1, abs=1e-3), name
-    assert all(value.dtype == torch.float32 for one in found for value in (one["boxes"], one["mask_probs"]))
+    assert all(value.dtype == torch.float32 for value in (found.boxes, found.mask_probs))
 
 
 def test_rows_of_the_background_stay_zero():
@@ -241,7 +246,7 @@ def test_rows_of_the_background_stay_zero():
     model = tiny(proposals=100)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     images, targets = make.training_batch()
-    model(images, targets, make.TRAINED)["loss"].backward()
+    model.loss(images, targets, torch.tensor(make.TRAINED))["loss"].backward()
     optimizer.step()
     boxes, masks = model.roi_heads.box_predictor.bbox_pred, model.roi_heads.mask_predictor.mask_fcn_logits
     for layer, rows in ((boxes, 4), (masks, 1)):
@@ -258,7 +263,7 @@ def test_it_learns_one_picture():
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for _ in range(40):
         optimizer.zero_grad()
-        model(images, [target])["loss"].backward()
+        model.loss(images, [target])["loss"].backward()
         optimizer.step()
     found = model.eval().detect(images)[0]
     overlap = box_iou(target["boxes"], found.boxes) * (target["labels"][:, None] == found.labels)
@@ -272,19 +277,23 @@ def test_it_learns_one_picture():
 def test_raw_output_is_in_pixels_of_the_input(parity):
     images, _ = make.training_batch()
     parity.eval()
+    sizes = torch.tensor(make.TRAINED)
     with torch.no_grad():
-        raw = parity(images, sizes=torch.tensor(make.TRAINED))
-    found = parity.detect(images, make.TRAINED, [(300, 448), (75, 95), (128, 224)])
-    for one, detections, (height, width) in zip(raw, found, make.TRAINED, strict=True):
-        assert one["masks"].shape == (len(one["boxes"]), *images.shape[2:])
-        assert one["mask_probs"].shape == (len(one["boxes"]), 28, 28)
-        assert one["boxes"].min() >= 0
-        assert (one["boxes"].amax(0)[2:] <= torch.tensor([width, height])).all()
-        assert 0 <= one["labels"].min() <= one["labels"].max() < make.CLASSES
-        torch.testing.assert_close(one["scores"], detections.scores)
-    torch.testing.assert_close(found[1].boxes, raw[1]["boxes"] / 2)
+        outputs = parity(images, sizes)
+    raw = parity.postprocess(outputs, whole_sizes(images))
+    found = parity.detect(images, sizes, torch.tensor([(300, 448), (75, 95), (128, 224)]))
+    for index, (one, detections, (height, width)) in enumerate(zip(raw, found, make.TRAINED, strict=True)):
+        assert one.masks.shape == (len(one.boxes), *images.shape[2:])
+        assert outputs.mask_probs[index, : len(one.boxes)].shape == (len(one.boxes), 28, 28)
+        assert torch.equal(one.boxes, outputs.boxes[index, : len(one.boxes)])
+        assert not any(values[index, len(one.boxes) :].any() for values in outputs)
+        assert one.boxes.min() >= 0
+        assert (one.boxes.amax(0)[2:] <= torch.tensor([width, height])).all()
+        assert 0 <= one.labels.min() <= one.labels.max() < make.CLASSES
+        torch.testing.assert_close(one.scores, detections.scores)
+    torch.testing.assert_close(found[1].boxes, raw[1].boxes / 2)
     assert found[1].masks.shape[1:] == (75, 95)
-    assert torch.equal(found[2].masks, raw[2]["masks"][:, :128, :224])
+    assert torch.equal(found[2].masks, raw[2].masks[:, :128, :224])
 
 
 def test_nothing_found_is_an_empty_answer():
@@ -297,6 +306,6 @@ def test_nothing_found_is_an_empty_answer():
 def test_wrong_targets_are_refused():
     images, target = make.picture("none", (64, 64)), make.truth("none", (64, 64), 2)
     with pytest.raises(UserError, match="target 0 has no `masks`"):
-        tiny()(images, [{name: target[name] for name in ("boxes", "labels")}])
+        tiny().loss(images, [{name: target[name] for name in ("boxes", "labels")}])
     with pytest.raises(UserError, match=r"labels from 5 to 5, but the model has 5 classes"):
-        tiny()(images, [{**target, "labels": torch.tensor([5, 5])}])
+        tiny().loss(images, [{**target, "labels": torch.tensor([5, 5])}])

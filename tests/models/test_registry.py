@@ -182,17 +182,19 @@ def test_weights_of_another_shape_are_refused_with_both_numbers(tmp_path):
 def test_raw_outputs_of_a_normalized_batch():
     images = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
-        found = small("mask_rcnn", num_classes=3).eval()(images)
-        assert [sorted(picture) for picture in found] == [["boxes", "labels", "mask_probs", "masks", "scores"]] * 2
-        assert found[0]["masks"].shape[1:] == (64, 96)
+        model = small("mask_rcnn", num_classes=3).eval()
+        outputs = model(images)
+        shapes = {name: tuple(value.shape) for name, value in outputs._asdict().items()}
+        assert shapes == {"boxes": (2, 30, 4), "scores": (2, 30), "labels": (2, 30), "mask_probs": (2, 30, 28, 28)}
+        assert model.postprocess(outputs, torch.tensor([[64, 96]] * 2))[0].masks.shape[1:] == (64, 96)
         outputs = small("dino", num_classes=3).eval()(images)
-        assert outputs["pred_logits"].shape == (2, 60, 3)
-        assert outputs["pred_boxes"].shape == (2, 60, 4)
+        assert outputs.pred_logits.shape == (2, 60, 3)
+        assert outputs.pred_boxes.shape == (2, 60, 4)
         outputs = small("upernet", num_classes=3).eval()(images)
-        assert outputs["logits"].shape == outputs["aux_logits"].shape == (2, 3, 64, 96)
+        assert outputs.logits.shape == outputs.aux_logits.shape == (2, 3, 64, 96)
         outputs = small("mask2former", num_classes=3).eval()(images)
-        assert outputs["class_logits"].shape == (2, 30, 4)
-        assert outputs["mask_logits"].shape == (2, 30, 16, 24)
+        assert outputs.class_logits.shape == (2, 30, 4)
+        assert outputs.mask_logits.shape == (2, 30, 16, 24)
 
 
 def bare(path, head, *, meta=None, without=(), **options):
@@ -389,7 +391,7 @@ def test_a_converted_file_keeps_what_its_layout_means(suffix, tmp_path):
         first, *others = (
             create_model(weights=path)(images) for path in (tmp_path / "w.pth", own, tmp_path / "back.pth")
         )
-    assert all(torch.equal(first["logits"], other["logits"]) for other in others)
+    assert all(torch.equal(first.logits, other.logits) for other in others)
     for path in (own, tmp_path / "back.pth"):
         spec = create_model(weights=path).spec
         assert (spec.architecture.stem_padding, spec.classes) == (3, tuple("abcd"))

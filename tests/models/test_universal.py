@@ -11,9 +11,9 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from focalnet.errors import UserError
-from focalnet.models.mask2former.model import Mask2Former
+from focalnet.models.mask2former.model import Mask2Former, Mask2FormerOutputs
 from focalnet.models.mask2former.postprocess import instances, panoptic, semantic
-from focalnet.models.upernet.model import IGNORE, UperNet
+from focalnet.models.upernet.model import IGNORE, UperNet, UperNetOutputs
 from focalnet.structures import Segment
 from focalnet.variants import FocalNetConfig, get_variant
 
@@ -86,12 +86,12 @@ def test_parameters_of_mask2former_with_a_large_backbone():
 def test_raw_outputs_on_odd_sizes():
     images = torch.randn(2, 3, 45, 67)
     outputs = upernet().eval()(images)
-    assert {name: tuple(value.shape) for name, value in outputs.items()} == {
+    assert {name: tuple(value.shape) for name, value in outputs._asdict().items()} == {
         "logits": (2, 5, 45, 67),
         "aux_logits": (2, 5, 45, 67),
     }
     outputs = mask2former().eval()(images)
-    assert {name: tuple(value.shape) for name, value in outputs.items()} == {
+    assert {name: tuple(value.shape) for name, value in outputs._asdict().items()} == {
         "class_logits": (2, 12, 6),
         "mask_logits": (2, 12, 12, 17),
     }
@@ -100,7 +100,7 @@ def test_raw_outputs_on_odd_sizes():
 @pytest.mark.parametrize("patch_size", [2, 4])
 def test_mask2former_predicts_at_the_stride_of_the_stem(patch_size):
     model = mask2former(architecture=SMALL.replace(patch_size=patch_size)).eval()
-    assert model(torch.randn(1, 3, 64, 96))["mask_logits"].shape[2:] == (64 // patch_size, 96 // patch_size)
+    assert model(torch.randn(1, 3, 64, 96)).mask_logits.shape[2:] == (64 // patch_size, 96 // patch_size)
 
 
 @pytest.mark.parametrize("build", [upernet, mask2former])
@@ -108,7 +108,7 @@ def test_every_parameter_learns(build):
     torch.manual_seed(0)
     model = build()
     targets = things() if build is mask2former else torch.randint(0, 5, (2, 45, 67))
-    losses = model(torch.randn(2, 3, 45, 67), targets)
+    losses = model.loss(torch.randn(2, 3, 45, 67), targets)
     losses["loss"].backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
@@ -147,18 +147,18 @@ def test_ignored_pixels_teach_nothing():
     images = torch.randn(2, 3, 32, 48)
     target = torch.randint(0, 5, (2, 32, 48))
     target[:, :10] = IGNORE
-    logits = model(images)["logits"]
+    logits = model(images).logits
     expected = F.cross_entropy(logits[:, :, 10:], target[:, 10:], reduction="sum") / target.numel()
-    assert model(images, target)["loss_main"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert model.loss(images, target)["loss_main"].item() == pytest.approx(expected.item(), rel=1e-5)
     nothing = torch.full_like(target, IGNORE)
     for average in (True, False):
         model.options = dataclasses.replace(model.options, average_ignored=average)
-        assert model(images, nothing)["loss"].item() == 0
+        assert model.loss(images, nothing)["loss"].item() == 0
 
 
 def test_mask2former_learns_from_pictures_without_objects():
     empty = things()[1:] * 2
-    losses = mask2former()(torch.randn(2, 3, 45, 67), empty)
+    losses = mask2former().loss(torch.randn(2, 3, 45, 67), empty)
     assert losses["loss_mask"].item() == 0
     assert losses["loss_cross_entropy"].item() > 0
     losses["loss"].backward()
@@ -169,7 +169,7 @@ def test_losses_under_autocast_are_float32():
     for build, targets in ((upernet, torch.randint(0, 5, (2, 45, 67))), (mask2former, things())):
         model = build()
         with torch.autocast("cpu", torch.bfloat16):
-            losses = model(images, targets)
+            losses = model.loss(images, targets)
         assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
         losses["loss"].backward()
 
@@ -225,9 +225,9 @@ def test_mask_losses_are_those_of_the_padded_map():
     images, target = torch.randn(1, 3, 45, 67), things()[:1]
     whole = [{"labels": target[0]["labels"], "masks": F.pad(target[0]["masks"], (0, 1, 0, 3))}]
     torch.manual_seed(1)
-    one = model(images, target)
+    one = model.loss(images, target)
     torch.manual_seed(1)
-    other = model(F.pad(images, (0, 1, 0, 3)), whole)
+    other = model.loss(F.pad(images, (0, 1, 0, 3)), whole)
     assert other["loss"].item() == pytest.approx(one["loss"].item(), rel=1e-6)
 
 
@@ -235,12 +235,12 @@ def test_masks_are_counted_over_all_processes(monkeypatch):
     model = mask2former().eval()
     images = torch.randn(2, 3, 45, 67)
     torch.manual_seed(0)
-    alone = model(images, things())
+    alone = model.loss(images, things())
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.add_(4))
     torch.manual_seed(0)
-    shared = model(images, things())
+    shared = model.loss(images, things())
     assert shared["loss_dice"].item() == pytest.approx(alone["loss_dice"].item() * 2 / 3, rel=1e-5)
     assert shared["loss_cross_entropy"].item() == pytest.approx(alone["loss_cross_entropy"].item(), rel=1e-5)
 
@@ -250,11 +250,11 @@ def test_a_copy_is_independent_and_equal(build):
     model = build().eval()
     images = torch.randn(1, 3, 64, 64)
     twin = copy.deepcopy(model)
-    expected = {name: value.clone() for name, value in model(images).items()}
+    expected = [value.clone() for value in model(images)]
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    assert all(torch.equal(value, expected[name]) for name, value in twin(images).items())
+    assert all(map(torch.equal, twin(images), expected))
 
 
 def test_first_weights_of_the_classifiers():
@@ -273,14 +273,14 @@ def test_bad_arguments_are_refused():
 
 def test_boxes_alone_teach_mask2former_nothing():
     with pytest.raises(UserError, match="target 0 has no `masks`, from which Mask2Former learns"):
-        mask2former()(torch.randn(1, 3, 32, 32), [{"labels": torch.tensor([1]), "boxes": torch.ones(1, 4)}])
+        mask2former().loss(torch.randn(1, 3, 32, 32), [{"labels": torch.tensor([1]), "boxes": torch.ones(1, 4)}])
 
 
 def test_one_picture_is_too_few_to_learn_from():
     model = upernet()
     with pytest.raises(UserError, match="batch size >= 2"):
         model(torch.randn(1, 3, 32, 32))
-    assert model.eval()(torch.randn(1, 3, 32, 32))["logits"].shape == (1, 5, 32, 32)
+    assert model.eval()(torch.randn(1, 3, 32, 32)).logits.shape == (1, 5, 32, 32)
 
 
 @pytest.mark.parametrize("build", [upernet, mask2former])
@@ -292,26 +292,28 @@ def test_the_network_inside_is_plain_transformers(build, tmp_path):
     images = torch.randn(1, 3, 64, 64)
     theirs, ours = net(images), model(images)
     if build is upernet:
-        assert torch.equal(theirs.logits, ours["logits"])
+        assert torch.equal(theirs.logits, ours.logits)
     else:
-        assert torch.equal(theirs.class_queries_logits, ours["class_logits"])
-        assert torch.equal(theirs.masks_queries_logits, ours["mask_logits"])
+        assert torch.equal(theirs.class_queries_logits, ours.class_logits)
+        assert torch.equal(theirs.masks_queries_logits, ours.mask_logits)
 
 
 def test_padding_is_cut_before_the_resize():
     model = upernet().eval()
     logits = torch.randn(2, 5, 40, 60)
-    scores = model.semantic({"logits": logits}, [(40, 60), (20, 31)], [(80, 120), (20, 31)])
+    sizes = torch.tensor([[(40, 60), (20, 31)], [(80, 120), (20, 31)]])
+    scores = model.semantic(UperNetOutputs(logits, logits), *sizes)
     assert [tuple(score.shape) for score in scores] == [(5, 80, 120), (5, 20, 31)]
     assert torch.allclose(scores[1], logits[1, :, :20, :31].softmax(0))
 
     model = mask2former()
-    outputs = {"class_logits": torch.randn(1, 12, 6), "mask_logits": torch.randn(1, 12, 10, 15)}
-    one = model.semantic(outputs, [(24, 30)], [(50, 61)])
-    outputs["mask_logits"][:, :, 8:] = 9
-    outputs["mask_logits"][:, :, :, 10:] = -9
+    outputs = Mask2FormerOutputs(torch.randn(1, 12, 6), torch.randn(1, 12, 10, 15))
+    sizes = torch.tensor([[(24, 30)], [(50, 61)]])
+    one = model.semantic(outputs, *sizes)
+    outputs.mask_logits[:, :, 8:] = 9
+    outputs.mask_logits[:, :, :, 10:] = -9
     assert one[0].shape == (5, 50, 61)
-    assert torch.allclose(model.semantic(outputs, [(24, 30)], [(50, 61)])[0], one[0])
+    assert torch.allclose(model.semantic(outputs, *sizes)[0], one[0])
 
 
 def reference_masks() -> tuple[torch.Tensor, torch.Tensor]:
@@ -334,8 +336,8 @@ def test_semantic_and_panoptic_maps_are_those_of_the_reference():
 def test_models_give_the_maps_of_the_reference():
     expected = np.load(FIXTURES / "facebookresearch.npz")
     classes, masks = MAKE["blobs"]()
-    outputs = {"class_logits": classes[None], "mask_logits": masks[None]}
-    sizes = [(60, 90)], [(45, 71)]
+    outputs = Mask2FormerOutputs(classes[None], masks[None])
+    sizes = torch.tensor([[(60, 90)], [(45, 71)]])
     model = mask2former()
     ids, _ = model.panoptic(outputs, *sizes, things=[0, 1, 2], object_mask_threshold=0.5, overlap_threshold=0.6)[0]
     assert np.array_equal(ids.numpy(), expected["panoptic"])

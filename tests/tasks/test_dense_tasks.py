@@ -51,7 +51,7 @@ class Known(torch.nn.Module):
         ]
 
     def instances(self, outputs, sizes, originals, *, things):
-        found = self.detect(outputs, sizes, torch.tensor(originals))
+        found = self.detect(outputs, sizes, originals)
         return [f.take(torch.isin(f.labels, torch.tensor(things))) for f in found]
 
 
@@ -238,13 +238,14 @@ class Brightness(torch.nn.Module):
     """Class 1 where the image is bright: what a window sees is what the whole shows."""
 
     def forward(self, images):
-        return {"logits": torch.stack([-images[:, 0], images[:, 0]], 1) * 50}
+        return torch.stack([-images[:, 0], images[:, 0]], 1) * 50
 
-    def semantic(self, outputs, sizes, originals):
+    def semantic(self, outputs, sizes, originals=None):
+        from focalnet.models.base import pairs
         from focalnet.models.mask2former.postprocess import cut_and_resize
 
-        maps = zip(outputs["logits"], sizes, originals, strict=True)
-        return [cut_and_resize(logits, size, original).softmax(0) for logits, size, original in maps]
+        maps = zip(outputs, pairs(sizes, originals), strict=True)
+        return [cut_and_resize(logits, size, original).softmax(0) for logits, (size, original) in maps]
 
 
 @pytest.mark.parametrize("options", [{"window": 40}, {"tta": True}, {"window": 40, "tta": True}])

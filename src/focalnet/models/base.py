@@ -1,39 +1,44 @@
-"""What detectors and segmenters have in common, so that tasks and weights need not know which one they hold.
+"""The contract of whole networks, so that tasks and weights need not know which family they hold.
 
-    model(images)                     raw outputs of a normalised batch (B, 3, H, W); nothing is resized
-    model(images, targets, sizes)     losses; their weighted sum is "loss"
-    model.detect(images, ...)         detectors: `Detections` in the pixels of the original images
+    outputs = network(inputs, sizes)                             raw tensors of a normalized batch, see each `forward`
+    losses = network.loss(inputs, targets, sizes)                scalars; "loss" is what is minimized
+    predictions = network.postprocess(outputs, sizes, original)  one per image, in pixels of the original image
+    found = network.detect(inputs, sizes, original)              detectors: both steps at once
 
-A batch of images of several sizes is padded with zeros on the right and at the bottom; `sizes` tells what is
-image. The head ignores the rest; the backbone cannot: its global context is a mean over the padded map, so an image
-scores a little otherwise in a batch than alone. Evaluation therefore takes one image at a time by default.
+`forward` keeps to fixed-size tensors and does not branch on their values: `torch.export` traces it with a dynamic
+batch.
+
+A batch of images of several sizes is padded with zeros on the right and at the bottom; `sizes`, an int64 tensor (B, 2)
+of heights and widths, tells what is image. The head ignores the rest; the backbone cannot: its global context is a mean
+over the padded map, so an image scores a little otherwise in a batch than alone. Evaluation therefore takes one image
+at a time by default.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from focalnet.backbone import FocalNet
+from focalnet.backbone import FocalNetBase
 from focalnet.errors import UserError
+from focalnet.structures import Detections
 from focalnet.variants import FocalNetConfig
 from focalnet.weights.spec import ModelSpec
 
 Target = dict[str, Tensor]
 """The truth of one image: `boxes` (N, 4) as x1 y1 x2 y2 in pixels of the input, `labels` (N,) from 0, and where the
 head needs them `masks` (N, H, W), bool, at the size of the padded input."""
-Outputs = dict[str, Tensor]
-"""What a segmenter gives for a batch, by name."""
-Sizes = Sequence[tuple[int, int]]
-"""(height, width) per image."""
+Outputs = TypeVar("Outputs")
+"""What `forward` returns: a tensor, or a `NamedTuple` of tensors."""
 
 
-class DenseModel(nn.Module):
-    """Base of detectors and segmenters.
+class Network(nn.Module, Generic[Outputs]):
+    """Base of all networks: a FocalNet and a head.
 
     Class attributes:
         Options: a frozen dataclass, the options of the head; the constructor takes one as `options`.
-        backbone_prefix: what the names of the backbone's parameters begin with; the rest are the official ones.
+        backbone_prefix: what the names of the FocalNet's parameters begin with; the rest are the official ones.
 
     Attributes:
         spec: set by `models.registry.build`.
@@ -44,10 +49,10 @@ class DenseModel(nn.Module):
     spec: ModelSpec
 
     @property
-    def focalnet(self) -> FocalNet:
+    def focalnet(self) -> FocalNetBase:
         """The FocalNet inside."""
         module = self.get_submodule(self.backbone_prefix.rstrip("."))
-        assert isinstance(module, FocalNet)
+        assert isinstance(module, FocalNetBase)
         return module
 
     def class_parameters(self) -> Iterator[str]:
@@ -57,6 +62,75 @@ class DenseModel(nn.Module):
     def embeddings(self) -> Iterator[Tensor]:
         """Matrices that are added and multiply nothing, which the official code of the head does not decay."""
         yield from ()
+
+    def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> Outputs:
+        """Raw outputs, before any threshold.
+
+        Args:
+            inputs: (B, 3, H, W), normalized and padded.
+            sizes: (B, 2), int64, height and width of each image in the padded input; without it, all is image.
+        """
+        raise NotImplementedError
+
+    def loss(self, inputs: Tensor, targets: Any, sizes: Tensor | None = None) -> dict[str, Tensor]:
+        """The terms of the loss, scalars, and under "loss" their weighted sum.
+
+        Args:
+            inputs: as in `forward`.
+            targets: the truth, as the family learns from it.
+            sizes: as in `forward`.
+        """
+        raise NotImplementedError
+
+    def postprocess(self, outputs: Outputs, sizes: Tensor, original_sizes: Tensor | None = None) -> list[Any]:
+        """One prediction per image.
+
+        Args:
+            outputs: of `forward`.
+            sizes: as in `forward`.
+            original_sizes: (B, 2), int64, height and width of each image before it was resized; `sizes` by default.
+        """
+        raise NotImplementedError
+
+
+class DenseModel(Network[Outputs]):
+    """Base of detectors and segmenters."""
+
+
+class Detector(DenseModel[Outputs]):
+    """Base of the networks whose predictions are `Detections`."""
+
+    @torch.no_grad()
+    def detect(
+        self, inputs: Tensor, sizes: Tensor | None = None, original_sizes: Tensor | None = None, **options: Any
+    ) -> list[Detections]:
+        """The objects in a batch, best first: `postprocess` of `forward`.
+
+        Args:
+            inputs: (B, 3, H, W), normalized and padded.
+            sizes: (B, 2), int64, height and width of each image in the padded input; without it, all is image.
+            original_sizes: (B, 2), int64, height and width of each image before it was resized; `sizes` by default.
+            options: of `postprocess`.
+
+        Returns:
+            per image, in pixels of the original one.
+        """
+        inside = whole_sizes(inputs) if sizes is None else sizes
+        postprocess: Any = self.postprocess
+        return postprocess(self(inputs, sizes), inside, original_sizes, **options)
+
+
+def whole_sizes(inputs: Tensor) -> Tensor:
+    """The `sizes` of a batch (B, C, H, W) without padding: (B, 2), int64."""
+    batch, _, height, width = inputs.shape
+    sizes = (torch.full((batch,), side, device=inputs.device) for side in (height, width))
+    return torch.stack(list(sizes), 1)
+
+
+def pairs(sizes: Tensor, original_sizes: Tensor | None) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Per image its (height, width) in the input, and that of the original."""
+    originals = sizes if original_sizes is None else original_sizes
+    return [((h, w), (y, x)) for (h, w), (y, x) in zip(sizes.tolist(), originals.tolist(), strict=True)]
 
 
 def require_four_stages(head: str, architecture: FocalNetConfig) -> None:

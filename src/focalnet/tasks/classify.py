@@ -99,7 +99,7 @@ class Classify(ImageTask):
         return {"images": images, "targets": targets}
 
     def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
-        return {"loss": F.cross_entropy(model(batch["images"]).float(), batch["targets"])}
+        return model.loss(batch["images"], batch["targets"])
 
     def metric(self, spec: ModelSpec) -> Metric:
         return ClassificationMetric(spec)

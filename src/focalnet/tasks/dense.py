@@ -143,7 +143,7 @@ class DenseTask(ImageTask):
         return batch if train else {**batch, "truth": [example["truth"] for example in examples]}
 
     def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
-        return model(batch["images"], self.targets(batch), batch["sizes"])
+        return model.loss(batch["images"], self.targets(batch), batch["sizes"])
 
     def targets(self, batch: Batch) -> Any:
         """The truth of a batch as the model takes it."""

@@ -59,8 +59,8 @@ class Panoptic(DenseTask):
         """Per image the id of each pixel (H, W), 0 for none, and the segments as `id`, `label`, `score`."""
         found = model.panoptic(
             outputs,
-            [tuple(size) for size in sizes.tolist()],
-            originals,
+            sizes,
+            torch.tensor(originals),
             things=[index for index, thing in enumerate(things(model.spec)) if thing],
             object_mask_threshold=self.threshold,
         )
@@ -97,14 +97,14 @@ class PanopticTaskMetric:
 
     def update(self, model: Network, batch: Batch) -> None:
         truths = batch["truth"]
-        outputs, originals = model(batch["images"]), [truth["size"] for truth in truths]
-        sizes = [tuple(size) for size in batch["sizes"].tolist()]
+        outputs, sizes = model(batch["images"]), batch["sizes"]
+        originals = [truth["size"] for truth in truths]
         answers = zip(
             batch["index"].tolist(),
             truths,
-            self.task.segments(model, outputs, batch["sizes"], originals),
-            model.semantic(outputs, sizes, originals),
-            model.instances(outputs, sizes, originals, things=self.things),
+            self.task.segments(model, outputs, sizes, originals),
+            model.semantic(outputs, sizes, torch.tensor(originals)),
+            model.instances(outputs, sizes, torch.tensor(originals), things=self.things),
             strict=True,
         )
         for index, truth, (ids, segments), scores, objects in answers:

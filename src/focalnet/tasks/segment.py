@@ -71,7 +71,7 @@ class Segment(DenseTask):
     ) -> list[Tensor]:
         """Scores of the classes, (K, H, W) per image, at its original size. Arguments as in `Detect.find`."""
         if not self.tta and self.window is None:
-            return model.semantic(model(images), [tuple(size) for size in sizes.tolist()], originals)
+            return model.semantic(model(images), sizes, torch.tensor(originals))
         return [
             self._averaged(model, image[None, :, :h, :w], original)
             for image, (h, w), original in zip(images, sizes.tolist(), originals, strict=True)
@@ -91,11 +91,11 @@ class Segment(DenseTask):
         """Scores of one image (1, 3, H, W), whole or in windows."""
         height, width = image.shape[2:]
         if self.window is None or max(height, width) <= self.window:
-            return model.semantic(model(image), [(height, width)], [original])[0]
+            return model.semantic(model(image), torch.tensor([[height, width]]), torch.tensor([original]))[0]
         total = count = torch.zeros((), device=image.device)
         for top, left, h, w in windows(height, width, self.window):
             crop = image[:, :, top : top + h, left : left + w]
-            (scores,) = model.semantic(model(crop), [(h, w)], [(h, w)])
+            (scores,) = model.semantic(model(crop), torch.tensor([[h, w]]))
             border = (left, width - left - w, top, height - top - h)
             total, count = total + F.pad(scores, border), count + F.pad(torch.ones_like(scores[:1]), border)
         return F.interpolate((total / count)[None], size=original, mode="bilinear", align_corners=False)[0]

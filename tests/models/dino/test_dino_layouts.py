@@ -77,7 +77,7 @@ def test_predictions_of_detrex():
     model.load_state_dict(read)
     with torch.no_grad():
         outputs = model(make.batch()[0])
-    for key, value in outputs.items():
+    for key, value in outputs._asdict().items():
         wanted = torch.from_numpy(REFERENCE[f"detrex/{key}"])
         assert wanted.std(1).min() > 0.01
         assert (value - wanted).abs().max() < 1e-4

@@ -43,18 +43,18 @@ def without_gradient(model: Dino) -> list[str]:
 
 def test_predictions_are_finite_and_boxes_lie_in_the_picture():
     outputs = build().eval()(pictures())
-    assert outputs["pred_logits"].shape == (2, 12, 5)
-    assert outputs["pred_boxes"].shape == (2, 12, 4)
-    assert outputs["pred_boxes"].min() >= 0
-    assert outputs["pred_boxes"].max() <= 1
-    assert outputs["pred_boxes"].std(1).min() > 1e-3
+    assert outputs.pred_logits.shape == (2, 12, 5)
+    assert outputs.pred_boxes.shape == (2, 12, 4)
+    assert outputs.pred_boxes.min() >= 0
+    assert outputs.pred_boxes.max() <= 1
+    assert outputs.pred_boxes.std(1).min() > 1e-3
 
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("targets", [truth(), [NOTHING, truth()[1]], [NOTHING, NOTHING]])
 def test_every_parameter_gets_a_gradient_with_and_without_objects(shared, targets):
     model = build(shared_heads=shared)
-    losses = model(pictures(), targets)
+    losses = model.loss(pictures(), targets)
     losses["loss"].backward()
     assert without_gradient(model) == []
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
@@ -65,7 +65,7 @@ def test_every_parameter_gets_a_gradient_with_and_without_objects(shared, target
 
 
 def test_total_is_the_weighted_sum_of_the_terms():
-    losses = build()(pictures(), truth())
+    losses = build().loss(pictures(), truth())
     weights = {"loss_ce": 1, "loss_bbox": 5, "loss_giou": 2}
     total = sum(weights[name.removesuffix("_dn")] * losses[name + layer] for name in
                 ("loss_ce", "loss_bbox", "loss_giou", "loss_ce_dn", "loss_bbox_dn", "loss_giou_dn")
@@ -76,23 +76,25 @@ def test_total_is_the_weighted_sum_of_the_terms():
 
 def test_evaluation_mode_has_no_denoising_and_no_randomness():
     model = build().eval()
-    one, other = (model(pictures(), truth()) for _ in range(2))
+    one, other = (model.loss(pictures(), truth()) for _ in range(2))
     assert not any("_dn" in name for name in one)
     assert one["loss"] == other["loss"]
-    assert "loss_ce_dn" in model.train()(pictures(), truth())
+    assert "loss_ce_dn" in model.train().loss(pictures(), truth())
 
 
 def test_the_order_of_the_objects_does_not_matter():
     model = build().eval()
     turned = [{key: x.flip(0) for key, x in target.items()} for target in truth()]
-    assert model(pictures(), turned)["loss"].item() == pytest.approx(model(pictures(), truth())["loss"].item())
+    assert model.loss(pictures(), turned)["loss"].item() == pytest.approx(
+        model.loss(pictures(), truth())["loss"].item()
+    )
 
 
 def test_whole_pictures_need_no_sizes():
     model = build().eval()
     sizes = torch.tensor([[70, 102]] * 2)
-    for name, value in model(pictures(), truth()).items():
-        assert model(pictures(), truth(), sizes)[name].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-5)
+    for name, value in model.loss(pictures(), truth()).items():
+        assert model.loss(pictures(), truth(), sizes)[name].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-5)
 
 
 def test_the_transformer_does_not_see_the_padding():
@@ -148,10 +150,10 @@ def test_queries_are_the_best_tokens():
 def test_small_pictures_give_fewer_queries():
     model = build(num_queries=900)
     tokens = 25 * 33 // 15 + 12
-    losses = model(pictures(40, 52), truth())
+    losses = model.loss(pictures(40, 52), truth())
     losses["loss"].backward()
     assert without_gradient(model) == []
-    assert model.eval()(pictures(40, 52))["pred_boxes"].shape[1] < tokens
+    assert model.eval()(pictures(40, 52)).pred_boxes.shape[1] < tokens
 
 
 def test_detections_are_in_pixels_of_the_original_picture():
@@ -161,10 +163,10 @@ def test_detections_are_in_pixels_of_the_original_picture():
     outputs = model(pictures(), sizes=sizes)
     found = model.detect(pictures(), sizes, original, top=7)
     for picture, detections in enumerate(found):
-        scores = outputs["pred_logits"][picture].sigmoid()
+        scores = outputs.pred_logits[picture].sigmoid()
         place = int(scores.argmax())
         query, label = place // 5, place % 5
-        cx, cy, w, h = outputs["pred_boxes"][picture, query].tolist()
+        cx, cy, w, h = outputs.pred_boxes[picture, query].tolist()
         height, width = original[picture].tolist()
         expected = [(cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height]
         assert detections.boxes[0].tolist() == pytest.approx(expected, abs=1e-3)
@@ -181,32 +183,32 @@ def test_detections_are_in_pixels_of_the_original_picture():
 def test_bfloat16_autocast_trains_and_detects(recompute):
     model = build(recompute=recompute)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = model(pictures(), truth())["loss"]
+        loss = model.loss(pictures(), truth())["loss"]
         assert loss.dtype == torch.float32
     loss.backward()
     assert without_gradient(model) == []
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
     model.eval()
-    plain = model(pictures())["pred_boxes"]
+    plain = model(pictures()).pred_boxes
     with torch.autocast("cpu", torch.bfloat16):
-        assert (model(pictures())["pred_boxes"] - plain).abs().mean() < 0.1
+        assert (model(pictures()).pred_boxes - plain).abs().mean() < 0.1
         assert model.detect(pictures())[0].boxes.dtype == torch.float32
 
 
 def test_the_network_can_be_exported():
     model = build(decoder_layers=2, num_feature_levels=3).eval()
     program = torch.export.export(model, (pictures(),))
-    for key, value in program.module()(pictures()).items():
-        assert (value - model(pictures())[key]).abs().max() < 1e-5
+    for value, expected in zip(program.module()(pictures()), model(pictures()), strict=True):
+        assert (value - expected).abs().max() < 1e-5
 
 
 def test_objects_are_counted_over_all_processes(monkeypatch):
     model = build().eval()
-    alone = model(pictures(), truth())
+    alone = model.loss(pictures(), truth())
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(dist, "all_reduce", lambda count: count.add_(12))  # the other process has 12 objects, this 4
-    together = model(pictures(), truth())
+    together = model.loss(pictures(), truth())
     assert together["loss_giou"].item() == pytest.approx(alone["loss_giou"].item() * 4 / 8)
 
 
@@ -240,4 +242,4 @@ def test_options_that_do_not_fit(options, message):
 def test_training_without_scipy_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     with pytest.raises(MissingExtraError, match=r"training DINO needs .* \[train\]"):
-        build()(pictures(), truth())
+        build().loss(pictures(), truth())

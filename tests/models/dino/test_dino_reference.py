@@ -58,8 +58,8 @@ def test_predictions_of_a_padded_batch(network):
     logits, boxes = (torch.from_numpy(REFERENCE[f"{network}/{key}"]) for key in ("pred_logits", "pred_boxes"))
     assert boxes.std(1).min() > 0.02  # else nothing would be compared
     assert logits.std(1).min() > 0.1
-    assert (outputs["pred_logits"] - logits).abs().max() < 1e-4
-    assert (outputs["pred_boxes"] - boxes).abs().max() < 1e-4
+    assert (outputs.pred_logits - logits).abs().max() < 1e-4
+    assert (outputs.pred_boxes - boxes).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_predictions_of_a_padded_batch(network):
 def test_losses_and_gradients_with_the_recorded_noise(network, recompute):
     images, targets = make.batch()
     model = with_recorded_noise(build(network, recompute=recompute), network)
-    losses = model(images, targets, make.SIZES)
+    losses = model.loss(images, targets, make.SIZES)
     wanted = expected(network, "losses")
     assert losses.keys() == wanted.keys()
     assert len(wanted) == 1 + 3 * (3 + 1 + 3)

@@ -5,27 +5,43 @@ The state dict is the official one (`classification/focalnet.py`): the backbone'
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet.backbone import KINDS, FocalNetBase, Recompute
 from focalnet.errors import UserError
+from focalnet.models.base import Network
 from focalnet.variants import FocalNetConfig
-from focalnet.weights.spec import ModelSpec
 
 
-class FocalNetClassifier(FocalNetBase):
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptions:
+    """Options of a `FocalNetClassifier`: it has none."""
+
+
+class FocalNetClassifier(FocalNetBase, Network[Tensor]):
     """FocalNet for the classification of images; of sequences or volumes with another `spatial_dims`.
 
     Args:
         config: the architecture.
         num_classes: logits; 0 returns the pooled features.
+        options: of the head.
         recompute: what the backward pass computes again instead of keeping.
     """
 
-    spec: ModelSpec
+    Options = ClassifierOptions
+    backbone_prefix = ""
 
-    def __init__(self, config: FocalNetConfig, *, num_classes: int = 1000, recompute: Recompute = "none") -> None:
+    def __init__(
+        self,
+        config: FocalNetConfig,
+        *,
+        num_classes: int = 1000,
+        options: ClassifierOptions = ClassifierOptions(),
+        recompute: Recompute = "none",
+    ) -> None:
         super().__init__(config, pad_odd=False, recompute=recompute)
         self.num_classes = num_classes
         self.norm = nn.LayerNorm(config.channels[-1])
@@ -40,17 +56,34 @@ class FocalNetClassifier(FocalNetBase):
         """Normalised last map, (B, in_channels, *S) -> (B, *S / stride, C)."""
         return self.norm(self.forward_stages(images)[-1])
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Logits.
 
         Args:
-            images: (B, in_channels, *S), normalised: (B, in_channels, H, W) for images.
+            inputs: (B, in_channels, *S), normalized: (B, in_channels, H, W) for images.
+            sizes: not needed: images of a batch have one size.
 
         Returns:
             (B, num_classes), or the pooled features (B, C) without a head.
         """
-        features = self.forward_features(images)
+        features = self.forward_features(inputs)
         return self.head(features.mean(dim=tuple(range(1, features.ndim - 1))))
+
+    def loss(self, inputs: Tensor, targets: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
+        """Cross-entropy, in float32, as `loss`.
+
+        Args:
+            inputs: as in `forward`.
+            targets: (B,), int64, the classes, or (B, num_classes), their probabilities.
+            sizes: not needed.
+        """
+        return {"loss": F.cross_entropy(self(inputs).float(), targets)}
+
+    def postprocess(
+        self, outputs: Tensor, sizes: Tensor | None = None, original_sizes: Tensor | None = None
+    ) -> list[Tensor]:
+        """Per image the probabilities of the classes, (num_classes,), float32."""
+        return list(outputs.float().softmax(-1))
 
     def _check(self, images: Tensor) -> None:
         super()._check(images)

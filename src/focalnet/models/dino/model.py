@@ -23,13 +23,14 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from focalnet.backbone import FocalNet, Recompute
 from focalnet.errors import UserError
-from focalnet.models.base import DenseModel, Target
+from focalnet.models.base import Detector, Target, whole_sizes
 from focalnet.models.dino.denoising import Denoising, Noise, Truth, group_count, make_queries
 from focalnet.models.dino.loss import dino_losses
 from focalnet.models.dino.matching import corners
@@ -87,7 +88,19 @@ class DinoOptions:
     """Denoising: largest move of a side of a box, in half its width or height."""
 
 
-class Dino(DenseModel):
+class DinoOutputs(NamedTuple):
+    """Raw outputs of a `Dino`.
+
+    Attributes:
+        pred_logits: (B, Q, K).
+        pred_boxes: (B, Q, 4), cx, cy, w, h from 0 to 1 across the image.
+    """
+
+    pred_logits: Tensor
+    pred_boxes: Tensor
+
+
+class Dino(Detector[DinoOutputs]):
     """DINO, with the official names (`models/dino/dino.py`).
 
     Args:
@@ -150,33 +163,28 @@ class Dino(DenseModel):
         """Names of the class heads and of the label embedding."""
         return (name for name in self.state_dict() if "class_embed" in name or name.startswith("label_enc"))
 
-    def forward(
-        self,
-        images: Tensor,
-        targets: Sequence[Target] | None = None,
-        sizes: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Predictions, or losses.
+    def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> DinoOutputs:
+        """Predictions of the last decoder layer.
 
         Args:
-            images: (B, 3, H, W), normalised, padded with zeros on the right and at the bottom.
-            targets: B times `boxes` and `labels`; None for predictions. In training mode the denoising losses are
-                among the losses.
+            inputs: (B, 3, H, W), normalized, padded with zeros on the right and at the bottom.
             sizes: (B, 2), height and width of the image in each padded input; None where there is no padding.
-
-        Returns:
-            without targets `pred_logits` (B, Q, K) and `pred_boxes` (B, Q, 4), cx, cy, w, h from 0 to 1 across the
-            image; with targets "loss" and its terms, see `dino_losses`.
         """
-        maps, pyramid = self.features(images, sizes)
-        if targets is None:
-            decoded = self.transformer(maps, pyramid, None, None, None)
-            logits, boxes = self.predict(decoded, last=True)
-            return {"pred_logits": logits[0], "pred_boxes": boxes[0]}
-        whole = sizes if sizes is not None else torch.tensor(images.shape[2:]).expand(len(images), -1)
-        truth = Truth.of(
-            [x["boxes"] for x in targets], [x["labels"] for x in targets], whole.to(images.device)
-        )  # fmt: skip
+        maps, pyramid = self.features(inputs, sizes)
+        logits, boxes = self.predict(self.transformer(maps, pyramid, None, None, None), last=True)
+        return DinoOutputs(logits[0], boxes[0])
+
+    def loss(self, inputs: Tensor, targets: Sequence[Target], sizes: Tensor | None = None) -> dict[str, Tensor]:
+        """ "loss" and its terms, see `dino_losses`; in training mode those of denoising are among them.
+
+        Args:
+            inputs: as in `forward`.
+            targets: B times `boxes` and `labels`.
+            sizes: as in `forward`.
+        """
+        maps, pyramid = self.features(inputs, sizes)
+        whole = whole_sizes(inputs) if sizes is None else sizes.to(inputs.device)
+        truth = Truth.of([x["boxes"] for x in targets], [x["labels"] for x in targets], whole)
         queries = min(self.options.num_queries, sum(height * width for height, width in pyramid.shapes))
         shaken = self.denoise(truth, queries) if self.training else None
         if shaken is None:
@@ -191,7 +199,7 @@ class Dino(DenseModel):
 
     def features(self, images: Tensor, sizes: Tensor | None) -> tuple[list[Tensor], Pyramid]:
         """L maps (B, C, h, w) and where they lie."""
-        maps = self.focalnet(images)
+        maps = self.backbone[0](images)
         inputs = [*maps, maps[-1]]
         maps = [projection(x) for projection, x in zip(self.input_proj, inputs, strict=True)]
         height, width = images.shape[2:]
@@ -223,14 +231,13 @@ class Dino(DenseModel):
         moves = torch.stack([head(x) for head, x in zip(self.bbox_embed, hidden, strict=True)])
         return logits, (moves + references).sigmoid()
 
-    @torch.no_grad()
-    def detect(
-        self, images: Tensor, sizes: Tensor | None = None, original_sizes: Tensor | None = None, *, top: int = 300
+    def postprocess(
+        self, outputs: DinoOutputs, sizes: Tensor, original_sizes: Tensor | None = None, *, top: int = 300
     ) -> list[Detections]:
         """The objects found, best first.
 
         Args:
-            images: as in `forward`.
+            outputs: of `forward`.
             sizes: as in `forward`.
             original_sizes: (B, 2), height and width of the images before they were resized; `sizes` by default.
             top: most objects per image, over all queries and classes: a query counts once per class.
@@ -238,13 +245,11 @@ class Dino(DenseModel):
         Returns:
             per image, boxes in pixels of the original one. As in the original they are not cut at its border.
         """
-        outputs = self(images, sizes=sizes)
-        if sizes is None:
-            sizes = torch.tensor(images.shape[2:]).expand(len(images), -1)
-        original = (sizes if original_sizes is None else original_sizes).to(images.device).float()
-        scores, classes = outputs["pred_logits"].float().sigmoid(), outputs["pred_logits"].shape[2]
+        logits, boxes = (x.float() for x in outputs)
+        original = (sizes if original_sizes is None else original_sizes).to(boxes)
+        scores, classes = logits.sigmoid(), logits.shape[2]
         scores, chosen = scores.flatten(1).topk(min(top, scores[0].numel()), 1)
-        boxes = corners(outputs["pred_boxes"].float()) * original.flip(1).repeat(1, 2)[:, None]
+        boxes = corners(boxes) * original.flip(1).repeat(1, 2)[:, None]
         boxes = boxes.gather(1, (chosen // classes)[..., None].expand(-1, -1, 4))
         labels = chosen % classes
         return [Detections(*found) for found in zip(boxes, scores, labels, strict=True)]

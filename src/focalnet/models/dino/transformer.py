@@ -125,7 +125,7 @@ class Pyramid:
             for count, end in ((width, self.extents[:, level, :1]), (height, self.extents[:, level, 1:])):
                 places = torch.arange(1, count + 1, device=end.device).minimum(end)
                 parts.append(sine_embedding((places + offset) / (end + 1e-6), dim // 2, temperature))
-            size = (len(self.extents), height, width, dim // 2)
+            size = (self.extents.shape[0], height, width, dim // 2)
             columns, rows = parts[0][:, None].expand(size), parts[1][:, :, None].expand(size)
             result.append(torch.cat([rows, columns], -1).flatten(1, 2))
         return result
@@ -278,7 +278,7 @@ class DinoTransformer(nn.Module):
         memory = self.encode(maps, pyramid)
         logits, unactivated = self.select(memory, pyramid)
         boxes = unactivated.detach()
-        queries = self.tgt_embed.weight[: boxes.shape[1]].expand(len(boxes), -1, -1)
+        queries = self.tgt_embed.weight[: boxes.shape[1]].expand(boxes.shape[0], -1, -1)
         if content is not None and places is not None:
             queries, boxes = torch.cat([content.to(queries.dtype), queries], 1), torch.cat([places, boxes], 1)
         states, references = self.decode(queries, boxes.sigmoid(), memory, pyramid, hidden)
@@ -302,8 +302,8 @@ class DinoTransformer(nn.Module):
         edge or outside the image propose one that fills it, of a token of zeros.
         """
         centres = pyramid.centres()
-        sides = [0.05 * 2.0**level for level, (h, w) in enumerate(pyramid.shapes) for _ in range(h * w)]
-        size = centres.new_tensor(sides)[None, :, None].expand_as(centres)
+        sides = [centres.new_full((h * w,), 0.05 * 2.0**level) for level, (h, w) in enumerate(pyramid.shapes)]
+        size = torch.cat(sides)[None, :, None].expand_as(centres)
         proposals = torch.cat([centres, size], -1)
         outside = ((proposals <= 0.01) | (proposals >= 0.99)).any(-1)
         if pyramid.padding is not None:
@@ -315,7 +315,7 @@ class DinoTransformer(nn.Module):
             chosen = scores.topk(min(self.num_queries, scores.shape[1]), 1).indices[..., None]
         tokens = memory.gather(1, chosen.expand(-1, -1, memory.shape[2]))
         tokens = self.enc_output_norm(self.enc_output(tokens))
-        unactivated = unactivated.expand(len(memory), -1, -1).gather(1, chosen.expand(-1, -1, 4))
+        unactivated = unactivated.expand(memory.shape[0], -1, -1).gather(1, chosen.expand(-1, -1, 4))
         return self.enc_out_class_embed(tokens), self.enc_out_bbox_embed(tokens) + unactivated
 
     def decode(

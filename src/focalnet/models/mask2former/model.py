@@ -15,7 +15,7 @@ Legend: B batch, K classes, H W pixels of the padded input, h w positions of the
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from focalnet.backbone import Recompute
 from focalnet.errors import UserError
-from focalnet.models.base import DenseModel, Outputs, Sizes, Target, require_four_stages, require_masks
+from focalnet.models.base import Detector, Target, pairs, require_four_stages, require_masks
 from focalnet.models.mask2former.postprocess import cut_and_resize, instances, panoptic, resize, semantic
 from focalnet.models.transformers import FocalNetBackboneConfig  # first: it says which extra is missing
 from focalnet.structures import Detections, Segment
@@ -84,7 +84,19 @@ class Mask2FormerOptions:
     """Weight of the class "none" in the cross-entropy."""
 
 
-class Mask2Former(DenseModel):
+class Mask2FormerOutputs(NamedTuple):
+    """Raw outputs of a `Mask2Former`.
+
+    Attributes:
+        class_logits: (B, Q, K + 1), the last one for "none".
+        mask_logits: (B, Q, h, w).
+    """
+
+    class_logits: Tensor
+    mask_logits: Tensor
+
+
+class Mask2Former(Detector[Mask2FormerOutputs]):
     """Mask2Former for semantic, instance and panoptic segmentation.
 
     Args:
@@ -147,35 +159,35 @@ class Mask2Former(DenseModel):
     def embeddings(self) -> Iterator[Tensor]:
         return (module.weight for module in self.net.modules() if isinstance(module, nn.Embedding))
 
-    def forward(
-        self, images: Tensor, targets: Sequence[Target] | None = None, sizes: Sizes | None = None
-    ) -> dict[str, Tensor]:
-        """Raw outputs, or losses.
+    def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> Mask2FormerOutputs:
+        """Raw outputs of the last layer.
 
         Args:
-            images: (B, 3, H, W), normalised.
-            targets: per image `labels` (N,) and `masks` (N, H, W), bool.
+            inputs: (B, 3, H, W), normalized.
             sizes: not needed: the official network attends to padding too.
+        """
+        states, masks = self._decoded(inputs)
+        return Mask2FormerOutputs(self.net.class_predictor(states[-1].transpose(0, 1)), masks[-1])
 
-        Returns:
-            `class_logits` (B, Q, K + 1), the last one for "none", and `mask_logits` (B, Q, h, w). With targets the
-            weighted losses `loss_cross_entropy`, `loss_mask`, `loss_dice` of the last layer, the same with `_0`, `_1`,
-            … of those before, and `loss`, their sum.
+    def loss(self, inputs: Tensor, targets: Sequence[Target], sizes: Tensor | None = None) -> dict[str, Tensor]:
+        """The weighted losses `loss_cross_entropy`, `loss_mask`, `loss_dice` of the last layer, the same with `_0`,
+        `_1`, … of those before, and `loss`, their sum.
+
+        Args:
+            inputs: (B, 3, H, W), normalized.
+            targets: per image `labels` (N,) and `masks` (N, H, W), bool.
+            sizes: not needed.
 
         Raises:
             UserError: a target without masks.
         """
-        require_masks(targets or (), "Mask2Former")
-        hidden = self.net.model(images, output_hidden_states=True)
-        masks = hidden.masks_queries_logits
-        states = hidden.transformer_decoder_intermediate_states
-        if targets is None:
-            return {"class_logits": self.net.class_predictor(states[-1].transpose(0, 1)), "mask_logits": masks[-1]}
+        require_masks(targets, "Mask2Former")
+        states, masks = self._decoded(inputs)
         classes = [self.net.class_predictor(state.transpose(0, 1)).float() for state in states]
         masks = [mask.float() for mask in masks]
         height, width = (side * self.stride for side in masks[0].shape[2:])
-        rest = (0, width - images.shape[3], 0, height - images.shape[2])  # of an odd input: its map reaches over it
-        with torch.autocast(images.device.type, enabled=False):
+        rest = (0, width - inputs.shape[3], 0, height - inputs.shape[2])  # of an odd input: its map reaches over it
+        with torch.autocast(inputs.device.type, enabled=False):
             losses = self.net.get_loss_dict(
                 masks[-1],
                 classes[-1],
@@ -185,24 +197,44 @@ class Mask2Former(DenseModel):
             )
         return {**losses, "loss": torch.stack(list(losses.values())).sum()}
 
-    def semantic(self, outputs: Outputs, sizes: Sizes, original_sizes: Sizes | None = None) -> list[Tensor]:
+    def _decoded(self, inputs: Tensor) -> tuple[Any, Any]:
+        """The queries and the logits of their masks after every layer."""
+        hidden = self.net.model(inputs, output_hidden_states=True)
+        return hidden.transformer_decoder_intermediate_states, hidden.masks_queries_logits
+
+    def postprocess(
+        self,
+        outputs: Mask2FormerOutputs,
+        sizes: Tensor,
+        original_sizes: Tensor | None = None,
+        *,
+        form: Literal["instances", "semantic", "panoptic"] = "instances",
+        **options: Any,
+    ) -> list[Any]:
+        """What the outputs say in one of three forms; see the method of its name, also for `options`."""
+        forms = {"instances": self.instances, "semantic": self.semantic, "panoptic": self.panoptic}
+        return forms[form](outputs, sizes, original_sizes, **options)
+
+    def semantic(
+        self, outputs: Mask2FormerOutputs, sizes: Tensor, original_sizes: Tensor | None = None
+    ) -> list[Tensor]:
         """Scores of the classes at every pixel.
 
         Args:
             outputs: raw outputs of a batch.
-            sizes: what of each padded input is image.
-            original_sizes: sizes of the images before they were resized; `sizes` by default.
+            sizes: (B, 2), height and width of what is image in each padded input.
+            original_sizes: (B, 2), of the images before they were resized; `sizes` by default.
 
         Returns:
             per image (K, H, W), float32, at its original size; their sum over the classes is not 1.
         """
-        return [semantic(*picture) for picture in self._pictures(outputs, sizes, original_sizes)]
+        return [semantic(*image) for image in self._images(outputs, sizes, original_sizes)]
 
     def instances(
         self,
-        outputs: Outputs,
-        sizes: Sizes,
-        original_sizes: Sizes | None = None,
+        outputs: Mask2FormerOutputs,
+        sizes: Tensor,
+        original_sizes: Tensor | None = None,
         *,
         top: int = 100,
         things: Sequence[int] | None = None,
@@ -211,26 +243,19 @@ class Mask2Former(DenseModel):
 
         Args:
             outputs: raw outputs of a batch.
-            sizes: what of each padded input is image.
-            original_sizes: sizes of the images before they were resized; `sizes` by default.
+            sizes: (B, 2), height and width of what is image in each padded input.
+            original_sizes: (B, 2), of the images before they were resized; `sizes` by default.
             top: most objects per image.
             things: classes to keep; all of them by default.
         """
-        pictures = self._pictures(outputs, sizes, original_sizes)
-        return [instances(*picture, top=top, things=things) for picture in pictures]
-
-    def detect(
-        self, images: Tensor, sizes: Tensor | Sizes | None = None, original_sizes: Tensor | Sizes | None = None
-    ) -> list[Detections]:
-        """Objects with masks: `instances` of a batch (B, 3, H, W), sizes as pairs or tensors (B, 2)."""
-        inside = _pairs(sizes) or [(images.shape[2], images.shape[3])] * len(images)
-        return self.instances(self(images), inside, _pairs(original_sizes))
+        images = self._images(outputs, sizes, original_sizes)
+        return [instances(*image, top=top, things=things) for image in images]
 
     def panoptic(
         self,
-        outputs: Outputs,
-        sizes: Sizes,
-        original_sizes: Sizes | None = None,
+        outputs: Mask2FormerOutputs,
+        sizes: Tensor,
+        original_sizes: Tensor | None = None,
         *,
         things: Sequence[int],
         object_mask_threshold: float = 0.8,
@@ -240,8 +265,8 @@ class Mask2Former(DenseModel):
 
         Args:
             outputs: raw outputs of a batch.
-            sizes: what of each padded input is image.
-            original_sizes: sizes of the images before they were resized; `sizes` by default.
+            sizes: (B, 2), height and width of what is image in each padded input.
+            original_sizes: (B, 2), of the images before they were resized; `sizes` by default.
             things: classes of countable objects; segments of any other class are merged into one.
             object_mask_threshold: least score of a query.
             overlap_threshold: least share of a query's mask that no stronger query takes.
@@ -250,18 +275,17 @@ class Mask2Former(DenseModel):
             per image the ids (H, W), int32, 0 where there is no segment, and the segments.
         """
         return [
-            panoptic(*picture, things, object_mask_threshold, overlap_threshold)
-            for picture in self._pictures(outputs, sizes, original_sizes)
+            panoptic(*image, things, object_mask_threshold, overlap_threshold)
+            for image in self._images(outputs, sizes, original_sizes)
         ]
 
-    def _pictures(
-        self, outputs: Outputs, sizes: Sizes, original_sizes: Sizes | None
+    def _images(
+        self, outputs: Mask2FormerOutputs, sizes: Tensor, original_sizes: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Per image its class logits and its mask logits at the original size, float32."""
-        for i, (size, original) in enumerate(zip(sizes, original_sizes or sizes, strict=True)):
-            masks = outputs["mask_logits"][i].float()
+        for classes, masks, (size, original) in zip(*outputs, pairs(sizes, original_sizes), strict=True):
             whole = (masks.shape[1] * self.stride, masks.shape[2] * self.stride)
-            yield outputs["class_logits"][i].float(), cut_and_resize(resize(masks, whole), size, original)
+            yield classes.float(), cut_and_resize(resize(masks.float(), whole), size, original)
 
 
 @torch.no_grad()
@@ -285,7 +309,3 @@ def _draw_weights(net: Any) -> None:
         for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
             nn.init.xavier_uniform_(linear.weight, gain=0.5**0.5)
     net.class_predictor.reset_parameters()
-
-
-def _pairs(sizes: Tensor | Sizes | None) -> Sizes | None:
-    return [(height, width) for height, width in sizes.tolist()] if isinstance(sizes, Tensor) else sizes

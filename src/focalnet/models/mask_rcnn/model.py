@@ -5,8 +5,8 @@ proposal's features to 7x7 for its class and box, and each detection's to 14x14 
 
     loss = BCE(objectness) + L1(anchor codes) + CE(class) + L1(box codes) + BCE(mask)
 
-The published models come from mmdet. Where torchvision computes otherwise, `mask_rcnn_stages` and `mask_rcnn_parts`
-follow mmdet:
+The published models come from mmdet. Where torchvision computes otherwise, `heads` and `models.detection` follow
+mmdet:
 
     inference   anchors are not rounded and have fixed strides at any size; aligned, adaptive RoIAlign; both limits of
                 the box code; proposals ranked by probability; boxes of any size; masks pasted on exact boxes; input
@@ -23,41 +23,27 @@ the start); other random numbers choose the boxes to train on; images are resize
 Legend: B images, H and W height and width of the input, N boxes.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from focalnet.backbone import FocalNet, Recompute
 from focalnet.errors import UserError
-from focalnet.models.base import DenseModel, Target, require_masks
-from focalnet.models.mask_rcnn.parts import Anchors, RoIPool, paste_masks, precise
-from focalnet.models.mask_rcnn.stages import BoxAndMaskHeads, ProposalNetwork
+from focalnet.models.base import Detector, Target, pairs, require_masks, whole_sizes
+from focalnet.models.detection.boxes import Anchors, padded, precise
+from focalnet.models.detection.proposals import ProposalNetwork
+from focalnet.models.detection.pyramid import Pyramid
+from focalnet.models.detection.regions import RoIPool, paste_masks
+from focalnet.models.mask_rcnn.heads import BoxAndMaskHeads
 from focalnet.structures import Detections
 from focalnet.variants import FocalNetConfig
-
-
-class Pyramid(nn.Module):
-    """The backbone with a feature pyramid on it: one level per stage and a coarser one, with equal channels."""
-
-    def __init__(self, body: FocalNet, channels: int) -> None:
-        super().__init__()
-        self.body = body
-        self.fpn = FeaturePyramidNetwork(list(body.channels), channels, extra_blocks=LastLevelMaxPool())
-        self.strides = (*body.strides, 2 * body.strides[-1])
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> per level (B, C, H / stride, W / stride)."""
-        return self.fpn(OrderedDict((str(i), x) for i, x in enumerate(self.body(images))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +70,23 @@ class MaskRCNNOptions:
     """The most per image."""
 
 
-class MaskRCNN(DenseModel):
+class MaskRCNNOutputs(NamedTuple):
+    """Raw outputs of a `MaskRCNN`, for D `detections` per image, the best first; what is not found has score 0.
+
+    Attributes:
+        boxes: (B, D, 4), x1 y1 x2 y2 in pixels of the input.
+        scores: (B, D), above `score_threshold`.
+        labels: (B, D), int64, from 0.
+        mask_probs: (B, D, 28, 28), the probabilities over each box.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    mask_probs: Tensor
+
+
+class MaskRCNN(Detector[MaskRCNNOutputs]):
     """Mask R-CNN.
 
     Args:
@@ -153,73 +155,65 @@ class MaskRCNN(DenseModel):
         for layer in ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_predictor.mask_fcn_logits"):
             yield from (f"roi_heads.{layer}.weight", f"roi_heads.{layer}.bias")
 
-    def forward(
-        self,
-        images: Tensor,
-        targets: Sequence[Target] | None = None,
-        sizes: Iterable[Sequence[int]] | Tensor | None = None,
-    ) -> list[dict[str, Tensor]] | dict[str, Tensor]:
-        """Detect in the pixels of the input; with targets give the losses.
+    def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> MaskRCNNOutputs:
+        """Detections in the pixels of the input, as tensors of one size for every image.
 
         Args:
-            images: (B, 3, H, W), normalised.
-            targets: per image `boxes`, `labels` and `masks`; an image may have no object.
-            sizes: height and width of each image in a padded batch, (B, 2).
+            inputs: (B, 3, H, W), normalized.
+            sizes: (B, 2), height and width of each image in a padded batch.
+        """
+        sizes = whole_sizes(inputs) if sizes is None else sizes.to(inputs.device)
+        levels = self.backbone(self._whole_positions(inputs))
+        proposals, _ = self.rpn(levels, sizes)
+        boxes, scores, labels, images, mask_probs = self.roi_heads(levels, proposals, sizes)
+        return MaskRCNNOutputs(*(
+            padded(values, images, count=inputs.shape[0], limit=self.roi_heads.detections_per_img)
+            for values in (boxes, scores, labels - 1, mask_probs)
+        ))  # fmt: skip
 
-        Returns:
-            without targets a dict per image, best first: `boxes` (N, 4), `scores` (N,), `labels` (N,) from 0,
-            `masks` (N, H, W) bool and `mask_probs` (N, 28, 28), the probabilities over each box. With targets
-            `loss_objectness`, `loss_rpn_box_reg`, `loss_classifier`, `loss_box_reg`, `loss_mask` and their sum `loss`.
+    def loss(self, inputs: Tensor, targets: Sequence[Target], sizes: Tensor | None = None) -> dict[str, Tensor]:
+        """`loss_objectness`, `loss_rpn_box_reg`, `loss_classifier`, `loss_box_reg`, `loss_mask` and their sum `loss`.
+
+        Args:
+            inputs: (B, 3, H, W), normalized.
+            targets: per image `boxes`, `labels` and `masks`; an image may have no object.
+            sizes: (B, 2), height and width of each image in a padded batch.
 
         Raises:
             UserError: targets without masks, or a label that is no class.
         """
-        if targets is None:
-            found = self._detect(images, sizes)
-            for one in found:
-                one["masks"] = paste_masks(one["mask_probs"], one["boxes"], (images.shape[2], images.shape[3]))
-            return found
-        pictures = self._padded(images, sizes)
-        prepared = self._targets(targets, pictures.tensors)
-        features = self.backbone(pictures.tensors)
-        proposals, losses = self.rpn(pictures, features, prepared)
-        losses |= self.roi_heads(features, proposals, pictures.image_sizes, prepared)[1]
+        sizes = whole_sizes(inputs) if sizes is None else sizes.to(inputs.device)
+        images = self._whole_positions(inputs)
+        prepared = self._targets(targets, images)
+        levels = self.backbone(images)
+        proposals, losses = self.rpn(levels, sizes, prepared)
+        losses |= self.roi_heads.loss(levels, proposals, prepared)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     @torch.no_grad()
-    def detect(
-        self,
-        images: Tensor,
-        sizes: Iterable[Sequence[int]] | Tensor | None = None,
-        original_sizes: Iterable[Sequence[int]] | Tensor | None = None,
+    def postprocess(
+        self, outputs: MaskRCNNOutputs, sizes: Tensor, original_sizes: Tensor | None = None
     ) -> list[Detections]:
-        """Detect in the pixels of the original images.
+        """Detections in the pixels of the original images, with masks.
+
+        With the whole padded input as `sizes` and no `original_sizes`, boxes and masks are in pixels of the input.
 
         Args:
-            images: (B, 3, H, W), normalised.
-            sizes: height and width of each image in a padded batch, (B, 2); without it all of the input.
-            original_sizes: height and width of each image before it was resized; without it `sizes`.
+            outputs: of `forward`.
+            sizes: (B, 2), height and width of each image in a padded batch.
+            original_sizes: (B, 2), height and width of each image before it was resized; `sizes` by default.
         """
-        inputs = _pairs(sizes, images)
-        originals = inputs if original_sizes is None else _pairs(original_sizes, images)
         results = []
-        for one, (height, width), (h, w) in zip(self._detect(images, inputs), inputs, originals, strict=True):
-            boxes = one["boxes"] * one["boxes"].new_tensor([w / width, h / height] * 2)
-            masks = paste_masks(one["mask_probs"], boxes, (h, w))
-            results.append(Detections(boxes, one["scores"], one["labels"], masks))
+        for *one, (size, original) in zip(*outputs, pairs(sizes, original_sizes), strict=True):
+            boxes, scores, labels, mask_probs = (values[one[1] > 0] for values in one)
+            boxes = boxes * boxes.new_tensor([original[1] / size[1], original[0] / size[0]] * 2)
+            results.append(Detections(boxes, scores, labels, paste_masks(mask_probs, boxes, original)))
         return results
 
-    def _detect(self, images: Tensor, sizes: Iterable[Sequence[int]] | Tensor | None) -> list[dict[str, Tensor]]:
-        pictures = self._padded(images, sizes)
-        features = self.backbone(pictures.tensors)
-        proposals, _ = self.rpn(pictures, features)
-        found, _ = self.roi_heads(features, proposals, pictures.image_sizes)
-        return [{**one, "labels": one["labels"] - 1} for one in found]
-
-    def _padded(self, images: Tensor, sizes: Iterable[Sequence[int]] | Tensor | None) -> ImageList:
-        stride = self.focalnet.strides[-1]
-        padded = F.pad(images, (0, -images.shape[3] % stride, 0, -images.shape[2] % stride))
-        return ImageList(padded, _pairs(sizes, images))
+    def _whole_positions(self, inputs: Tensor) -> Tensor:
+        """The batch with zeros on the right and at the bottom, up to whole positions of the last stage."""
+        stride = self.backbone.body.strides[-1]
+        return F.pad(inputs, (0, -inputs.shape[3] % stride, 0, -inputs.shape[2] % stride))
 
     def _targets(self, targets: Sequence[Target], images: Tensor) -> list[Target]:
         """Targets with labels from 1 and masks of the size of the padded images."""
@@ -235,9 +229,3 @@ class MaskRCNN(DenseModel):
             masks = F.pad(masks, (0, images.shape[3] - masks.shape[2], 0, images.shape[2] - masks.shape[1]))
             result.append({"boxes": precise(target["boxes"]), "labels": labels.long() + 1, "masks": masks})
         return result
-
-
-def _pairs(sizes: Iterable[Sequence[int]] | Tensor | None, images: Tensor) -> list[tuple[int, int]]:
-    if sizes is None:
-        return [(images.shape[2], images.shape[3])] * len(images)
-    return [(int(height), int(width)) for height, width in sizes]

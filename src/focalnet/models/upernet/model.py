@@ -14,7 +14,7 @@ Legend: B batch, K classes, H W pixels of the padded input.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from focalnet.backbone import Recompute
 from focalnet.errors import UserError
-from focalnet.models.base import DenseModel, Outputs, Sizes, require_four_stages
+from focalnet.models.base import DenseModel, pairs, require_four_stages
 from focalnet.models.mask2former.postprocess import cut_and_resize
 from focalnet.models.transformers import FocalNetBackboneConfig  # first: it says which extra is missing
 from focalnet.variants import FocalNetConfig
@@ -69,7 +69,19 @@ class UperNetOptions:
     that have a class."""
 
 
-class UperNet(DenseModel):
+class UperNetOutputs(NamedTuple):
+    """Raw outputs of a `UperNet`.
+
+    Attributes:
+        logits: (B, K, H, W).
+        aux_logits: (B, K, H, W), of the auxiliary head.
+    """
+
+    logits: Tensor
+    aux_logits: Tensor
+
+
+class UperNet(DenseModel[UperNetOutputs]):
     """UPerNet for semantic segmentation.
 
     Args:
@@ -122,57 +134,61 @@ class UperNet(DenseModel):
         for head in ("decode_head", "auxiliary_head"):
             yield from (f"net.{head}.classifier.{leaf}" for leaf in ("weight", "bias"))
 
-    def forward(self, images: Tensor, targets: Tensor | None = None, sizes: Sizes | None = None) -> Outputs:
-        """Raw outputs, or losses.
+    def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> UperNetOutputs:
+        """Raw outputs.
 
         Args:
-            images: (B, 3, H, W), normalised.
-            targets: (B, H, W), int64, the class of each pixel; 255 where it has none.
-            sizes: not needed: padding is 255 in `targets`.
-
-        Returns:
-            `logits` and `aux_logits`, (B, K, H, W); with targets `loss_main`, `loss_aux`, and `loss`, their weighted
-            sum.
+            inputs: (B, 3, H, W), normalized.
+            sizes: not needed: the official network sees padding too.
 
         Raises:
             UserError: one image alone while training.
         """
-        if (
-            self.training
-            and len(images) == 1
-            and isinstance(self.net.decode_head.bottleneck.batch_norm, nn.BatchNorm2d)
-        ):
+        norm = self.net.decode_head.bottleneck.batch_norm
+        if self.training and len(inputs) == 1 and isinstance(norm, nn.BatchNorm2d):
             raise UserError("UPerNet normalises over the batch and cannot learn from one image; use a batch size >= 2.")
-        maps = self.net.backbone(images).feature_maps
-        heads = {"logits": self.net.decode_head, "aux_logits": self.net.auxiliary_head}
-        outputs = {
-            name: F.interpolate(head(maps), size=images.shape[2:], mode="bilinear", align_corners=False)
-            for name, head in heads.items()
-        }
-        if targets is None:
-            return outputs
-        main, aux = (self._cross_entropy(logits.float(), targets) for logits in outputs.values())
+        maps = self.net.backbone(inputs).feature_maps
+        logits, aux_logits = (
+            F.interpolate(head(maps), size=inputs.shape[2:], mode="bilinear", align_corners=False)
+            for head in (self.net.decode_head, self.net.auxiliary_head)
+        )
+        return UperNetOutputs(logits, aux_logits)
+
+    def loss(self, inputs: Tensor, targets: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
+        """Cross-entropies `loss_main` and `loss_aux`, and `loss`, their weighted sum.
+
+        Args:
+            inputs: (B, 3, H, W), normalized.
+            targets: (B, H, W), int64, the class of each pixel; 255 where it has none, and in the padding.
+            sizes: not needed.
+
+        Raises:
+            UserError: one image alone while training.
+        """
+        main, aux = (self._cross_entropy(logits.float(), targets) for logits in self(inputs, sizes))
         return {"loss_main": main, "loss_aux": aux, "loss": main + self.options.aux_weight * aux}
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         counted = targets.numel() if self.options.average_ignored else (targets != IGNORE).sum().clamp(min=1)
         return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / counted
 
-    def semantic(self, outputs: Outputs, sizes: Sizes, original_sizes: Sizes | None = None) -> list[Tensor]:
+    def postprocess(self, outputs: UperNetOutputs, sizes: Tensor, original_sizes: Tensor | None = None) -> list[Tensor]:
+        """Probabilities of the classes at every pixel, as `semantic`."""
+        return self.semantic(outputs, sizes, original_sizes)
+
+    def semantic(self, outputs: UperNetOutputs, sizes: Tensor, original_sizes: Tensor | None = None) -> list[Tensor]:
         """Probabilities of the classes at every pixel.
 
         Args:
             outputs: raw outputs of a batch.
-            sizes: what of each padded input is image.
-            original_sizes: sizes of the images before they were resized; `sizes` by default.
+            sizes: (B, 2), height and width of what is image in each padded input.
+            original_sizes: (B, 2), of the images before they were resized; `sizes` by default.
 
         Returns:
             per image (K, H, W), float32, at its original size.
         """
-        return [
-            cut_and_resize(logits, size, original).softmax(0)
-            for logits, size, original in zip(outputs["logits"].float(), sizes, original_sizes or sizes, strict=True)
-        ]
+        images = zip(outputs.logits.float(), pairs(sizes, original_sizes), strict=True)
+        return [cut_and_resize(logits, size, original).softmax(0) for logits, (size, original) in images]
 
 
 def _channels_last(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

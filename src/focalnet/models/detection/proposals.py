@@ -1,0 +1,127 @@
+"""The first stage: torchvision's `RegionProposalNetwork`, computing as mmdet does.
+
+It gives losses whenever it gets targets; the training mode decides how many proposals it keeps. The head may run under
+autocast; boxes, scores and losses are float32.
+
+Legend: B images, A anchors of one image, N boxes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
+
+from focalnet.models.base import Target
+from focalnet.models.detection.boxes import Anchors, BoxCoder, MaxIoUMatcher, clip, precise, suppress
+
+
+class Proposals(NamedTuple):
+    """Boxes that may hold an object, image by image, in each the best first.
+
+    Attributes:
+        boxes: (N, 4), in pixels of the input.
+        images: (N,), which image each is of.
+    """
+
+    boxes: Tensor
+    images: Tensor
+
+
+class ProposalNetwork(RegionProposalNetwork):
+    """The RPN: boxes that may hold an object, and the losses of saying so.
+
+    Args: see `RegionProposalNetwork`.
+    """
+
+    anchor_generator: Anchors
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.box_coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+        self.proposal_matcher = MaxIoUMatcher(0.7, 0.3, best=0.3)
+
+    def forward(
+        self, levels: Sequence[Tensor], sizes: Tensor, targets: list[Target] | None = None
+    ) -> tuple[Proposals, dict[str, Tensor]]:
+        """Propose; with targets also learn.
+
+        Args:
+            levels: of the pyramid.
+            sizes: (B, 2), height and width of each image.
+            targets: `boxes` per image.
+
+        Returns:
+            proposals; `loss_objectness` and `loss_rpn_box_reg`.
+        """
+        logits, deltas = concat_box_prediction_layers(*self.head(list(levels)))
+        logits, deltas = precise(logits).view(levels[0].shape[0], -1), precise(deltas)
+        anchors = self.anchor_generator(levels)
+        proposals = self.propose(logits.detach(), deltas.detach(), anchors, sizes)
+        if targets is None:
+            return proposals, {}
+        joined = torch.cat(anchors)
+        chosen = [self.trained(joined, height, width) for height, width in sizes.tolist()]
+        anchors = [joined[one] for one in chosen]
+        labels, matched = self.assign_targets_to_anchors(anchors, targets)
+        logits = torch.cat([logit[one] for logit, one in zip(logits, chosen, strict=True)])
+        deltas = deltas.view(len(chosen), -1, 4)
+        deltas = torch.cat([delta[one] for delta, one in zip(deltas, chosen, strict=True)])
+        objectness, boxes = self.compute_loss(logits, deltas, labels, [torch.cat(matched), torch.cat(anchors)])
+        return proposals, {"loss_objectness": objectness, "loss_rpn_box_reg": boxes}
+
+    def propose(self, logits: Tensor, deltas: Tensor, anchors: list[Tensor], sizes: Tensor) -> Proposals:
+        """The best anchors of each level by score, decoded, clipped, without those that others cover.
+
+        Args:
+            logits: (B, A).
+            deltas: (B A, 4).
+            anchors: per level (A', 4), A of them together.
+            sizes: (B, 2), height and width of each image.
+        """
+        scores, count = logits.sigmoid(), logits.shape[0]
+        numbers = [one.shape[0] for one in anchors]
+        best = self._get_top_n_idx(scores, numbers)
+        level = torch.cat([best.new_full((number,), index) for index, number in enumerate(numbers)])[best]
+        image = torch.arange(count, device=best.device)[:, None].expand_as(best)
+        codes = deltas.view(count, -1, 4)[image, best].flatten(0, 1)
+        score, level, image = scores.gather(1, best).flatten(), level.flatten(), image.flatten()
+        boxes = clip(self.box_coder.decode_single(codes, torch.cat(anchors)[best.flatten()]), sizes[image])
+        real = torch.where((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[0]
+        boxes, image = boxes[real], image[real]
+        kept = suppress(
+            boxes, score[real], level[real], image, count=count, threshold=self.nms_thresh, limit=self.post_nms_top_n()
+        )
+        return Proposals(boxes[kept], image[kept])
+
+    def trained(self, anchors: Tensor, height: int, width: int) -> Tensor:
+        """Indices of the anchors to train: over the image, padded by itself to whole positions of the last stage."""
+        pad = self.anchor_generator.strides[-2]
+        bottom, right = (-(-side // pad) * pad for side in (height, width))
+        centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+        return torch.where((centres[:, 0] < right - 0.5) & (centres[:, 1] < bottom - 0.5))[0]
+
+    def compute_loss(
+        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Cross entropy and L1, both over the number of sampled anchors; an image without any of a kind counts one.
+
+        Args:
+            objectness: (A,), of all images.
+            pred_bbox_deltas: (A, 4).
+            labels: per image: 1 object, 0 background, -1 neither.
+            regression_targets: the object of every anchor and the anchors, both (A, 4).
+        """
+        chosen = self.fg_bg_sampler(labels)
+        count = torch.stack([one.sum() for kind in chosen for one in kind]).clamp(min=1).sum()
+        positives, negatives = (torch.cat(kind) > 0 for kind in chosen)
+        sampled, positive = torch.where(positives | negatives)[0], torch.where(positives)[0]
+        truth, anchors = (boxes[positive] for boxes in regression_targets)
+        codes = self.box_coder.encode_single(truth, anchors)
+        box_loss = F.l1_loss(pred_bbox_deltas[positive], codes, reduction="sum")
+        score_loss = F.binary_cross_entropy_with_logits(
+            objectness[sampled], torch.cat(labels)[sampled], reduction="sum"
+        )
+        return score_loss / count, box_loss / count
