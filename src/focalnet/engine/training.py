@@ -70,7 +70,7 @@ class Training:
         from accelerate import DistributedDataParallelKwargs
 
         self.config, self.accelerator, self.spec = config, accelerator, network.spec
-        self.network = network.to(accelerator.device)
+        self.network: Any = network.to(accelerator.device)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.skipped: set[str] = set()
@@ -80,7 +80,7 @@ class Training:
             self.ema = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=averaging)
         self.averaged = self.ema.module if self.ema else self.network
         if config.compile:
-            getattr(self.network, "focalnet", self.network).compile()
+            self.network.focalnet.compile()
         self.parts = task.parts(self.network)
         self.configs = {name: dataclasses.replace(config, **part.options) for name, part in self.parts.items()}
         self.losses: Any = _Losses(self.network, task)
@@ -210,9 +210,7 @@ class Training:
 def _shard(network: Any) -> None:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    for module in getattr(network, "focalnet", network).blocks():
+    for module in network.focalnet.blocks():
         fully_shard(module)
     fully_shard(network)
-    for method in ("loss", "detect"):
-        if hasattr(network, method):
-            register_fsdp_forward_method(network, method)
+    register_fsdp_forward_method(network, "loss")  # it need not go through the call

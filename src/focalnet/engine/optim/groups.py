@@ -17,15 +17,15 @@ def parameter_groups(
     """Groups for an optimizer: decayed weights, and everything else. Frozen parameters are left out.
 
     Args:
-        network: a network, or a part of one. It may name its `embeddings()` and, for `backbone_lr`, have its
-            backbone as `focalnet`.
+        network: a network, of which its `embeddings()` and its backbone `focalnet` are asked; or a part of one, which
+            need have neither.
         weight_decay: for parameters of two or more dimensions that are no embeddings.
         official_decay_bug: put everything into the second group.
         backbone_lr: where it is not 1, the backbone of a detector or segmenter has two groups of its own, with this
             number as `lr_share`.
     """
     backbone = getattr(network, "focalnet", None) if backbone_lr != 1 else None
-    inside = {id(p) for p in backbone.parameters()} if isinstance(backbone, nn.Module) else set()
+    inside = set() if backbone in (None, network) else {id(parameter) for parameter in backbone.parameters()}
     added = {id(parameter) for parameter in getattr(network, "embeddings", tuple)()}
     groups: Groups = []
     for within in (False, True) if inside else (False,):
