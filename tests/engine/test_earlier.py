@@ -12,7 +12,7 @@ OLD = {
     "recipe": "coco_1x",
     "task": {"name": "detect", "data": "coco", "model": "mask_rcnn_focalnet_tiny_lrf", "test_augment": False},
     "train": {"epochs": 12, "schedule": "step", "drop_at": [9, 11], "lr": 1.0, "warmup_epochs": 0.0},
-    "data": {"training images": 12, "validation images": 5, "classes": ["a"]},
+    "data": {"training pictures": 12, "validation pictures": 5, "classes": ["a"]},
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 RENAMED: dict[str, dict[str, str]] = {
     "task": {"test_augment": "tta"},
     "train": {"drop_at": "schedule_options.milestones"},
-    "data": {"training images": "training samples", "validation images": "validation samples"},
+    "data": {"training pictures": "training samples", "validation pictures": "validation samples"},
     "row": {"images_per_second": "samples_per_second", "val_images_per_second": "val_samples_per_second"},
 }
 """Part of `config.json`, or "row" of `metrics.jsonl` -> old name -> today's; a dot leads into the options of an option.
