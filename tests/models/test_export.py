@@ -1,0 +1,83 @@
+"""`torch.export` traces a network of every family with a dynamic batch; the program computes what the network does."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.export import Dim, export
+
+from focalnet.backbone import FocalNet
+from focalnet.models.classifier.model import FocalNetClassifier
+from focalnet.models.dino.model import Dino
+from focalnet.models.mask2former.model import Mask2Former
+from focalnet.models.mask_rcnn.model import MaskRCNN
+from focalnet.models.upernet.model import UperNet
+from focalnet.variants import FocalNetConfig
+
+SMALL = FocalNetConfig(embed_dim=8, depths=(1, 1, 1, 1), focal_levels=1)
+ATTENTION = {"num_queries": 12, "hidden_dim": 32, "ffn_dim": 32, "heads": 4, "encoder_layers": 1}
+FAMILIES = {
+    "classifier": (FocalNetClassifier, {}),
+    "mask_rcnn": (
+        MaskRCNN,
+        {"fpn_channels": 16, "representation_size": 24, "anchor_size": 4.0, "proposals": 30},
+    ),
+    "dino": (Dino, {**ATTENTION, "decoder_layers": 2}),
+    "upernet": (UperNet, {"channels": 16, "aux_channels": 8}),
+    "mask2former": (Mask2Former, {**ATTENTION, "encoder_ffn_dim": 32, "decoder_layers": 2}),
+}
+
+
+def network(family: str) -> nn.Module:
+    torch.manual_seed(0)
+    if family == "backbone":
+        return FocalNet(SMALL).eval()
+    cls, options = FAMILIES[family]
+    model = cls(SMALL, num_classes=5, options=cls.Options(**options)).eval()
+    if isinstance(model, MaskRCNN):  # fresh heads tell no classes apart
+        nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight)
+        with torch.no_grad():
+            best = [model(images(batch)).scores.max().item() for batch in (1, 2, 3)]
+        assert len(set(best)) == 3
+        model.roi_heads.score_thresh = min(best)  # in one of the batches nothing is found
+    return model
+
+
+def images(batch: int, height: int = 64, width: int = 96) -> torch.Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(batch))
+
+
+@torch.no_grad()
+def assert_same(program: nn.Module, model: nn.Module, *inputs: torch.Tensor) -> None:
+    ours, theirs = program(*inputs), model(*inputs)
+    if isinstance(theirs, torch.Tensor):
+        ours, theirs = (ours,), (theirs,)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`create_unbacked_symint` is deprecated:FutureWarning")  # torchvision calls it
+@pytest.mark.parametrize("family", ["backbone", *FAMILIES])
+def test_every_family_is_exported_with_a_dynamic_batch(family):
+    assert torchvision.ops is not None  # its operators are part of the programs
+    model, shapes, example = network(family), {0: Dim("batch", min=1, max=64)}, images(2)
+    if family == "upernet":  # and dynamic sizes, here multiples of 32; with `Dim.AUTO` any, which takes longer
+        example = images(2, 96, 160)  # a smaller one costs the tracer more
+        shapes |= {2: 32 * Dim("rows", min=2, max=64), 3: 32 * Dim("columns", min=2, max=64)}
+    with torch.no_grad():
+        program = export(model, (example,), dynamic_shapes=(shapes,)).module()
+    for batch in (1, 2, 3):
+        assert_same(program, model, images(batch))
+    if family == "upernet":
+        assert_same(program, model, images(1, 128, 64))
+
+
+@pytest.mark.filterwarnings("ignore:`create_unbacked_symint` is deprecated:FutureWarning")
+@pytest.mark.parametrize("family", ["mask_rcnn", "dino"])
+def test_sizes_of_padded_images_are_an_input_too(family):
+    model, batch = network(family), Dim("batch", min=1, max=64)
+    sizes = torch.tensor([[64, 96], [50, 70], [64, 33]])
+    with torch.no_grad():
+        program = export(model, (images(2), sizes[:2]), dynamic_shapes=({0: batch}, {0: batch})).module()
+    for count in (1, 3):
+        assert_same(program, model, images(count), sizes[-count:])
