@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from focalnet.cli import COMMANDS, HELP, main, parse_train
+from focalnet.cli import COMMANDS, HELP, main
+from focalnet.cli.training import parse_train
 from focalnet.tasks import list_tasks
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from focalnet.cli import COMMANDS, main, parse_train
+from focalnet.cli import COMMANDS, main
+from focalnet.cli.training import parse_train
 from focalnet.models.registry import parse_name
 
 ROOT = Path(__file__).parents[1]

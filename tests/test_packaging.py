@@ -75,4 +75,4 @@ def test_the_source_archive(setuptools, tmp_path):
     with tarfile.open(backend("build_sdist", tmp_path)) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"pyproject.toml", "README.md", "LICENSE", "PKG-INFO", "src/focalnet/py.typed"} <= names
-    assert {"src/focalnet/_version.py", "src/focalnet/cli.py"} <= names
+    assert {"src/focalnet/_version.py", "src/focalnet/cli/__init__.py"} <= names

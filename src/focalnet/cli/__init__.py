@@ -1,18 +1,16 @@
 """The command line: `focalnet COMMAND`, one function per command.
 
-Options come from the same frozen dataclasses that the library uses, through tyro. `focalnet train` first looks at
-`--task`, `--recipe`, `--model` and `--data`, because they choose what the other options are and what they default to.
+Options come from the same frozen dataclasses that the library uses, through tyro; those of
+`focalnet train` stand in `training`.
 
 Exit codes: 0; 2 for a mistake of the user, said in one sentence; 1 for a bug of ours, with its traceback; 130 for
 Ctrl-C.
 """
 
-import dataclasses
 import json
 import logging
 import os
 import sys
-from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any, TextIO
 import tyro
 
 from focalnet._version import __version__
+from focalnet.cli.training import new_run, parse_train
 from focalnet.errors import UserError, unknown
 
 HELP = """\
@@ -81,66 +80,7 @@ def _train(arguments: Sequence[str]) -> None:
     options, training, choice = parse_train(arguments)
     from focalnet.engine.train import train
 
-    train(options, training, choice.out or _new_run(options), recipe=choice.recipe)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What chooses the other options."""
-
-    task: str = "classify"
-    """What to train for: classify, detect, segment or panoptic; without it, what --model is for."""
-    recipe: str | None = None
-    """Where the other defaults come from (`focalnet recipes`); without it, one for the task and the data."""
-    out: Path | None = None
-    """The run folder to make; without it, runs/MODEL-DATA-N."""
-
-
-def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Choice]:
-    """The task, the `TrainConfig` and the `Choice` that the arguments of `focalnet train` mean."""
-    from focalnet.engine.config import TrainConfig
-    from focalnet.engine.recipes import get_recipe
-    from focalnet.models.registry import parse_name
-    from focalnet.tasks import get_task, task_of_model
-
-    early = ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("task", "recipe", "model", "data"):
-        early.add_argument(f"--{name}")
-    chosen = early.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])[0]
-    task = task_of_model(chosen.model) if chosen.task is None else get_task(chosen.task)
-    embedded = chosen.data in (None, task.embedded.data)
-    model = chosen.model or (task.embedded.model if embedded else task().model)
-    parse_name(model)
-    recipe = get_recipe(chosen.recipe or (task.embedded.recipe if embedded else task.recipe), model)
-    if task.name not in recipe.tasks:
-        raise UserError(f"The recipe {recipe.name} is for --task {' or '.join(recipe.tasks)}, not for {task.name}.")
-
-    kind = dataclasses.make_dataclass(
-        "TrainArguments",
-        [
-            ("run", tyro.conf.OmitArgPrefixes[Choice]),
-            ("task", tyro.conf.OmitArgPrefixes[task]),
-            ("training", tyro.conf.OmitArgPrefixes[TrainConfig]),
-        ],
-        frozen=True,
-    )
-    default = kind(
-        Choice(task=task.name, recipe=recipe.name), task(model=model, **recipe.task), TrainConfig(**recipe.train)
-    )
-    description = (
-        f"Train a network. These are the defaults of the recipe {recipe.name!r}: {recipe.summary} "
-        f"It costs {recipe.cost} and gives {recipe.result}."
-    )
-    parsed = tyro.cli(kind, prog="focalnet train", description=description, args=list(arguments), default=default)
-    return parsed.task, parsed.training, parsed.run
-
-
-def _new_run(task: Any) -> Path:
-    name = f"{task.model}-{Path(task.data).name if task.data else task.embedded.data}"
-    number = 1
-    while Path("runs", f"{name}-{number}").exists():
-        number += 1
-    return Path("runs", f"{name}-{number}")
+    train(options, training, choice.out or new_run(options), recipe=choice.recipe)
 
 
 def _resume(arguments: Sequence[str]) -> None:
