@@ -12,16 +12,19 @@ from torch import nn
 
 import focalnet
 from focalnet.backbone import FocalNet
+from focalnet.engine.config import TrainConfig
+from focalnet.engine.train import train
 from focalnet.errors import UserError
 from focalnet.inputs.image import Image
 from focalnet.labels import ADE20K_CLASSES
 from focalnet.models import registry
-from focalnet.models.base import DenseModel
+from focalnet.models.base import Network
 from focalnet.models.convert import convert_file
 from focalnet.models.create import create_backbone, create_model, load_model, load_weights
 from focalnet.models.family import Family, On, Suffix
 from focalnet.models.publish import save_pretrained
 from focalnet.models.registry import families, get_family, list_models, parse_name, published
+from focalnet.tasks.classify import Classify
 from focalnet.variants import VARIANTS
 from focalnet.weights.architecture import shape_of
 from focalnet.weights.files import write_state_dict
@@ -499,7 +502,7 @@ class ToyOptions:
     """Of the logits."""
 
 
-class Toy(DenseModel):
+class Toy(Network):
     """The mean of the last map, two linear layers."""
 
     Options = ToyOptions
@@ -518,6 +521,9 @@ class Toy(DenseModel):
     def forward(self, images, sizes=None):
         (features,) = self.backbone(images)
         return self.options.scale * self.fc(self.middle(features.mean((2, 3))))
+
+    def loss(self, images, targets, sizes=None):
+        return {"loss": nn.functional.cross_entropy(self(images), targets)}
 
 
 def toy_facts(weights):
@@ -594,3 +600,16 @@ def test_a_family_from_outside_predicts(toy, tmp_path):
     said = focalnet.Predictor(tmp_path / "toy")(image)
     assert said.label == ("ant", "bee")[int(logits.argmax())]
     assert said.score == pytest.approx(float(logits.softmax(0).max()), rel=1e-5)
+
+
+def test_a_family_from_outside_is_trained(toy, tmp_path):
+    for label, name in enumerate(("ant", "bee")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(6):
+            shade = (200 * label + 5 * number,) * 3
+            PIL.Image.new("RGB", (32, 32), shade).save(tmp_path / "data" / name / f"{number}.png")
+    task = Classify(data=str(tmp_path / "data"), model="toy_minifocal_32", augment="none")
+    config = TrainConfig(epochs=1, batch_size=4, workers=0, precision="fp32", warmup_epochs=0.0)
+    run = train(task, config, tmp_path / "run")
+    assert {row["epoch"] for row in run.rows()} == {1}
+    assert focalnet.Predictor(tmp_path / "run")(tmp_path / "data" / "ant" / "0.png").label in ("ant", "bee")

@@ -93,11 +93,7 @@ class Network(nn.Module, Generic[Outputs]):
         raise NotImplementedError
 
 
-class DenseModel(Network[Outputs]):
-    """Base of detectors and segmenters."""
-
-
-class Detector(DenseModel[Outputs]):
+class Detector(Network[Outputs]):
     """Base of the networks whose predictions are `Detections`."""
 
     @torch.no_grad()
@@ -153,5 +149,5 @@ def require_masks(targets: Sequence[Target], network: str) -> None:
         if "masks" not in target:
             raise UserError(
                 f"target {index} has no `masks`, from which {network} learns; give masks (N, H, W), or train a "
-                "detector of boxes, for example head='dino'."
+                "detector that learns from boxes."
             )

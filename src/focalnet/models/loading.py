@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from focalnet.backbone import FocalNetBase
 from focalnet.errors import UserError
-from focalnet.models.base import DenseModel
+from focalnet.models.base import Network
 from focalnet.models.registry import build, find_layout, get_family
 from focalnet.variants import FocalNetConfig, get_variant
 from focalnet.weights.adapt import adapt_dense, adapt_state_dict
@@ -129,7 +130,7 @@ def _read_off(layout: Layout, weights: Mapping[str, Tensor], located: Located, v
 
 def config_of(model: nn.Module) -> FocalNetConfig:
     """The architecture of a model's backbone."""
-    network: Any = model.focalnet if isinstance(model, DenseModel) else model
+    network: Any = model if isinstance(model, FocalNetBase) else model.focalnet
     return network.config
 
 
@@ -148,8 +149,9 @@ def fit(model: nn.Module, loaded: Weights, *, fresh_head: bool) -> dict[str, Ten
     there = stored.architecture.use_postln
     if stored.says("architecture.use_postln") <= Said.SHAPES and there != config.use_postln:
         raise UserError(other_blocks(there))
-    if not isinstance(model, DenseModel):
+    if isinstance(model, FocalNetBase):
         return adapt_state_dict(loaded.backbone(), model, fresh_head=fresh_head)
+    assert isinstance(model, Network)
     spec: ModelSpec = getattr(model, "spec", stored)
     same, written = spec.head == stored.head, None
     if same and (fresh_head or stored.num_classes != spec.num_classes):

@@ -31,7 +31,7 @@ try:
     from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
     from transformers.modeling_outputs import BackboneOutput
 except ImportError as error:
-    raise MissingExtraError("the backbone for transformers, and UPerNet and Mask2Former on it,", "dense") from error
+    raise MissingExtraError("the backbone for transformers, and the segmenters on it,", "dense") from error
 
 
 class FocalNetBackboneConfig(BackboneConfigMixin, PreTrainedConfig):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from focalnet.backbone import Recompute
 from focalnet.errors import UserError
-from focalnet.models.base import DenseModel, pairs, require_four_stages
+from focalnet.models.base import Network, pairs, require_four_stages
 from focalnet.models.mask2former.postprocess import cut_and_resize
 from focalnet.models.transformers import FocalNetBackboneConfig  # first: it says which extra is missing
 from focalnet.variants import FocalNetConfig
@@ -81,7 +81,7 @@ class UperNetOutputs(NamedTuple):
     aux_logits: Tensor
 
 
-class UperNet(DenseModel[UperNetOutputs]):
+class UperNet(Network[UperNetOutputs]):
     """UPerNet for semantic segmentation.
 
     Args:
