@@ -28,7 +28,7 @@ from focalnet.tasks import get_task
 
 FOLDER = Path(__file__).parent / "fixtures" / "runs"
 RUNS = ("classify", "pictures", "mask_rcnn", "dino", "upernet", "mask2former")
-TIMES = {"seconds", "images_per_second", "val_images_per_second"}
+TIMES = {"seconds"} | {f"{side}{what}_per_second" for side in ("", "val_") for what in ("images", "samples")}
 SIDES = ("training", "validation")
 PROBES = 5
 
