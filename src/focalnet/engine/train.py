@@ -232,5 +232,5 @@ def _fingerprint(data: Datasets) -> dict[str, Any]:
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
     values = dataclasses.asdict(config)
-    plain = {key: ",".join(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    plain = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in values.items()}
     return {key: json.dumps(value) if isinstance(value, Mapping) else value for key, value in plain.items()}

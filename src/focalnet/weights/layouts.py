@@ -80,9 +80,13 @@ def told(
     return merge(shown, ModelSpec.partial(by, architecture=meant or {}, head_options=options))
 
 
-def has(*prefixes: str) -> Callable[[StateDict], bool]:
-    """Whether a state dict has something under each of these prefixes, for `Layout.matches`."""
-    return lambda state_dict: all(any(name.startswith(prefix) for name in state_dict) for prefix in prefixes)
+def has(*parts: str) -> Callable[[StateDict], bool]:
+    """Whether a state dict has each of these names, or something under it where one ends with a dot; for
+    `Layout.matches`."""
+    return lambda state_dict: all(
+        any(name.startswith(part) for name in state_dict) if part.endswith(".") else part in state_dict
+        for part in parts
+    )
 
 
 LayoutName = Literal["official", "timm", "transformers"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from focalnet.errors import UserError
 from focalnet.weights.architecture import count
-from focalnet.weights.layouts import Layout, told
+from focalnet.weights.layouts import Layout, has, told
 from focalnet.weights.renaming import Renaming, StateDict
 from focalnet.weights.spec import ModelSpec
 
@@ -131,12 +131,12 @@ def _detrex_facts(weights: StateDict) -> ModelSpec:
 LAYOUTS = (
     Layout(
         name="official", head="dino", backbone_prefix="backbone.0.",
-        matches=lambda weights: "transformer.level_embed" in weights and "label_enc.weight" in weights,
+        matches=has("transformer.level_embed", "label_enc.weight"),
         read=_OFFICIAL.read, write=_OFFICIAL.write, facts=read_facts,
     ),
     Layout(
         name="detrex", head="dino", backbone_prefix="backbone.0.",
-        matches=lambda weights: "transformer.level_embeds" in weights and "label_enc.weight" in weights,
+        matches=has("transformer.level_embeds", "label_enc.weight"),
         read=_read_detrex, write=_write_detrex, facts=_detrex_facts,
     ),
 )  # fmt: skip
