@@ -22,7 +22,7 @@ FAMILIES = {
         MaskRCNN,
         {"fpn_channels": 16, "representation_size": 24, "anchor_size": 4.0, "proposals": 30},
     ),
-    "dino": (Dino, {**ATTENTION, "decoder_layers": 2}),
+    "dino": (Dino, {**ATTENTION, "decoder_layers": 2, "num_feature_levels": 3}),
     "upernet": (UperNet, {"channels": 16, "aux_channels": 8}),
     "mask2former": (Mask2Former, {**ATTENTION, "encoder_ffn_dim": 32, "decoder_layers": 2}),
 }
