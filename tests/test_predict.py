@@ -170,7 +170,7 @@ def test_a_threshold_is_for_detectors(model, detector):
     with pytest.raises(UserError, match="classify has no threshold"):
         Predictor(model, threshold=0.3)
     picture = Image.new("RGB", (40, 36), "red")
-    found = [len(Predictor(detector, threshold=level)(picture).found) for level in (0.0, 1.0)]
+    found = [len(Predictor(detector, threshold=level)(picture).detections) for level in (0.0, 1.0)]
     assert found[0] > found[1] == 0
 
 

@@ -54,29 +54,29 @@ def explain(
             classes or for a class that it does not have.
         MissingExtraError: Grad-CAM without captum.
     """
-    trunk = next((module for module in model.modules() if isinstance(module, FocalNetBase)), None)
-    if trunk is None:
+    network = next((module for module in model.modules() if isinstance(module, FocalNetBase)), None)
+    if network is None:
         raise UserError(f"{type(model).__name__} holds no FocalNet, so there is nothing to explain.")
-    if trunk.config.spatial_dims != 2:
-        name = KINDS[trunk.config.spatial_dims - 1][0]
+    if network.config.spatial_dims != 2:
+        name = KINDS[network.config.spatial_dims - 1][0]
         raise UserError(f"the explanations are drawn over images, and this FocalNet takes {name}; see `capture`.")
-    classifier = trunk if isinstance(trunk, FocalNetClassifier) and trunk.num_classes else None
+    classifier = network if isinstance(network, FocalNetClassifier) and network.num_classes else None
     if grad_cam and classifier is None:
         raise UserError(f"Grad-CAM explains the classes of a classifier, no {type(model).__name__}; leave it out.")
-    spec = getattr(model, "spec", None) or getattr(trunk, "spec", None)
+    spec = getattr(model, "spec", None) or getattr(network, "spec", None)
     how = preprocessing or (spec.preprocessing if spec else inputs.Image())
-    pixels = _pixels(image, how, trunk.config.strides[-1])
-    weight = next(trunk.parameters())
+    pixels = _pixels(image, how, network.config.strides[-1])
+    weight = next(network.parameters())
     mean, std = (torch.tensor(values)[:, None, None] for values in (how.mean, how.std))
     tensor = ((pixels - mean) / std)[None].to(weight.device, weight.dtype)
 
-    last = [f"layers.{stage}.blocks.{depth - 1}.modulation" for stage, depth in enumerate(trunk.config.depths)]
+    last = [f"layers.{stage}.blocks.{depth - 1}.modulation" for stage, depth in enumerate(network.config.depths)]
     with _evaluating(model):
-        with torch.no_grad(), capture(trunk) as parts:
-            output = classifier(tensor) if classifier else trunk.forward_stages(tensor)
+        with torch.no_grad(), capture(network) as parts:
+            output = classifier(tensor) if classifier else network.forward_stages(tensor)
         explanation = Explanation(
             image=_array(pixels.permute(1, 2, 0)),
-            kernels=[_mean_kernels(trunk.get_submodule(name)) for name in last],
+            kernels=[_mean_kernels(network.get_submodule(name)) for name in last],
             gates=_array(parts[last[-1]].gates[0].permute(2, 0, 1)),
             modulators=[_array(parts[name].modulator[0].float().norm(dim=-1)) for name in last],
             logits=_array(output[0]) if classifier else None,
@@ -94,9 +94,9 @@ def _pixels(image: Image, preprocessing: inputs.Image, stride: int) -> Tensor:
     from torchvision.transforms.v2 import functional as tf
 
     limit = LONGEST * min(image.size)
-    picture: Any = tf.center_crop(cast(Any, image.convert("RGB")), [min(side, limit) for side in image.size[::-1]])
+    cropped: Any = tf.center_crop(cast(Any, image.convert("RGB")), [min(side, limit) for side in image.size[::-1]])
     how = InterpolationMode(preprocessing.interpolation)
-    pixels = tf.pil_to_tensor(tf.resize(picture, [preprocessing.input_size], interpolation=how))
+    pixels = tf.pil_to_tensor(tf.resize(cropped, [preprocessing.input_size], interpolation=how))
     height, width = (max(stride, side // stride * stride) for side in pixels.shape[1:])
     return tf.center_crop(pixels, [height, width]).float() / 255
 

@@ -38,7 +38,7 @@ FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Entry:
     """One image, small enough to send: boxes are x y w h, masks are run lengths."""
 
     size: tuple[int, int]
@@ -71,9 +71,9 @@ class AveragePrecision:
         self.kinds: tuple[Kind, ...] = ("box", "mask") if masks else ("box",)
         self.category_ids = tuple(category_ids or range(1, len(classes) + 1))
         assert len(self.category_ids) == len(self.classes)
-        self._pictures: dict[int, _Picture] = {}
+        self._entries: dict[int, _Entry] = {}
         self._measured: dict[Kind, Any] | None = None
-        self._all: dict[int, _Picture] = {}
+        self._all: dict[int, _Entry] = {}
 
     def update(
         self,
@@ -105,17 +105,17 @@ class AveragePrecision:
             assert detections.masks is not None, "the detections have no masks"
             assert masks.shape[-2:] == detections.masks.shape[-2:] == tuple(size)
             found_masks, true_masks = encode_masks(detections.masks), encode_masks(masks)
-        found, truth = _corner_and_size(detections.boxes), _corner_and_size(boxes)
+        detected, truth = _corner_and_size(detections.boxes), _corner_and_size(boxes)
         if area is None:
             areas = truth[:, 2] * truth[:, 3] if masks is None else _array(masks.flatten(1).sum(1))
         else:
             areas = _array(area)
         self._measured = None
-        self._pictures.setdefault(
+        self._entries.setdefault(
             int(image_id),
-            _Picture(
+            _Entry(
                 size=(int(size[0]), int(size[1])),
-                boxes=found,
+                boxes=detected,
                 scores=_array(detections.scores).astype(np.float64),
                 labels=_array(detections.labels).astype(np.int64),
                 masks=found_masks,
@@ -155,10 +155,10 @@ class AveragePrecision:
             the mean over the classes, and `by_class`, per class (101,). None stands for classes without objects.
         """
         evaluations, count = self._evaluate(), len(self.classes)
-        pictures = self._all.values()
-        truth = np.concatenate([picture.true_labels for picture in pictures] or [np.zeros(0, np.int64)])
-        crowd = np.concatenate([picture.crowd for picture in pictures] or [np.zeros(0, np.int64)]).astype(bool)
-        found = np.concatenate([picture.labels for picture in pictures] or [np.zeros(0, np.int64)])
+        entries = self._all.values()
+        truth = np.concatenate([entry.true_labels for entry in entries] or [np.zeros(0, np.int64)])
+        crowd = np.concatenate([entry.crowd for entry in entries] or [np.zeros(0, np.int64)]).astype(bool)
+        detected = np.concatenate([entry.labels for entry in entries] or [np.zeros(0, np.int64)])
         rows: list[dict[str, Any]] = [{} for _ in self.classes]
         curves: dict[str, Any] = {}
         for kind, evaluation in evaluations.items():
@@ -173,7 +173,7 @@ class AveragePrecision:
                 "precision": precision[0][:, seen].mean(1).round(4).tolist() if seen.any() else None,
                 "by_class": [at_half[:, index].tolist() if seen[index] else None for index in range(count)],
             }
-        counts = {"objects": truth[~crowd], "crowds": truth[crowd], "detections": found}
+        counts = {"objects": truth[~crowd], "crowds": truth[crowd], "detections": detected}
         for name, labels in counts.items():
             for row, number in zip(rows, np.bincount(labels, minlength=count).tolist(), strict=True):
                 row[name] = number
@@ -199,10 +199,10 @@ class AveragePrecision:
 
     def _evaluate(self) -> Mapping[Kind, Any]:
         if self._measured is None:
-            merged: dict[int, _Picture] = {}
-            for pictures in gathered(self._pictures):
-                for image_id, picture in pictures.items():
-                    merged.setdefault(image_id, picture)
+            merged: dict[int, _Entry] = {}
+            for entries in gathered(self._entries):
+                for image_id, entry in entries.items():
+                    merged.setdefault(image_id, entry)
             self._all = dict(sorted(merged.items()))
             self._measured = {kind: self._evaluation(kind) for kind in self.kinds}
         return self._measured
@@ -211,11 +211,11 @@ class AveragePrecision:
         """A summarised evaluation of faster-coco-eval."""
         coco, evaluator, coder = _coco()
         images, objects = [], []
-        for image_id, picture in self._all.items():
-            images.append({"id": image_id, "height": picture.size[0], "width": picture.size[1]})
-            shapes = _shapes(kind, picture.true_boxes, picture.true_masks)
+        for image_id, entry in self._all.items():
+            images.append({"id": image_id, "height": entry.size[0], "width": entry.size[1]})
+            shapes = _shapes(kind, entry.true_boxes, entry.true_masks)
             for label, shape, crowd, area in zip(
-                picture.true_labels.tolist(), shapes, picture.crowd.tolist(), picture.area.tolist(), strict=True
+                entry.true_labels.tolist(), shapes, entry.crowd.tolist(), entry.area.tolist(), strict=True
             ):
                 place = {"id": len(objects) + 1, "image_id": image_id, "category_id": self.category_ids[label]}
                 objects.append({**place, **shape, "iscrowd": crowd, "area": area})
@@ -230,19 +230,19 @@ class AveragePrecision:
             {"id": number, "name": name} for number, name in zip(self.category_ids, self.classes, strict=True)
         ]
         shared = {"images": images, "categories": categories}
-        truth, found = coco({**shared, "annotations": objects}), coco({**shared, "annotations": rows})
-        evaluation = evaluator(truth, found, "bbox" if kind == "box" else "segm")
+        truth, detected = coco({**shared, "annotations": objects}), coco({**shared, "annotations": rows})
+        evaluation = evaluator(truth, detected, "bbox" if kind == "box" else "segm")
         evaluation.run()
         return evaluation
 
     def _rows(self, kind: Kind) -> list[dict[str, Any]]:
         return [
             {"image_id": image_id, "category_id": self.category_ids[label], "score": score, **shape}
-            for image_id, picture in self._all.items()
+            for image_id, entry in self._all.items()
             for label, score, shape in zip(
-                picture.labels.tolist(),
-                picture.scores.tolist(),
-                _shapes(kind, picture.boxes, picture.masks),
+                entry.labels.tolist(),
+                entry.scores.tolist(),
+                _shapes(kind, entry.boxes, entry.masks),
                 strict=True,
             )
         ]

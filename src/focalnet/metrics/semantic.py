@@ -74,8 +74,8 @@ class SemanticMetric:
     def _figures(self) -> tuple[Tensor, Tensor, Tensor]:
         """IoU (K,) and accuracy (K,), nan where undefined, and the matrix (K, K) of all processes."""
         matrix = torch.stack(gathered(self.matrix.cpu())).sum(0).double()
-        hits, truth, answers = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-        return hits / (truth + answers - hits), hits / truth, matrix
+        hits, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        return hits / (truth + predicted - hits), hits / truth, matrix
 
 
 def _defined(value: float) -> float | None:

@@ -160,7 +160,7 @@ def fit(model: nn.Module, loaded: Weights, *, fresh_head: bool) -> dict[str, Ten
     return adapt_dense(
         loaded.state_dict if same else loaded.backbone(),
         model,
-        trunk=model.focalnet,
+        backbone=model.focalnet,
         prefix=model.backbone_prefix,
         class_parameters=set(model.class_parameters()),
         whole=same,

@@ -127,12 +127,12 @@ def _blocks(
     total = scratch + 2 * plane
     mean = total + height * width * vector
     for task in range(first, last):
-        picture = task // (channels // len(lanes))
+        image = task // (channels // len(lanes))
         block = task % (channels // len(lanes))
-        gate = gates + picture * height * width * gate_pitch
+        gate = gates + image * height * width * gate_pitch
         here, there = scratch, scratch + plane
         for y in range(height):
-            row = source + picture * strides[0] + y * strides[1] + block * len(lanes) * item
+            row = source + image * strides[0] + y * strides[1] + block * len(lanes) * item
             for x in range(width):
                 _read(lanes, half, row + x * strides[2], here + inside + y * pitch + x * vector)
         for position in range(height * width):
@@ -155,7 +155,7 @@ def _blocks(
             for x in range(width):
                 _add(lanes, here + inside + y * pitch + x * vector, mean)
         _pool(lanes, mean, 1 / (height * width))
-        target = out + (picture * height * width * channels + block * len(lanes)) * item
+        target = out + (image * height * width * channels + block * len(lanes)) * item
         for position in range(height * width):
             _write(
                 lanes, half, total + position * vector, mean, gate + position * gate_pitch + levels * 4,

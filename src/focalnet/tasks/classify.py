@@ -112,7 +112,7 @@ class Classify(ImageTask):
             sections.append(
                 Section(
                     "Confusion matrix",
-                    "Rows are the truth, columns the answers.",
+                    "Rows are the truth, columns the predictions.",
                     png=confusion(matrix.numpy(), classes),
                 )
             )
@@ -120,14 +120,16 @@ class Classify(ImageTask):
                 Section("Classes", "Recall, precision and images of every class.", table=_class_table(matrix, classes))
             )
         if details["worst"]:
-            pictures = [dataset[row["index"]].signal for row in details["worst"]]
+            images = [dataset[row["index"]].signal for row in details["worst"]]
             captions = [
                 f"{classes[row['label']]}, not {classes[row['predicted']]} ({row['confidence']:.0%})"
                 for row in details["worst"]
             ]
             sections.append(
                 Section(
-                    "Worst mistakes", "The wrong answers with the highest loss.", png=contact_sheet(pictures, captions)
+                    "Worst mistakes",
+                    "The wrong predictions with the highest loss.",
+                    png=contact_sheet(images, captions),
                 )
             )
         shown = details["worst"][0]["index"] if details["worst"] else 0
@@ -234,12 +236,12 @@ class ClassificationMetric:
 
 
 def _class_table(matrix: Tensor, classes: Sequence[str]) -> list[list[Any]]:
-    hits, truth, answers = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    hits, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     rows = [
         [name, f"{hit / max(of, 1):.3f}", f"{hit / max(said, 1):.3f}", of]
-        for name, hit, of, said in zip(classes, hits.tolist(), truth.tolist(), answers.tolist(), strict=True)
+        for name, hit, of, said in zip(classes, hits.tolist(), truth.tolist(), predicted.tolist(), strict=True)
     ]
-    return [["class", "recall", "precision", "pictures"], *sorted(rows, key=lambda row: row[1])]
+    return [["class", "recall", "precision", "images"], *sorted(rows, key=lambda row: row[1])]
 
 
 @cache

@@ -64,7 +64,7 @@ class DenseTask(ImageTask):
     num_queries: Annotated[int | None, tyro.conf.Suppress] = None
     """Queries of a Mask2Former or DINO whose head is new; the name's number without it."""
     tta: Annotated[bool, tyro.conf.Suppress] = False
-    """Answer from mirrored and resized copies of an image too."""
+    """Predict from mirrored and resized copies of an image too."""
 
     def datasets(self, seed: int) -> Datasets:
         data = open_data(
@@ -152,16 +152,16 @@ class DenseTask(ImageTask):
     def predict(self, model: Network, images: Sequence[Image]) -> list[Any]:
         weight = next(model.parameters())
         transform = _eval_transform(model.spec.preprocessing)
-        answers = []
+        predictions = []
         for image in images:
             pixels, target = transform(bare_sample(image))
             sizes = torch.tensor([target["size"]], device=weight.device)
             with torch.inference_mode():
-                answers.append(self.answer(model, pixels[None].to(weight), sizes, (image.height, image.width)))
-        return answers
+                predictions.append(self.predict_one(model, pixels[None].to(weight), sizes, (image.height, image.width)))
+        return predictions
 
     @abstractmethod
-    def answer(self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]) -> Any:
+    def predict_one(self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]) -> Any:
         """The prediction for one image, (1, 3, H, W), of this original height and width."""
 
     def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:

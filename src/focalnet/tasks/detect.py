@@ -1,6 +1,6 @@
 """Object detection and instance segmentation: boxes, and masks where model and data have them.
 
-Measured is COCO's average precision, by faster-coco-eval. With `tta` the answers of several scales, each also
+Measured is COCO's average precision, by faster-coco-eval. With `tta` the detections of several scales, each also
 mirrored, are put together and thinned by non-maximum suppression, class by class.
 """
 
@@ -29,7 +29,7 @@ from focalnet.weights.spec import ModelSpec
 
 TEST_SCALES = (0.75, 1.0, 1.25)
 TEST_NMS = 0.6
-"""IoU above which two answers of augmented copies are one object."""
+"""IoU above which two detections of augmented copies are one object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,26 +72,28 @@ class Detect(DenseTask):
         return [
             _merged(
                 [
-                    _mirrored(found, size[1]) if mirror else found
+                    _mirrored(detections, size[1]) if mirror else detections
                     for scale in TEST_SCALES
                     for mirror in (False, True)
-                    for found in model.detect(*_view(image[:, :h, :w], scale, mirror), torch.tensor([size]))
+                    for detections in model.detect(*_view(image[:, :h, :w], scale, mirror), torch.tensor([size]))
                 ]
             )
             for image, (h, w), size in zip(images, sizes.tolist(), originals, strict=True)
         ]
 
-    def answer(self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]) -> "DetectionPrediction":
-        (found,) = self.find(model, images, sizes, [original])
-        found = found.take(found.scores >= self.threshold)
-        return DetectionPrediction(found, class_names(model.spec))
+    def predict_one(
+        self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]
+    ) -> "DetectionPrediction":
+        (detections,) = self.find(model, images, sizes, [original])
+        detections = detections.take(detections.scores >= self.threshold)
+        return DetectionPrediction(detections, class_names(model.spec))
 
     def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)
-        found = self.predict(model, [sample.image for sample in samples])
+        predictions = self.predict(model, [sample.image for sample in samples])
         pairs = [
-            side_by_side(_truth(sample, names), answer.draw(sample.image), ("truth", "found"))
-            for sample, answer in zip(samples, found, strict=True)
+            side_by_side(_truth(sample, names), prediction.draw(sample.image), ("truth", "predicted"))
+            for sample, prediction in zip(samples, predictions, strict=True)
         ]
         return [
             Section("Precision and recall", "At an IoU of 0.5.", png=pr_curves(details)),
@@ -111,8 +113,8 @@ class DetectionMetric:
 
     def update(self, model: Network, batch: Batch) -> None:
         truths = batch["truth"]
-        found = self.task.find(model, batch["images"], batch["sizes"], [truth["size"] for truth in truths])
-        for index, detections, truth in zip(batch["index"].tolist(), found, truths, strict=True):
+        per_image = self.task.find(model, batch["images"], batch["sizes"], [truth["size"] for truth in truths])
+        for index, detections, truth in zip(batch["index"].tolist(), per_image, truths, strict=True):
             if self.precision is None:  # only now it is known whether the data has masks
                 masks = self.masks and truth["masks"] is not None
                 self.precision = AveragePrecision(self.names, masks=masks, category_ids=category_ids(self.names))
@@ -140,27 +142,29 @@ class DetectionPrediction:
     """What a detector says of one image.
 
     Attributes:
-        found: the objects, surest first, in pixels of the image.
+        detections: the objects, surest first, in pixels of the image.
         classes: names of all classes.
     """
 
-    found: Detections
+    detections: Detections
     classes: tuple[str, ...]
 
     @property
     def names(self) -> list[str]:
         """The class of each object."""
-        return [self.classes[label] for label in self.found.labels.tolist()]
+        return [self.classes[label] for label in self.detections.labels.tolist()]
 
     def to_dict(self) -> dict[str, Any]:
         objects = [
             {"label": name, "score": round(score, 4), "box": [round(side, 2) for side in box]}
-            for name, score, box in zip(self.names, self.found.scores.tolist(), self.found.boxes.tolist(), strict=True)
+            for name, score, box in zip(
+                self.names, self.detections.scores.tolist(), self.detections.boxes.tolist(), strict=True
+            )
         ]
-        if self.found.masks is not None:
+        if self.detections.masks is not None:
             from focalnet.structures import encode_masks
 
-            for row, mask in zip(objects, encode_masks(self.found.masks), strict=True):
+            for row, mask in zip(objects, encode_masks(self.detections.masks), strict=True):
                 row["mask"] = mask
         return {"objects": objects}
 
@@ -173,11 +177,11 @@ class DetectionPrediction:
     def draw(self, image: Image) -> Image:
         return draw_detections(
             image,
-            self.found.boxes,
+            self.detections.boxes,
             self.names,
-            self.found.scores.tolist(),
-            self.found.masks,
-            labels=self.found.labels.tolist(),
+            self.detections.scores.tolist(),
+            self.detections.masks,
+            labels=self.detections.labels.tolist(),
         )
 
     def maps(self) -> dict[str, Image]:
@@ -195,12 +199,12 @@ class DetectionPrediction:
             raise MissingExtraError("to_supervision", "dense") from None
         import numpy as np
 
-        masks = self.found.masks
+        masks = self.detections.masks
         return supervision.Detections(
-            xyxy=self.found.boxes.cpu().float().numpy(),
+            xyxy=self.detections.boxes.cpu().float().numpy(),
             mask=None if masks is None else masks.cpu().numpy(),
-            confidence=self.found.scores.cpu().float().numpy(),
-            class_id=self.found.labels.cpu().numpy(),
+            confidence=self.detections.scores.cpu().float().numpy(),
+            class_id=self.detections.labels.cpu().numpy(),
             data={"class_name": np.array(self.names, dtype=str)},
         )
 
@@ -226,10 +230,10 @@ def _view(image: Tensor, scale: float, mirror: bool) -> tuple[Tensor, Tensor]:
     return view.flip(3) if mirror else view, torch.tensor([size], device=image.device)
 
 
-def _mirrored(found: Detections, width: int) -> Detections:
-    x1, y1, x2, y2 = found.boxes.unbind(1)
-    masks = None if found.masks is None else found.masks.flip(2)
-    return Detections(torch.stack((width - x2, y1, width - x1, y2), 1), found.scores, found.labels, masks)
+def _mirrored(detections: Detections, width: int) -> Detections:
+    x1, y1, x2, y2 = detections.boxes.unbind(1)
+    masks = None if detections.masks is None else detections.masks.flip(2)
+    return Detections(torch.stack((width - x2, y1, width - x1, y2), 1), detections.scores, detections.labels, masks)
 
 
 def _merged(views: Sequence[Detections]) -> Detections:

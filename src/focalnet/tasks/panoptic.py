@@ -57,28 +57,30 @@ class Panoptic(DenseTask):
         self, model: Network, outputs: Any, sizes: Tensor, originals: Sequence[tuple[int, int]]
     ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
         """Per image the id of each pixel (H, W), 0 for none, and the segments as `id`, `label`, `score`."""
-        found = model.panoptic(
+        predictions = model.panoptic(
             outputs,
             sizes,
             torch.tensor(originals),
             things=[index for index, thing in enumerate(things(model.spec)) if thing],
             object_mask_threshold=self.threshold,
         )
-        return [(ids, [vars(segment) for segment in segments]) for ids, segments in found]
+        return [(ids, [vars(segment) for segment in segments]) for ids, segments in predictions]
 
-    def answer(self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]) -> "PanopticPrediction":
+    def predict_one(
+        self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]
+    ) -> "PanopticPrediction":
         ((ids, segments),) = self.segments(model, model(images), sizes, [original])
         return PanopticPrediction(ids.cpu().numpy(), segments, class_names(model.spec))
 
     def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)
-        found = self.predict(model, [sample.image for sample in samples])
+        predictions = self.predict(model, [sample.image for sample in samples])
         pairs = []
-        for sample, answer in zip(samples, found, strict=True):
+        for sample, prediction in zip(samples, predictions, strict=True):
             assert sample.masks is not None
             ids, segments = _true_segments(sample.masks, sample.labels, sample.crowd)
             truth = draw_panoptic(sample.image, ids.numpy(), segments, names)
-            pairs.append(side_by_side(truth, answer.draw(sample.image), ("truth", "found")))
+            pairs.append(side_by_side(truth, prediction.draw(sample.image), ("truth", "predicted")))
         return [
             Section("Classes", "Panoptic quality of every class.", table=per_class_table(details["classes"], names)),
             Section("Predictions", "Images never trained on.", png=mosaic(pairs, 2)),
@@ -99,7 +101,7 @@ class PanopticTaskMetric:
         truths = batch["truth"]
         outputs, sizes = model(batch["images"]), batch["sizes"]
         originals = [truth["size"] for truth in truths]
-        answers = zip(
+        predictions = zip(
             batch["index"].tolist(),
             truths,
             self.task.segments(model, outputs, sizes, originals),
@@ -107,7 +109,7 @@ class PanopticTaskMetric:
             model.instances(outputs, sizes, torch.tensor(originals), things=self.things),
             strict=True,
         )
-        for index, truth, (ids, segments), scores, objects in answers:
+        for index, truth, (ids, segments), scores, objects in predictions:
             if index < 0:
                 continue
             masks, labels, crowd = truth["masks"], truth["labels"], truth["crowd"]
@@ -180,7 +182,7 @@ def things(spec: ModelSpec) -> tuple[bool, ...]:
     """
     if spec.things is None:
         raise UserError(
-            "The weights do not tell which classes are things and which are stuff, so they give no panoptic answers; "
+            "The weights do not tell which classes are things and which are stuff, so there is no panoptic prediction; "
             "use them for --task segment, or set model.spec = model.spec.replace(things=...)."
         )
     return spec.things

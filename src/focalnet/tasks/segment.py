@@ -2,8 +2,8 @@
 
 An image is seen whole, or with `window` in overlapping squares whose probabilities are averaged (mmsegmentation's
 "slide", which averages logits). With `tta` the probabilities of six scales, each also mirrored, are averaged
-(the official ratios 0.5 to 1.75). The answer is the likeliest class at the size of the original image, and is scored
-there.
+(the official ratios 0.5 to 1.75). The prediction is the likeliest class at the size of the original image, and is
+scored there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,7 +100,9 @@ class Segment(DenseTask):
             total, count = total + F.pad(scores, border), count + F.pad(torch.ones_like(scores[:1]), border)
         return F.interpolate((total / count)[None], size=original, mode="bilinear", align_corners=False)[0]
 
-    def answer(self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]) -> "SegmentPrediction":
+    def predict_one(
+        self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]
+    ) -> "SegmentPrediction":
         (scores,) = self.scores(model, images, sizes, [original])
         names = class_names(model.spec)
         labels = scores.argmax(0).cpu().numpy().astype(np.uint8 if len(names) <= 256 else np.uint16)
@@ -108,12 +110,14 @@ class Segment(DenseTask):
 
     def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)
-        found = self.predict(model, [sample.image for sample in samples])
+        predictions = self.predict(model, [sample.image for sample in samples])
         pairs = [
             side_by_side(
-                draw_semantic(sample.image, sample.semantic, names), answer.draw(sample.image), ("truth", "found")
+                draw_semantic(sample.image, sample.semantic, names),
+                prediction.draw(sample.image),
+                ("truth", "predicted"),
             )
-            for sample, answer in zip(samples, found, strict=True)
+            for sample, prediction in zip(samples, predictions, strict=True)
         ]
         return [
             Section(

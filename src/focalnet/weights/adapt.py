@@ -76,7 +76,7 @@ def adapt_dense(
     state_dict: Mapping[str, Tensor],
     model: nn.Module,
     *,
-    trunk: nn.Module,
+    backbone: nn.Module,
     prefix: str,
     class_parameters: Collection[str],
     whole: bool,
@@ -99,7 +99,7 @@ def adapt_dense(
     own = model.state_dict()
     if not whole:
         logger.info("head: new and random; the weights are of another kind")
-        return {**own, **{prefix + name: tensor for name, tensor in adapt_state_dict(state_dict, trunk).items()}}
+        return {**own, **{prefix + name: tensor for name, tensor in adapt_state_dict(state_dict, backbone).items()}}
     expected = own if written is None else written
     lacked = {name for name in own if _UNREAD.fullmatch(name) and name not in state_dict}
     weights = {**state_dict, **{name: expected[name] for name in lacked}}

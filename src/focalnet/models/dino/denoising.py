@@ -3,7 +3,7 @@
 Per group, every object of an image gives two queries: a positive one, whose box is moved by less than its noise
 scale and which is to give the object back, and a negative one, moved by one to two times as much, which is to say
 "nothing". The labels of both are replaced at random with probability `label_noise` / 2. Queries of a group see each
-other and the ordinary queries; ordinary queries see none of them, or they would copy the answer.
+other and the ordinary queries; ordinary queries see none of them, or they would copy the truth.
 
     group 0                      group 1
     [ n positives | n negatives ][ n positives | n negatives ] …      n: most objects of an image in the batch
@@ -61,7 +61,7 @@ class Truth:
 
     boxes: Tensor
     labels: Tensor
-    pictures: Tensor
+    images: Tensor
     places: Tensor
     counts: list[int]
 
@@ -70,11 +70,11 @@ class Truth:
         """Of boxes x1 y1 x2 y2 in pixels of images of `sizes` (B, 2), height and width."""
         counts = [len(x) for x in labels]
         device = sizes.device
-        pictures = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
+        images = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
         places = torch.cat([torch.arange(n) for n in counts]).to(device)
-        corners = torch.cat(boxes).float().view(-1, 4) / sizes.float().flip(1).repeat(1, 2)[pictures]
+        corners = torch.cat(boxes).float().view(-1, 4) / sizes.float().flip(1).repeat(1, 2)[images]
         first, second = corners.split(2, 1)
-        return cls(torch.cat([(first + second) / 2, second - first], 1), torch.cat(labels), pictures, places, counts)
+        return cls(torch.cat([(first + second) / 2, second - first], 1), torch.cat(labels), images, places, counts)
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def make_queries(
     first, second = corners.split(2, 1)
     boxes = inverse_sigmoid(torch.cat([(first + second) / 2, second - first], 1))
 
-    pictures, places = truth.pictures.repeat(copies), truth.places.repeat(copies) + copy * most
+    images, places = truth.images.repeat(copies), truth.places.repeat(copies) + copy * most
     size = (len(truth.counts), copies * most)
-    index = (pictures, places)
+    index = (images, places)
     embedded = embedding(labels)
     content = embedded.new_zeros(*size, embedded.shape[1]).index_put(index, embedded)
     return Denoising(

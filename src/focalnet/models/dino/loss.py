@@ -78,8 +78,8 @@ def set_losses(logits: Tensor, boxes: Tensor, pairs: Pairs, truth: Truth) -> Ten
         pairs: predictions and their objects; other predictions are background.
         truth: the objects.
     """
-    pictures = truth.pictures[pairs.objects]
-    place = (pairs.sets, pictures, pairs.queries)
+    images = truth.images[pairs.objects]
+    place = (pairs.sets, images, pairs.queries)
     targets = torch.zeros_like(logits)
     targets[(*place, truth.labels[pairs.objects])] = 1.0
     focal = focal_loss(logits, targets).sum((1, 2, 3))

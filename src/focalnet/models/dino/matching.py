@@ -69,12 +69,12 @@ def match(logits: Tensor, boxes: Tensor, truth: Truth) -> Pairs:
 
     most = max(truth.counts)
     shape = (len(truth.counts), most)
-    index = (truth.pictures, truth.places)
+    index = (truth.images, truth.places)
     labels = truth.labels.new_zeros(shape).index_put(index, truth.labels)
     targets = truth.boxes.new_zeros(*shape, 4).index_put(index, truth.boxes)[:, None]
     costs = matching_cost(logits, boxes, labels, targets).cpu().numpy()
 
-    starts = [sum(truth.counts[:picture]) for picture in range(len(truth.counts))]
+    starts = [sum(truth.counts[:image]) for image in range(len(truth.counts))]
     sets, queries, objects = [], [], []
     for number, layer in enumerate(costs):
         for cost, count, start in zip(layer, truth.counts, starts, strict=True):
