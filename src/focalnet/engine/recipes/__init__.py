@@ -1,24 +1,30 @@
 """Named recipes: what the paper trained with, and what we train with. Each says what it costs and should give.
 
 A recipe is a function from the name of a model to a `Recipe`: the options of task and training that it sets. The
-command line shows them as the defaults of `focalnet train --recipe NAME`, so every one of them can be overridden.
+command line shows them as the defaults of `focalnet train --recipe NAME`, so every one of them can be overridden. A
+new one is a function in a module of this folder, or in a new module.
 """
 
-from collections.abc import Callable, Mapping
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
 
-from focalnet.engine.recipes import classify, dense
 from focalnet.engine.recipes.base import Recipe
 from focalnet.errors import unknown
 
-RECIPES: Mapping[str, Callable[[str], Recipe]] = {
-    function.__name__: function
-    for function in (
-        classify.digits, classify.finetune, classify.imagenet1k, classify.imagenet22k, classify.imagenet1k_from_22k,
-        dense.digit_scenes, dense.finetune_detector, dense.finetune_segmenter,
-        dense.coco_1x, dense.coco_3x, dense.dino_12ep, dense.dino_36ep, dense.objects365, dense.coco_from_o365,
-        dense.ade20k, dense.mask2former_coco, dense.mask2former_ade20k,
-    )
-}  # fmt: skip
+
+def _recipes() -> Iterator[tuple[str, Callable[[str], Recipe]]]:
+    """The public functions of every module of this folder but `base`, in their order."""
+    for file in pkgutil.iter_modules(__path__):
+        if file.name != "base":
+            module = importlib.import_module(f"{__name__}.{file.name}")
+            for name, function in vars(module).items():
+                if inspect.isfunction(function) and function.__module__ == module.__name__ and name[0] != "_":
+                    yield name, function
+
+
+RECIPES: Mapping[str, Callable[[str], Recipe]] = dict(_recipes())
 
 
 def get_recipe(name: str, model: str) -> Recipe:
