@@ -148,6 +148,18 @@ class Task(ABC):
                 raise UserError(f"{self.name} has no {name.replace('_', ' ')}; leave it out.")
         return dataclasses.replace(self, **given)
 
+    def check_num_classes(self, data: Datasets, mend: str) -> None:
+        """Refuse data with another number of classes than was expected; `mend` says where to look.
+
+        Raises:
+            UserError: it has another number.
+        """
+        if self.num_classes not in (None, len(data.classes)):
+            raise UserError(
+                f"--num-classes is {self.num_classes}, but {self.data or self.embedded.data} has {len(data.classes)} "
+                f"classes; leave the option out, or {mend}."
+            )
+
     @abstractmethod
     def datasets(self, seed: int) -> Datasets:
         """Open the data; `seed` splits it where it is not split."""

@@ -19,7 +19,7 @@ from focalnet import inputs
 from focalnet.data import Datasets, Sample, open_data, open_evaluation
 from focalnet.data.transforms.classification import Augmentation, train_transform
 from focalnet.data.transforms.mixup import MixupCutmix
-from focalnet.errors import MissingExtraError, UserError
+from focalnet.errors import MissingExtraError
 from focalnet.explain import explain
 from focalnet.models.create import create_model
 from focalnet.tasks.base import Batch, Embedded, ImageTask, MapDataset, Metric, Network, Section
@@ -59,11 +59,7 @@ class Classify(ImageTask):
 
     def datasets(self, seed: int) -> Datasets:
         data = open_data("class", self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image)
-        if self.num_classes not in (None, len(data.classes)):
-            raise UserError(
-                f"--num-classes is {self.num_classes}, but {self.data or 'digits'} has {len(data.classes)} classes; "
-                "leave the option out, or look for a folder too many or too few."
-            )
+        self.check_num_classes(data, "look for a folder too many or too few")
         return data
 
     def evaluation_data(self, spec: ModelSpec) -> MapDataset:

@@ -71,11 +71,7 @@ class DenseTask(ImageTask):
             self.kind, self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image,
             on_bad_annotation=self.on_bad_annotation, masks=learns_masks(parse_name(self.model).head),
         )  # fmt: skip
-        if self.num_classes not in (None, len(data.classes)):
-            raise UserError(
-                f"--num-classes is {self.num_classes}, but {self.data or self.embedded.data} has {len(data.classes)} "
-                "classes; leave the option out, or look at the data's list of classes."
-            )
+        self.check_num_classes(data, "look at the data's list of classes")
         return data
 
     def evaluation_data(self, spec: ModelSpec) -> MapDataset:
