@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import focalnet
 from focalnet.backbone import Block, FocalNet, FocalNetBase, PatchEmbed, drop_path
 from focalnet.errors import UserError
 from focalnet.models.classifier.model import FocalNetClassifier
@@ -318,3 +319,35 @@ def test_exports_with_dynamic_sizes(build, options, config):
     for sizes in [(1, 3, 45, 39), (3, 3, 64, 33)]:
         x = torch.randn(sizes)
         torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_habits_of_timm():
+    model = FocalNetClassifier(SMALL, num_classes=5).eval()
+    images = torch.randn(2, 3, 64, 64)
+    assert model.num_features == 64
+    assert [(row["num_chs"], row["reduction"]) for row in model.feature_info] == [(8, 4), (16, 8), (32, 16), (64, 32)]
+    assert all(
+        model.get_submodule(row["module"]) is stage for row, stage in zip(model.feature_info, model.layers, strict=True)
+    )
+    with torch.no_grad():
+        features = model.forward_features(images)
+        torch.testing.assert_close(model.forward_head(features), model(images), rtol=0, atol=0)
+        pooled = model.forward_head(features, pre_logits=True)
+        model.set_grad_checkpointing()
+        assert {stage.recompute for stage in model.layers} == {"block"}
+        model.set_grad_checkpointing(False)
+        assert {stage.recompute for stage in model.layers} == {"none"}
+        model.reset_classifier(0)
+        torch.testing.assert_close(model(images), pooled, rtol=0, atol=0)
+        model.double().reset_classifier(3)
+        assert model(images.double()).shape == (2, model.num_classes) == (2, 3)
+    assert model.get_classifier() is model.head
+
+
+def test_a_reset_classifier_forgets_the_names_of_its_classes(tmp_path):
+    model = focalnet.create_model("minifocal_32", classes=["cat", "dog"])
+    model.reset_classifier(4)
+    focalnet.save_pretrained(model, tmp_path / "model")
+    again = focalnet.create_model(weights=tmp_path / "model")
+    assert (again.spec.num_classes, again.spec.classes) == (4, None)
+    torch.testing.assert_close(again.head.weight, model.head.weight, rtol=0, atol=0)

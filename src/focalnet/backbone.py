@@ -54,8 +54,7 @@ class PatchEmbed(nn.Module):
     """Strided convolution and LayerNorm: the stem, and the downsample between stages (official `PatchEmbed`).
 
     Args:
-        in_channels: channels in.
-        out_channels: channels out.
+        in_channels, out_channels: channels in and out.
         stride: the factor by which the map shrinks.
         kernel_size: `stride` for patches side by side, more for overlapped ones.
         padding: zeros around the map.
@@ -64,16 +63,9 @@ class PatchEmbed(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        stride: int,
-        kernel_size: int,
-        padding: int,
-        pad_odd: bool,
-        spatial_dims: int = 2,
-    ) -> None:
+        self, in_channels: int, out_channels: int, *,
+        stride: int, kernel_size: int, padding: int, pad_odd: bool, spatial_dims: int = 2,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.stride = stride
         self.pad_odd = pad_odd
@@ -140,15 +132,10 @@ class Block(nn.Module):
         self.drop_path_rate = drop_path_rate
         self.norm1 = nn.LayerNorm(dim)
         self.modulation = FocalModulation(
-            dim,
-            focal_level=config.focal_levels[stage],
-            focal_window=config.focal_windows[stage],
-            focal_factor=config.focal_factor,
-            proj_drop=config.drop_rate,
-            use_postln_in_modulation=config.use_postln_in_modulation,
-            normalize_modulator=config.normalize_modulator,
-            spatial_dims=config.spatial_dims,
-        )
+            dim, focal_level=config.focal_levels[stage], focal_window=config.focal_windows[stage],
+            focal_factor=config.focal_factor, proj_drop=config.drop_rate, spatial_dims=config.spatial_dims,
+            use_postln_in_modulation=config.use_postln_in_modulation, normalize_modulator=config.normalize_modulator,
+        )  # fmt: skip
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.drop_rate)
         self.gamma_1 = self.gamma_2 = None
@@ -207,7 +194,7 @@ class FocalNetBase(nn.Module):
 
     Attributes:
         config: the architecture.
-        spec: a `weights.spec.ModelSpec`, on networks that `models.factory` made.
+        spec: a `weights.spec.ModelSpec`, on networks that `create_model` made.
     """
 
     spec: Any
@@ -240,6 +227,21 @@ class FocalNetBase(nn.Module):
                 module.recompute = recompute
             elif isinstance(module, FocalModulation | Mlp):
                 module.recompute = recompute == "context"
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """`set_recompute("block")`, or `"none"`: timm's name for it."""
+        self.set_recompute("block" if enable else "none")
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the last stage."""
+        return self.config.channels[-1]
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Per stage its channels, stride and module, in timm's words: `num_chs`, `reduction`, `module`."""
+        rows = enumerate(zip(self.config.channels, self.config.strides, strict=True))
+        return [{"num_chs": channels, "reduction": stride, "module": f"layers.{i}"} for i, (channels, stride) in rows]
 
     def blocks(self) -> Iterator[Block]:
         """The blocks of all stages, in order: what is sharded over processes as one."""

@@ -52,9 +52,33 @@ class FocalNetClassifier(FocalNetBase, Network[Tensor]):
         """Names in the state dict whose shape depends on the number of classes: new for other classes."""
         yield from (f"head.{name}" for name, _ in self.head.named_parameters())
 
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer, or an identity without classes."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a new last layer on, of random weights, for other classes; 0 for none.
+
+        `spec` follows: the names of the classes are gone, because they were those of the old layer.
+        """
+        self.num_classes = num_classes
+        weight = next(self.norm.parameters())
+        head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        if isinstance(head, nn.Linear):
+            nn.init.trunc_normal_(head.weight, std=0.02)
+            nn.init.zeros_(head.bias)
+        self.head = head.to(weight.device, weight.dtype)
+        if spec := self.__dict__.get("spec"):
+            self.spec = spec.replace(num_classes=num_classes, classes=None)
+
     def forward_features(self, images: Tensor) -> Tensor:
         """Normalised last map, (B, in_channels, *S) -> (B, *S / stride, C)."""
         return self.norm(self.forward_stages(images)[-1])
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, *S / stride, C) of `forward_features` -> logits, or with `pre_logits` their mean over the map, (B, C)."""
+        pooled = features.mean(dim=tuple(range(1, features.ndim - 1)))
+        return pooled if pre_logits else self.head(pooled)
 
     def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Logits.
@@ -66,8 +90,7 @@ class FocalNetClassifier(FocalNetBase, Network[Tensor]):
         Returns:
             (B, num_classes), or the pooled features (B, C) without a head.
         """
-        features = self.forward_features(inputs)
-        return self.head(features.mean(dim=tuple(range(1, features.ndim - 1))))
+        return self.forward_head(self.forward_features(inputs))
 
     def loss(self, inputs: Tensor, targets: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Cross-entropy, in float32, as `loss`.
