@@ -17,8 +17,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "focalnet"
 
 FLOORS = {
-    "errors": -2,
-    "_version": -2,
+    "errors": -4,
+    "_version": -4,
+    "reading": -3,
+    "schemas": -2,
     "structures": -1,
     "inputs": -1,
     "labels": 0,
