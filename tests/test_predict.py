@@ -3,6 +3,9 @@
 import copy
 import io
 import json
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ import focalnet
 from focalnet.cli import main
 from focalnet.engine.evaluate import evaluate
 from focalnet.errors import UserError
-from focalnet.predict import Predictor, find_images, held_out
+from focalnet.predict import Predictor, find_files, find_images, held_out
+from kept_runs import assert_near
 
 
 @pytest.fixture
@@ -47,6 +51,39 @@ def test_nothing_found(tmp_path):
         find_images([str(tmp_path)])
     with pytest.raises(UserError, match=r"gone\.png is no file, folder, URL or pattern"):
         find_images([str(tmp_path / "gone.png")])
+
+
+def test_what_is_no_file_is_said_and_never_waited_for(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "nowhere.png").symlink_to(tmp_path / "gone")
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, what in (("nowhere", "a link that leads nowhere"), ("circle", "a link that"), ("pipe", "a pipe")):
+        with pytest.raises(UserError, match=rf"{name}\.png is {what}"):
+            find_images([f"{tmp_path}/{name}.png"])
+    with pytest.raises(UserError, match="/dev/null is a device"):
+        find_images(["/dev/null"])
+    for source in (str(tmp_path), f"{tmp_path}/*.png"):
+        unreadable = {}
+        assert find_files([source], "image", unreadable) == [str(tmp_path / "a.png")]
+        assert [Path(name).stem for name in unreadable] == ["circle", "nowhere", "pipe"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{tmp_path}/pipe.png\n"))
+    with pytest.raises(UserError, match="is a pipe"):
+        find_images(["-"])
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n\n"))
+    with pytest.raises(UserError, match="Standard input names no file"):
+        find_images(["-"])
+
+
+def test_folders_that_lead_back_to_themselves_and_hidden_files(tmp_path):
+    (tmp_path / "inside").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "inside" / "a.png")
+    (tmp_path / "inside" / "back").symlink_to(tmp_path)
+    for name in ("._a.png", ".ipynb_checkpoints/a.png", "__MACOSX/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    expected = [str(tmp_path / "inside" / "a.png")]
+    assert find_images([str(tmp_path)]) == find_images([f"{tmp_path}/**/*.png"]) == expected
 
 
 def test_one_picture_in_any_form_gives_the_same(model, pictures):
@@ -113,6 +150,48 @@ def test_command_line_prints_json_and_draws(model, pictures, tmp_path, capsys):
     assert json.loads((tmp_path / "drawn" / "predictions.jsonl").read_text()) == row
 
 
+@pytest.mark.parametrize(("options", "code"), [([], 2), (["--on-bad-image", "skip"], 0)])
+def test_one_bad_file_of_many_costs_no_other_its_answer(model, pictures, tmp_path, capsys, options, code):
+    focalnet.save_pretrained(model, tmp_path / "saved")
+    (pictures / "0.jpg").write_bytes(b"\xff\xd8\xff")
+    (pictures / "empty.mp4").write_bytes(b"")
+    (pictures / "link.png").symlink_to(pictures / "gone")
+    sources = [pictures / name for name in ("0.jpg", "a.JPG", "empty.mp4", "b.png", "link.png", "gone.png")]
+    end = None
+    try:
+        main(["predict", str(tmp_path / "saved"), *map(str, sources), "--json", "--batch-size", "2", *options])
+    except SystemExit as caught:
+        end = caught.code
+    captured = capsys.readouterr()
+    assert (end or 0) == code
+    assert [Path(json.loads(line)["source"]).name for line in captured.out.splitlines()] == ["a.JPG", "b.png"]
+    for name in ("0.jpg", "empty.mp4", "link.png", "gone.png"):
+        assert captured.err.count(name) == 1
+    assert ("4 of 6 could not be read" in captured.err) == (code == 2)
+    assert "Traceback" not in captured.err
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(model, tmp_path, monkeypatch):
+    focalnet.save_pretrained(model, tmp_path / "saved")
+    names = ["ä\N{SNOWMAN}.png", os.fsdecode(b"\xff.png"), "broken\N{SNOWMAN}.png"]
+    for name in names[:2]:
+        Image.new("RGB", (4, 4)).save(tmp_path / name, format="png")
+    (tmp_path / names[2]).write_text("no image")
+    listed = "\n".join(str(tmp_path / name) for name in names)
+    streams = {
+        "stdin": io.TextIOWrapper(io.BytesIO(os.fsencode(listed)), "utf-8"),
+        "stdout": io.TextIOWrapper(io.BytesIO(), "latin-1"), "stderr": io.TextIOWrapper(io.BytesIO(), "ascii"),
+    }  # fmt: skip
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    main(["predict", str(tmp_path / "saved"), "-", "--on-bad-image", "skip"])
+    said = {name: stream.seek(0) or stream.read() for name, stream in streams.items()}
+    assert [Path(line.split("  ")[0]).name for line in said["stdout"].splitlines()] == [
+        "ä\\u2603.png", "\\udcff.png",
+    ]  # fmt: skip
+    assert "broken\\u2603.png" in said["stderr"]
+
+
 def test_no_pictures_and_no_run(model, tmp_path):
     focalnet.save_pretrained(model, tmp_path / "saved")
     with pytest.raises(UserError, match="is no run folder with images of its own"):
@@ -142,6 +221,28 @@ def test_a_rotated_picture_is_drawn_upright(segmenter, tmp_path):
     answer = Predictor(segmenter)(tmp_path / "rotated.jpg")
     assert answer.labels.shape == (120, 80)
     assert answer.draw(Image.open(tmp_path / "rotated.jpg")).height > 480
+
+
+@pytest.mark.parametrize("kind", ["detector", "segmenter"])
+def test_images_of_one_size_share_a_forward_pass(kind, request, monkeypatch):
+    from focalnet.tasks import dense
+
+    network = request.getfixturevalue(kind)
+    predictor = Predictor(network, **({"threshold": 0.0} if kind == "detector" else {}))
+    noise = np.random.default_rng(0)
+    sizes = [(40, 36), (36, 40), (40, 36), (80, 72), (36, 40)]  # (80, 72) is resized to what (40, 36) is
+    images = [Image.fromarray(noise.integers(0, 256, (*size, 3), np.uint8)) for size in sizes]
+    singly = [predictor(image).to_dict() for image in images]
+    shapes = []
+    handle = network.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    together = [answer.to_dict() for _, answer in predictor.stream(images, 16)]
+    assert [shape[0] for shape in shapes] == [3, 2]
+    monkeypatch.setattr(dense, "PIXELS", 2 * shapes[0][2] * shapes[0][3])
+    list(predictor.stream(images, 16))
+    handle.remove()
+    assert [shape[0] for shape in shapes[2:]] == [2, 1, 2]
+    for one, other in zip(singly, together, strict=True):
+        assert_near(other, one, rel=1e-3, abs=1e-3)
 
 
 def test_more_classes_than_a_byte_has_values():
@@ -247,6 +348,19 @@ def test_a_video_frame_by_frame(detector, tmp_path):
     assert [place["frame"] for place, _ in answers] == [0, 1, 2]
     assert all(answer.to_dict()["objects"] for _, answer in answers)
     assert len(list(read_frames(tmp_path / "drawn.mp4"))) == 3
+
+
+def test_a_video_without_a_frame_is_said(detector, tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "empty.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+    unreadable = {}
+    sources = [(str(tmp_path / "empty.mp4"),) * 2]
+    assert list(Predictor(detector).predictions(sources, tmp_path / "drawn", unreadable=unreadable)) == []
+    assert "empty.mp4" in str(*unreadable.values())
+    assert not list(tmp_path.glob("drawn/*.mp4"))
 
 
 def test_the_command_predicts_pictures_and_videos(detector, tmp_path, capsys):

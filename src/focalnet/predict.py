@@ -4,10 +4,8 @@ A network's input (`ModelSpec.preprocessing`) reads a source into a signal: an i
 predictions of signals. Only films are special: a network for images sees them frame by frame.
 """
 
-import glob
 import itertools
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,10 +18,13 @@ from focalnet import inputs
 from focalnet.engine.run import RunFolder
 from focalnet.engine.train import load_run
 from focalnet.errors import UserError
+from focalnet.inputs.files import find_files, find_images
 from focalnet.inputs.video import VIDEO_EXTENSIONS, VideoWriter, frame_rate, read_frames
 from focalnet.models.create import load_model
 from focalnet.tasks import task_of
 from focalnet.tasks.base import Network, Prediction
+
+__all__ = ["Predictor", "find_files", "find_images", "held_out", "is_video"]
 
 
 class Predictor:
@@ -74,7 +75,7 @@ class Predictor:
 
         Args:
             sources: as for one.
-            batch_size: sources per forward pass.
+            batch_size: sources per forward pass, at most: large images go through it a few at a time.
 
         Yields:
             the signal (an RGB image) and its prediction, in order.
@@ -82,20 +83,34 @@ class Predictor:
         Raises:
             UserError: a source that cannot be read, after the predictions for those before it.
         """
+        for _, signal, prediction in self._stream((("", source) for source in sources), batch_size):
+            yield signal, prediction
+
+    def _stream(
+        self, sources: Iterable[tuple[str, Any]], batch_size: int, unreadable: dict[str, UserError] | None = None
+    ) -> Iterator[tuple[str, Any, Prediction]]:
+        """Name, signal and prediction of every source; what cannot be read goes into `unreadable`, or is raised."""
         if batch_size < 1:
             raise UserError(f"--batch-size is {batch_size}; give 1 or more.")
         sources, broken = iter(sources), None
         while broken is None:
-            batch: list[Any] = []
-            try:
-                for source in itertools.islice(sources, batch_size):
-                    batch.append(self.input.read(source))
-            except UserError as error:
-                broken = error  # told after the predictions for the sources before it
-            if not batch and broken is None:
-                return
-            yield from zip(batch, self.task.predict(self.model, batch) if batch else [], strict=True)
-        raise broken
+            batch: list[tuple[str, Any]] = []
+            for name, source in sources:
+                try:
+                    batch.append((name, self.input.read(source)))
+                except UserError as error:
+                    if unreadable is None:
+                        broken = error  # told after the predictions for the sources before it
+                        break
+                    unreadable[name] = error
+                if len(batch) == batch_size:
+                    break
+            if not batch:
+                break
+            names, signals = zip(*batch, strict=True)
+            yield from zip(names, signals, self.task.predict(self.model, signals), strict=True)
+        if broken is not None:
+            raise broken
 
     def video(
         self, source: str | Path, target: Path | None = None, batch_size: int = 16
@@ -105,7 +120,7 @@ class Predictor:
         Args:
             source: a video file.
             target: an .mp4 to write, with the predictions drawn on every frame.
-            batch_size: frames per forward pass.
+            batch_size: frames per forward pass, at most.
 
         Yields:
             `frame` (from 0) and `seconds` of each frame, and its prediction.
@@ -124,32 +139,44 @@ class Predictor:
                     yield place, prediction
 
     def predictions(
-        self, sources: Iterable[tuple[str, Any]], folder: Path | None = None, batch_size: int = 16
+        self,
+        sources: Iterable[tuple[str, Any]],
+        folder: Path | None = None,
+        batch_size: int = 16,
+        unreadable: dict[str, UserError] | None = None,
     ) -> Iterator[tuple[dict[str, Any], str]]:
         """Predictions in words, for every source and every frame of a video.
 
         Args:
             sources: names with what they stand for: a source as for `stream`, or a video file.
             folder: where to write the drawings and maps, named by number and name; nothing is written without it.
-            batch_size: sources per forward pass.
+            batch_size: sources per forward pass, at most.
+            unreadable: takes in, by its name, what cannot be read, and why; the others get their predictions.
 
         Yields:
             an object for JSON, which names its `source` and the files written for it, and a line to read.
+
+        Raises:
+            UserError: without `unreadable`, a source that cannot be read, after the predictions for those before it.
         """
         number = itertools.count()
         for video, group in itertools.groupby(sources, key=lambda named: self._is_video(named[1])):
-            names, items = zip(*group, strict=True)
-            if video:
-                for name in names:
-                    target = folder / f"{_stem(number, name)}.mp4" if folder else None
-                    files = {"drawn": target.name} if target else {}
-                    for place, prediction in self.video(name, target, batch_size):
+            if not video:
+                for name, signal, prediction in self._stream(group, batch_size, unreadable):
+                    files = _draw(prediction, signal, folder, _stem(number, name)) if folder else {}
+                    yield {"source": name, **prediction.to_dict(), **files}, f"{name}  {prediction.summary()}"
+                continue
+            for name, source in group:
+                target = folder / f"{_stem(number, name)}.mp4" if folder else None
+                files = {"drawn": target.name} if target else {}
+                try:
+                    for place, prediction in self.video(source, target, batch_size):
                         row = {"source": name, **place, **prediction.to_dict(), **files}
                         yield row, f"{name}:{place['frame']}  {prediction.summary()}"
-                continue
-            for name, (signal, prediction) in zip(names, self.stream(items, batch_size), strict=True):
-                files = _draw(prediction, signal, folder, _stem(number, name)) if folder else {}
-                yield {"source": name, **prediction.to_dict(), **files}, f"{name}  {prediction.summary()}"
+                except UserError as error:
+                    if unreadable is None:
+                        raise
+                    unreadable[name] = error
 
     def _is_video(self, source: Any) -> bool:
         """Whether what a user wrote is a video file, by its suffix, for a network that takes images."""
@@ -173,44 +200,6 @@ def held_out(model: str, most: int = 16) -> list[tuple[str, Any]]:
     dataset = task.datasets(config.seed).val
     step = max(1, len(dataset) // most)
     return [task.signal(dataset[index]) for index in range(0, len(dataset), step)[:most]]
-
-
-def find_images(sources: Iterable[str]) -> list[str]:
-    """`find_files` for images and videos."""
-    return find_files(sources, "image")
-
-
-def find_files(sources: Iterable[str], kind: str) -> list[str]:
-    """Files meant by what a user wrote.
-
-    Args:
-        sources: files, folders (searched all the way down), globs, URLs, or `-` for a list on standard input.
-        kind: the kind of input to look for in folders; beside images, videos.
-
-    Raises:
-        UserError: something names no file.
-    """
-    suffixes: frozenset[str] = inputs.INPUTS[kind].suffixes
-    known = suffixes | VIDEO_EXTENSIONS if kind == "image" else suffixes
-    found: list[str] = []
-    for source in sources:
-        path = Path(source)
-        if source == "-":
-            found += [line.strip() for line in sys.stdin if line.strip()]
-        elif source.startswith(("http://", "https://")) or path.is_file():
-            found.append(source)
-        elif path.is_dir():
-            inside = [str(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in known]
-            if not inside:
-                raise UserError(f"The folder {path} holds no {kind}s ({', '.join(sorted(suffixes))}).")
-            found += inside
-        elif matches := sorted(glob.glob(source, recursive=True)):
-            found += find_files(matches, kind)
-        else:
-            raise UserError(
-                f"{source} is no file, folder, URL or pattern that matches anything (seen from {Path.cwd()})."
-            )
-    return found
 
 
 def _stem(number: Iterator[int], name: str) -> str:

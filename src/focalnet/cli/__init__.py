@@ -13,8 +13,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import tyro
 
@@ -45,6 +46,7 @@ focalnet: Focal Modulation Networks
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _take_any_name()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if os.environ.get("RANK", "0") == "0":
         logging.getLogger("focalnet").setLevel(logging.INFO)
@@ -70,6 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nfocalnet: stopped; a run goes on with `focalnet resume RUN`.", file=sys.stderr)
         sys.exit(130)
+
+
+def _take_any_name() -> None:
+    """File names may hold bytes that are no text, or signs that the terminal does not have: they are escaped where
+    they are printed, and taken as they are where they are read."""
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"),
+    ):  # fmt: skip
+        if isinstance(stream, TextIOWrapper):  # not where a notebook or a test puts something else
+            stream.reconfigure(errors=errors)
 
 
 def _parse(arguments: Sequence[str], command: str, function: Callable[..., Any]) -> Any:
@@ -149,6 +161,7 @@ def _predict(arguments: Sequence[str]) -> None:
         threshold: float | None = None,
         window: int | None = None,
         batch_size: int = 16,
+        on_bad_image: Literal["fail", "skip"] = "fail",
     ) -> None:
         """Say what is on images and videos.
 
@@ -161,18 +174,29 @@ def _predict(arguments: Sequence[str]) -> None:
             draw: Write the images with their predictions into this folder, and predictions.jsonl, the JSON objects.
             threshold: Least score of an object; without it 0.5, and 0.8 in panoptic segmentation.
             window: Side in pixels of overlapping squares to see images in (semantic segmentation); whole without it.
-            batch_size: Images per forward pass.
+            batch_size: Images per forward pass, at most; large ones go through the network a few at a time.
+            on_bad_image: What cannot be read is named when all the others have their predictions; the exit code is
+                then 2, or 0 with "skip".
         """
         from focalnet.predict import Predictor, find_files, held_out
 
         predictor = Predictor(model, weights=weights, threshold=threshold, window=window)
-        files = find_files(images, predictor.input.kind) if images else []
+        unreadable: dict[str, UserError] = {}
+        files = find_files(images, predictor.input.kind, unreadable) if images else []
         sources = [(file, file) for file in files] if images else held_out(model)
+        total = len(sources) + len(unreadable)
         with _opened(draw / "predictions.jsonl") if draw else nullcontext() as file:
-            for row, line in predictor.predictions(sources, draw, batch_size):
+            for row, line in predictor.predictions(sources, draw, batch_size, unreadable):
                 print(_dumps(row, None) if json else line)
                 if file:
                     print(_dumps(row, None), file=file)
+        for error in unreadable.values():
+            print(f"focalnet: {error}", file=sys.stderr)
+        if unreadable and on_bad_image == "fail":
+            raise UserError(
+                f"{len(unreadable)} of {total} could not be read; any others have their predictions. With "
+                "--on-bad-image skip this is no failure."
+            )
 
     _parse(arguments, "predict", predict)
 

@@ -20,10 +20,10 @@ def read_frames(source: str | Path) -> Iterator[tuple[dict[str, Any], Image.Imag
         `frame` (from 0) and `seconds`, and the image (RGB).
 
     Raises:
-        UserError: the file is no video, or it is damaged.
+        UserError: the file is no video, or it is damaged, or no frame of it can be read.
         MissingExtraError: PyAV is not installed.
     """
-    av = _av()
+    av, number = _av(), -1
     try:
         with av.open(str(source)) as container:
             stream = _video_stream(container, source)
@@ -31,6 +31,8 @@ def read_frames(source: str | Path) -> Iterator[tuple[dict[str, Any], Image.Imag
                 yield {"frame": number, "seconds": round(float(frame.time or 0), 3)}, frame.to_image()
     except av.FFmpegError as error:
         raise UserError(f"{source} cannot be read as a video ({error.strerror}): replace it.") from error
+    if number < 0:
+        raise UserError(f"{source} has no frame that can be read: replace it.")
 
 
 def frame_rate(source: str | Path) -> Fraction:

@@ -39,6 +39,8 @@ from focalnet.weights.spec import ModelSpec
 
 SHOWN = 12
 """Images in a mosaic of the report."""
+PIXELS = 4 * 2**20
+"""Most pixels of a forward pass that predicts several images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,19 +148,37 @@ class DenseTask(ImageTask):
         return batch["targets"]
 
     def predict(self, model: Network, images: Sequence[Image]) -> list[Any]:
-        weight = next(model.parameters())
+        """One prediction per image; images that have one size for the network share forward passes."""
         transform = _eval_transform(model.spec.preprocessing)
-        predictions = []
-        for image in images:
-            pixels, target = transform(bare_sample(image))
-            sizes = torch.tensor([target["size"]], device=weight.device)
-            with torch.inference_mode():
-                predictions.append(self.predict_one(model, pixels[None].to(weight), sizes, (image.height, image.width)))
-        return predictions
+        alike: dict[torch.Size, list[int]] = {}
+        examples = [transform(bare_sample(image)) for image in images]
+        for index, (pixels, _) in enumerate(examples):
+            alike.setdefault(pixels.shape, []).append(index)
+        predictions: dict[int, Any] = {}
+        weight = next(model.parameters())
+        for (_, height, width), indices in alike.items():
+            most = max(1, PIXELS // (height * width))
+            for chunk in (indices[first : first + most] for first in range(0, len(indices), most)):
+                batch = torch.stack([examples[index][0] for index in chunk]).to(weight)
+                sizes = torch.tensor([examples[index][1]["size"] for index in chunk], device=weight.device)
+                originals = [(images[index].height, images[index].width) for index in chunk]
+                with torch.inference_mode():
+                    found = self.predict_batch(model, batch, sizes, originals)
+                predictions.update(zip(chunk, found, strict=True))
+        return [predictions[index] for index in range(len(images))]
 
     @abstractmethod
-    def predict_one(self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]) -> Any:
-        """The prediction for one image, (1, 3, H, W), of this original height and width."""
+    def predict_batch(
+        self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
+    ) -> list[Any]:
+        """The predictions for a batch without padding.
+
+        Args:
+            model: the network.
+            images: (B, 3, H, W), normalized.
+            sizes: (B, 2), H and W of each.
+            originals: height and width of each image before it was resized.
+        """
 
     def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:
         step = max(1, len(dataset) // SHOWN)

@@ -81,12 +81,14 @@ class Detect(DenseTask):
             for image, (h, w), size in zip(images, sizes.tolist(), originals, strict=True)
         ]
 
-    def predict_one(
-        self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]
-    ) -> "DetectionPrediction":
-        (detections,) = self.find(model, images, sizes, [original])
-        detections = detections.take(detections.scores >= self.threshold)
-        return DetectionPrediction(detections, class_names(model.spec))
+    def predict_batch(
+        self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
+    ) -> list["DetectionPrediction"]:
+        names = class_names(model.spec)
+        return [
+            DetectionPrediction(detections.take(detections.scores >= self.threshold), names)
+            for detections in self.find(model, images, sizes, originals)
+        ]
 
     def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)

@@ -66,11 +66,14 @@ class Panoptic(DenseTask):
         )
         return [(ids, [vars(segment) for segment in segments]) for ids, segments in predictions]
 
-    def predict_one(
-        self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]
-    ) -> "PanopticPrediction":
-        ((ids, segments),) = self.segments(model, model(images), sizes, [original])
-        return PanopticPrediction(ids.cpu().numpy(), segments, class_names(model.spec))
+    def predict_batch(
+        self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
+    ) -> list["PanopticPrediction"]:
+        names = class_names(model.spec)
+        return [
+            PanopticPrediction(ids.cpu().numpy(), segments, names)
+            for ids, segments in self.segments(model, model(images), sizes, originals)
+        ]
 
     def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)

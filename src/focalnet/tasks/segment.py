@@ -100,13 +100,15 @@ class Segment(DenseTask):
             total, count = total + F.pad(scores, border), count + F.pad(torch.ones_like(scores[:1]), border)
         return F.interpolate((total / count)[None], size=original, mode="bilinear", align_corners=False)[0]
 
-    def predict_one(
-        self, model: Network, images: Tensor, sizes: Tensor, original: tuple[int, int]
-    ) -> "SegmentPrediction":
-        (scores,) = self.scores(model, images, sizes, [original])
+    def predict_batch(
+        self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
+    ) -> list["SegmentPrediction"]:
         names = class_names(model.spec)
-        labels = scores.argmax(0).cpu().numpy().astype(np.uint8 if len(names) <= 256 else np.uint16)
-        return SegmentPrediction(labels, names)
+        kind = np.uint8 if len(names) <= 256 else np.uint16
+        return [
+            SegmentPrediction(scores.argmax(0).cpu().numpy().astype(kind), names)
+            for scores in self.scores(model, images, sizes, originals)
+        ]
 
     def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)

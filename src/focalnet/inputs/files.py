@@ -1,0 +1,112 @@
+"""The files that a user means: names, folders, globs, addresses, or a list on standard input."""
+
+import glob
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from focalnet import inputs
+from focalnet.errors import UserError
+from focalnet.inputs.video import VIDEO_EXTENSIONS
+
+
+def find_images(sources: Iterable[str]) -> list[str]:
+    """`find_files` for images and videos."""
+    return find_files(sources, "image")
+
+
+def find_files(sources: Iterable[str], kind: str, unreadable: dict[str, UserError] | None = None) -> list[str]:
+    """Files meant by what a user wrote.
+
+    Args:
+        sources: files, folders (searched all the way down, hidden files left out), globs, URLs, or `-` for a list on
+            standard input.
+        kind: the kind of input to look for in folders; beside images, videos.
+        unreadable: takes in, by its name, what is no file, and why; the others are then found all the same.
+
+    Raises:
+        UserError: without `unreadable`, something names no file.
+    """
+    suffixes: frozenset[str] = inputs.INPUTS[kind].suffixes
+    known = suffixes | VIDEO_EXTENSIONS if kind == "image" else suffixes
+    found: list[str] = []
+
+    def refuse(name: str, sentence: str) -> None:
+        error = UserError(sentence)
+        if unreadable is None:
+            raise error
+        unreadable[name] = error
+
+    for source in sources:
+        if source == "-":
+            names = [line.strip() for line in sys.stdin if line.strip()]
+            if not names:
+                refuse(source, "Standard input names no file: - takes a list with one name per line.")
+        elif is_address(source):
+            names = [source]
+        elif os.path.isdir(source):
+            names = list(_inside(source, known))
+            if not names:
+                why = "" if os.access(source, os.R_OK | os.X_OK) else "it may not be read; as far as one sees, "
+                refuse(source, f"The folder {source}: {why}it holds no {kind}s ({', '.join(sorted(suffixes))}).")
+        elif os.path.lexists(source):
+            names = [source]
+        else:
+            names = [name for match in _matches(source) for name in _expanded(match, known)]
+            if not names:
+                refuse(
+                    source,
+                    f"{source} is no file, folder, URL or pattern that matches anything (seen from {Path.cwd()}).",
+                )
+        for name in names:
+            if what := _other_than_a_file(name):
+                refuse(name, f"{name} is {what}, not a file of an {kind}; leave it out.")
+            else:
+                found.append(name)
+    return found
+
+
+def is_address(source: str) -> bool:
+    """Whether a source is an http(s) address."""
+    return source.startswith(("http://", "https://"))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is one that systems and tools put beside a user's own."""
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db")
+
+
+def _expanded(match: str, suffixes: frozenset[str]) -> Iterable[str]:
+    return _inside(match, suffixes) if os.path.isdir(match) else [match]
+
+
+def _inside(folder: str, suffixes: frozenset[str]) -> Iterator[str]:
+    """Files with these endings in a folder and in those below it, in the order of their names."""
+    found = []
+    for parent, folders, names in os.walk(folder):  # links to folders are not followed: they may lead in a circle
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        paths = (Path(parent, name) for name in names if not is_hidden(name))
+        found += [path for path in paths if path.suffix.lower() in suffixes]
+    yield from map(str, sorted(found))
+
+
+def _matches(pattern: str) -> list[str]:
+    """What a pattern matches, without what is hidden; a folder that links lead to again and again counts once."""
+    meant, seen = Path(pattern).parts, {}
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        folder, name = os.path.split(match)
+        if not any(is_hidden(part) and part not in meant for part in Path(match).parts):
+            seen.setdefault((os.path.realpath(folder), name), match)
+    return list(seen.values())
+
+
+def _other_than_a_file(name: str) -> str | None:
+    """What stands under a name that is no file and would never end, or is not there; None where reading tells it."""
+    try:
+        mode = os.stat(name).st_mode
+    except (OSError, ValueError):
+        return "a link that leads nowhere" if os.path.islink(name) else None
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode))
