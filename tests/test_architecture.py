@@ -26,6 +26,7 @@ FLOORS = {
     "labels": 0,
     "variants": 0,
     "ops": 0,
+    "layers": 1,
     "modulation": 1,
     "backbone": 2,
     "weights": 2,

@@ -19,17 +19,16 @@ PyTorch's initialisation (timm and transformers re-draw them).
 Legend: B batch, S the spatial axes (T of a sequence, H W of an image, D H W of a volume), C channels.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from focalnet.errors import UserError
-from focalnet.modulation import CONVOLUTIONS, FocalModulation
-from focalnet.ops import linear
+from focalnet.layers import Mlp, PatchEmbed, channels_first, channels_last, drop_path
+from focalnet.modulation import FocalModulation
 from focalnet.variants import FocalNetConfig
 
 Recompute = Literal["none", "context", "block"]
@@ -40,82 +39,6 @@ KINDS = (("sequences", "T", "samples"), ("images", "H, W", "pixels"), ("volumes"
 """By number of axes: what an input is called, its axes, and what they count."""
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """(B, C, *S) -> (B, *S, C), a view."""
-    return x.permute(0, *range(2, x.ndim), 1)
-
-
-def channels_first(x: Tensor) -> Tensor:
-    """(B, *S, C) -> (B, C, *S), a view in the strides of `channels_last`."""
-    return x.permute(0, x.ndim - 1, *range(1, x.ndim - 1))
-
-
-class PatchEmbed(nn.Module):
-    """Strided convolution and LayerNorm: the stem, and the downsample between stages (official `PatchEmbed`).
-
-    Args:
-        in_channels, out_channels: channels in and out.
-        stride: the factor by which the map shrinks.
-        kernel_size: `stride` for patches side by side, more for overlapped ones.
-        padding: zeros around the map.
-        pad_odd: pad the end of each axis to a multiple of `stride`; otherwise the convolution drops the rest.
-        spatial_dims: 1, 2 or 3 axes between batch and channels.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, *,
-        stride: int, kernel_size: int, padding: int, pad_odd: bool, spatial_dims: int = 2,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.stride = stride
-        self.pad_odd = pad_odd
-        self.proj = CONVOLUTIONS[spatial_dims - 1](in_channels, out_channels, kernel_size, stride, padding)
-        self.norm = nn.LayerNorm(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, *S, C_in) -> (B, *S / stride, C_out)."""
-        if self.pad_odd:
-            missing = [-size % self.stride for size in x.shape[1:-1]]
-            if torch.compiler.is_compiling() or any(missing):  # while tracing, a branch would fix the size
-                x = F.pad(x, (0, 0, *(side for size in reversed(missing) for side in (0, size))))
-        return self.norm(channels_last(self.proj(channels_first(x))))
-
-
-class Mlp(nn.Module):
-    """Linear, GELU, Linear over the channels, with dropout after both.
-
-    Attributes:
-        recompute: while training, do not keep the output of the GELU; the backward pass computes it again.
-    """
-
-    def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0) -> None:
-        super().__init__()
-        self.recompute = False
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, *S, C) -> (B, *S, C)."""
-        x = linear(x, self.fc1.weight, self.fc1.bias)
-        if self.recompute and self.training:
-            x = checkpoint(self._second, x, use_reentrant=False, preserve_rng_state=self.drop.p > 0)
-        else:
-            x = self._second(x)
-        return self.drop(x)
-
-    def _second(self, x: Tensor) -> Tensor:
-        return linear(self.drop(F.gelu(x)), self.fc2.weight, self.fc2.bias)
-
-
-def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Stochastic depth: zero a whole sample of `x` with probability `rate`, scale the others by 1 / (1 - rate)."""
-    if rate == 0.0 or not training:
-        return x
-    keep = torch.empty(x.shape[0], *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device).bernoulli_(1 - rate)
-    return x * (keep / (1 - rate))
-
-
 class Block(nn.Module):
     """One focal block: modulation and MLP, each in a residual branch (official `FocalNetBlock`).
 
@@ -123,15 +46,23 @@ class Block(nn.Module):
         config: the architecture.
         stage: which stage the block is in.
         drop_path_rate: stochastic depth of this block.
+        modulation: makes its token mixer, with the arguments of `FocalModulation`.
     """
 
-    def __init__(self, config: FocalNetConfig, stage: int, drop_path_rate: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: FocalNetConfig,
+        stage: int,
+        drop_path_rate: float = 0.0,
+        modulation: Callable[..., nn.Module] = FocalModulation,
+    ) -> None:
         super().__init__()
         dim = config.channels[stage]
+        self.spatial_dims = config.spatial_dims
         self.use_postln = config.use_postln
         self.drop_path_rate = drop_path_rate
         self.norm1 = nn.LayerNorm(dim)
-        self.modulation = FocalModulation(
+        self.modulation = modulation(
             dim, focal_level=config.focal_levels[stage], focal_window=config.focal_windows[stage],
             focal_factor=config.focal_factor, proj_drop=config.drop_rate, spatial_dims=config.spatial_dims,
             use_postln_in_modulation=config.use_postln_in_modulation, normalize_modulator=config.normalize_modulator,
@@ -144,14 +75,14 @@ class Block(nn.Module):
             self.gamma_2 = nn.Parameter(torch.full((dim,), config.layerscale_value))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, *S, C) -> (B, *S, C)."""
+        """(*B, *S, C) -> (*B, *S, C)."""
         x = x + self._branch(x, self.norm1, self.modulation, self.gamma_1)
         return x + self._branch(x, self.norm2, self.mlp, self.gamma_2)
 
     def _branch(self, x: Tensor, norm: nn.Module, mixer: nn.Module, gamma: Tensor | None) -> Tensor:
         y = norm(mixer(x)) if self.use_postln else mixer(norm(x))
         y = y if gamma is None else y * gamma
-        return drop_path(y, self.drop_path_rate, self.training)
+        return drop_path(y, self.drop_path_rate, self.training, y.ndim - 1 - self.spatial_dims)
 
 
 class Stage(nn.Module):
@@ -162,12 +93,21 @@ class Stage(nn.Module):
         stage: which stage this is.
         drop_path_rates: stochastic depth per block.
         pad_odd: see `PatchEmbed`.
+        modulation: see `Block`.
     """
 
-    def __init__(self, config: FocalNetConfig, stage: int, drop_path_rates: Sequence[float], *, pad_odd: bool) -> None:
+    def __init__(
+        self,
+        config: FocalNetConfig,
+        stage: int,
+        drop_path_rates: Sequence[float],
+        *,
+        pad_odd: bool,
+        modulation: Callable[..., nn.Module] = FocalModulation,
+    ) -> None:
         super().__init__()
         self.recompute: Recompute = "none"
-        self.blocks = nn.ModuleList(Block(config, stage, rate) for rate in drop_path_rates)
+        self.blocks = nn.ModuleList(Block(config, stage, rate, modulation) for rate in drop_path_rates)
         self.downsample = None
         if stage + 1 < len(config.depths):
             kernel_size, padding = (3, 1) if config.use_conv_embed else (2, 0)
@@ -177,7 +117,7 @@ class Stage(nn.Module):
             )  # fmt: skip
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, *S, C) -> the map before the downsample, and the one after it (the same one in the last stage)."""
+        """(*B, *S, C) -> the map before the downsample, and the one after it (the same one in the last stage)."""
         for block in self.blocks:
             recompute = self.recompute == "block" and self.training
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
@@ -192,11 +132,18 @@ class FocalNetBase(nn.Module):
         pad_odd: pad odd sizes (dense use) or floor them (classification).
         recompute: what the backward pass computes again instead of keeping.
 
+    Class attributes:
+        modulation: see `Block`.
+        additions: a regular expression for the parameters that it has beyond a plain FocalNet, whose weights are a
+            start for it without them; "" for none.
+
     Attributes:
         config: the architecture.
         spec: a `weights.spec.ModelSpec`, on networks that `create_model` made.
     """
 
+    modulation: ClassVar[Callable[..., nn.Module]] = FocalModulation
+    additions: ClassVar[str] = ""
     spec: Any
 
     def __init__(self, config: FocalNetConfig, *, pad_odd: bool, recompute: Recompute = "none") -> None:
@@ -213,7 +160,7 @@ class FocalNetBase(nn.Module):
         rates = [config.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks)]
         starts = [sum(config.depths[:stage]) for stage in range(len(config.depths) + 1)]
         self.layers = nn.ModuleList(
-            Stage(config, stage, rates[starts[stage] : starts[stage + 1]], pad_odd=pad_odd)
+            Stage(config, stage, rates[starts[stage] : starts[stage + 1]], pad_odd=pad_odd, modulation=self.modulation)
             for stage in range(len(config.depths))
         )
         self.set_recompute(recompute)
@@ -260,12 +207,16 @@ class FocalNetBase(nn.Module):
             UserError: the images have another number of channels, or are smaller than one position of the last stage.
         """
         self._check(images)
-        x = self.pos_drop(self.patch_embed(channels_last(images)))
+        x = self.pos_drop(self.embed(images))
         maps = []
         for stage in self.layers:
             before, x = stage(x)
             maps.append(before)
         return maps
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The stem: (B, in_channels, *S) -> (B, *S / stride, C)."""
+        return self.patch_embed(channels_last(images))
 
     def _check(self, images: Tensor) -> None:
         axes, channels = self.config.spatial_dims, self.config.in_channels

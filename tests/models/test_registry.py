@@ -39,9 +39,16 @@ SMALL = {
     "dino": {"hidden_dim": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "ffn_dim": 16},
     "upernet": {"channels": 16, "aux_channels": 8},
     "mask2former": {"hidden_dim": 32, "heads": 2, "ffn_dim": 16, "encoder_layers": 1, "decoder_layers": 2},
+    "video_focalnet": {},
 }
 UNSEEN = {"dino": {"points": 2}}  # of what small networks have otherwise: no shape tells heads from points
-FOREIGN = {"mask_rcnn": "mmdet", "dino": "detrex", "upernet": "mmseg", "mask2former": "facebookresearch"}
+FOREIGN = {
+    "mask_rcnn": "mmdet",
+    "dino": "detrex",
+    "upernet": "mmseg",
+    "mask2former": "facebookresearch",
+    "video_focalnet": "official",
+}
 TRUNK = {"embed_dim": 8, "depths": (1, 1, 1, 1)}
 
 
@@ -60,8 +67,10 @@ def test_all_names_are_listed_and_understood():
     assert focalnet.list_models("dino*4scale") == ["dino_focalnet_large_fl3_4scale", "dino_focalnet_huge_fl3_4scale"]
     for name in list_models():
         wanted = parse_name(name)
-        assert name.removeprefix(f"{wanted.head}_").startswith(wanted.variant)
-        assert wanted.head == (name.split("_focalnet")[0] if name in PUBLISHED else "classifier")
+        assert wanted.variant.removeprefix("focalnet_").startswith(
+            name.removeprefix(f"{wanted.head}_").removeprefix("focalnet_").split("_")[0]
+        )
+        assert name.startswith(wanted.head) if name in PUBLISHED else wanted.head == "classifier"
 
 
 def test_what_the_published_names_mean():
@@ -115,7 +124,7 @@ def test_foreign_files_and_back(head, tmp_path):
     again = create_model(weights=tmp_path / "foreign.safetensors")  # its header carries the spec
     assert again.spec == model.spec
     assert_same(model, again)
-    back = {"dino": "official"}.get(head, "focalnet")
+    back = {"dino": "official", "video_focalnet": "official"}.get(head, "focalnet")
     convert_file(tmp_path / "foreign.safetensors", tmp_path / "back.pth", to=back)
     assert_same(model, load_weights(small(head, classes=["ant", "bee"]), tmp_path / "back.pth"))
     with pytest.raises(UserError, match="no layout of"):
@@ -134,7 +143,7 @@ def test_other_classes_give_new_class_layers_only(head, tmp_path, caplog):
     for name, tensor in own.items():
         assert (name in fresh) or torch.equal(tensor, others[name]), name
     assert any(own[name].shape != others[name].shape for name in fresh)
-    assert "parameters are new and random" in caplog.text
+    assert re.search("parameters are new and random|head: new and random", caplog.text)
     renamed = create_model(f"{head}_{MINI}", weights=tmp_path, classes=["cat", "dog"], **TRUNK)  # as many, others
     weights = [name for name in fresh if name.endswith("weight") and own[name].unique().numel() > 2]
     assert not all(torch.equal(own[name], renamed.state_dict()[name]) for name in weights)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from focalnet import inputs
 from focalnet.errors import UserError, unknown
-from focalnet.variants import FocalNetConfig
+from focalnet.variants import VARIANTS, FocalNetConfig
 from focalnet.weights.architecture import shape_of
 from focalnet.weights.hub import WeightsEntry
 
@@ -89,6 +89,8 @@ class Family:
         learns: what the truth of an image is to it.
         tasks: names of the tasks that it serves; the first is its own.
         named: whether its networks are called NAME_VARIANT; a bare variant is a classifier.
+        variants: endings of its names that stand for a variant; an ending that is a variant's without `focalnet_` needs
+            none.
         num_classes: of the published networks; with weights of its own, a file says it.
         least_classes: how many it needs.
         spatial_dims: numbers of axes that it works on: 1 for sequences, 2 for images, 3 for volumes.
@@ -111,6 +113,7 @@ class Family:
     learns: Learns
     tasks: tuple[str, ...] = ()
     named: bool = True
+    variants: Mapping[str, str] = field(default_factory=dict)
     num_classes: int
     least_classes: int = 1
     spatial_dims: tuple[int, ...] = (2,)
@@ -134,6 +137,11 @@ class Family:
     def layout_tables(self) -> tuple[Any, ...]:
         """The layouts of its weight files."""
         return _imported(self.layouts) if self.layouts else ()
+
+    def variant_of(self, ending: str) -> str | None:
+        """The variant that the rest of a name means, if any."""
+        known = (self.variants.get(ending), ending, f"focalnet_{ending}")
+        return next((name for name in known if name in VARIANTS), None)
 
     def options(self) -> list[str]:
         """Names of the options that `ModelSpec.head_options` may hold."""

@@ -24,7 +24,7 @@ from focalnet.weights.hub import default_preprocessing, register_files
 from focalnet.weights.layouts import Layout
 from focalnet.weights.spec import UNKNOWN, ModelSpec, Said, merge
 
-FAMILIES = ("classifier", "backbone", "mask_rcnn", "dino", "upernet", "mask2former")
+FAMILIES = ("classifier", "backbone", "mask_rcnn", "dino", "upernet", "mask2former", "video_focalnet")
 """The folders of this package that hold a family's row. Of two that serve a task, the first is its example."""
 
 _KNOWN: dict[str, Family] = {}
@@ -117,13 +117,18 @@ def _split(name: str) -> tuple[Family | None, str, dict[str, int]]:
         rest = name.removeprefix(f"{family.name}_")
         for owner in rows:
             match = owner.suffix and re.fullmatch(f"(.+?){owner.suffix.pattern}", rest)
-            if owner.suffix and match and match[1] in VARIANTS:
+            variant = match and family.variant_of(match[1])
+            if owner.suffix and match and variant:
                 if owner is not family:
                     ending = rest.removeprefix(match[1])
                     raise UserError(f"{name}: only {owner.name} has {owner.suffix.meaning}; leave {ending} out.")
-                return family, match[1], {option: int(value) for option, value in match.groupdict().items()}
-        if rest in VARIANTS:
-            return family, rest, {}
+                return (
+                    family,
+                    family.variant_of(match[1]),
+                    {option: int(value) for option, value in match.groupdict().items()},
+                )
+        if (variant := family.variant_of(rest)) is not None:
+            return family, variant, {}
     return None, name, {}
 
 

@@ -3,6 +3,7 @@
     head        as many classes: kept; 21842 -> 1000: the first 1000 rows (below); otherwise the model's own fresh head;
                 of a detector or segmenter, all that depends on the classes is the model's own, or nothing is
     whole       a detector or segmenter into one of its kind: nothing else is adapted
+    films       what looks along time is new; a stem for several frames has the kernel of one, spread over them
     kernels     k < K: zeros around; k > K: the centre                         official detection code
     levels      more: gate rows of the new levels are zero, the last row stays the global gate; fewer: refused
     dense use   `norm` and `head` of the classifier are left out, the norms of the maps start as identity
@@ -66,6 +67,7 @@ def adapt_state_dict(
         _fit_head(weights, own, fresh_head)
     else:
         _fit_dense(weights, own)
+    _fit_additions(weights, own, getattr(model, "additions", ""))
     _fit_levels(weights, own)
     _fit_kernels(weights, own)
     _check(state_dict, weights, own)
@@ -125,6 +127,20 @@ def _fit_head(weights: dict[str, Tensor], own: Mapping[str, Tensor], fresh: bool
     else:
         logger.info("head: new and random, %d classes (the weights have %s)", here, there or "no head")
         weights.update({name: own[name] for name in own if name.startswith("head.")})
+
+
+def _fit_additions(weights: dict[str, Tensor], own: Mapping[str, Tensor], additions: str) -> None:
+    """What a relative has beyond the FocalNet that the weights are of; a stem for several frames sees them as one."""
+    stem = "patch_embed.proj.weight"
+    there, here = weights.get(stem), own[stem]
+    if there is not None and here.ndim == 5 and there.ndim == 4:
+        frames = here.shape[2]
+        weights[stem] = (there / frames)[:, :, None].expand(-1, -1, frames, -1, -1).contiguous()
+        logger.info("stem: spread over %d frames", frames)
+    new = [name for name in own if additions and re.fullmatch(additions, name)]
+    if new and not any(name in weights for name in new):
+        logger.info("%d tensors that an image needs not, new and random: %s, …", len(new), new[0])
+        weights.update({name: own[name] for name in new})
 
 
 def _fit_dense(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> None:

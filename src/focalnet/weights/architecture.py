@@ -67,7 +67,7 @@ def _read(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "focal_factor": steps[0] if steps else 2,
         "patch_size": 4 if overlap else stem.shape[-1],
         "in_channels": stem.shape[1],
-        "spatial_dims": stem.ndim - 2,
+        "spatial_dims": weights["layers.0.blocks.0.modulation.h.weight"].ndim - 2,
         "use_conv_embed": overlap,
         "layerscale_value": 1e-4 if "layers.0.blocks.0.gamma_1" in weights else None,
         "use_postln_in_modulation": "layers.0.blocks.0.modulation.ln.weight" in weights,
