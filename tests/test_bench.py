@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from focalnet import bench as module
 from focalnet.bench import BenchOptions, bench
+from focalnet.bench import measure as module
 from focalnet.errors import UserError
 
 QUICK = {"models": ("focalnet_tiny_srf",), "batch": 1, "size": (32, 32), "repeats": 2, "device": "cpu"}

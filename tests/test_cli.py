@@ -2,11 +2,18 @@
 
 import json
 import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from focalnet.cli import COMMANDS, HELP, main
-from focalnet.cli.training import parse_train
+from focalnet.cli.training import GROUPS, parse_train
+from focalnet.models import catalogue
+from focalnet.models.registry import list_models
 from focalnet.tasks import list_tasks
 
 
@@ -49,10 +56,54 @@ def test_unknown_command_suggests(capsys):
 
 
 @pytest.mark.parametrize("task", list_tasks())
-def test_train_has_at_most_30_flags(capsys, task):
+def test_train_shows_at_most_40_flags_in_groups(capsys, task):
     _, out, _ = run(capsys, "train", "--task", task, "--help")
-    flags = set(re.findall(r"^\W*(--[a-z][a-z-]*)", out, flags=re.MULTILINE))
-    assert 20 < len(flags) <= 30, sorted(flags)
+    flags = re.findall(r"^\W*(--[a-z][a-z-]*)", out, flags=re.MULTILINE)
+    assert 20 < len(flags) <= 40, sorted(flags)
+    groups = re.findall(r"^\W+(\w+) options \W+$", out, flags=re.MULTILINE)
+    assert groups == [*GROUPS], "an option stands in no group: give it a place in GROUPS"
+
+
+def test_help_and_tables_need_no_torch():
+    """Torch takes seconds to import: whatever only tells about the library does without."""
+    script = f"""
+import sys
+from focalnet.cli import main
+for arguments in [["--version"], ["models"], ["recipes"], *[[name, "--help"] for name in {[*COMMANDS]}]]:
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert not end.code
+print([name for name in ("torch", "torchvision", "transformers", "matplotlib") if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arguments", "seconds"), [(["train", "--help"], 3.0), (["models"], 1.0)])
+def test_help_and_tables_answer_soon(arguments, seconds):
+    command = [sys.executable, "-m", "focalnet", *arguments]
+
+    def took() -> float:
+        began = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True)
+        return time.perf_counter() - began
+
+    assert statistics.median(took() for _ in range(5)) <= seconds
+
+
+SIZES = Path(catalogue.__file__).with_name("sizes.json")
+
+
+def test_sizes_of_all_networks_are_kept():
+    assert list(json.loads(SIZES.read_text())) == list_models(), "count the new ones with catalogue.count"
+
+
+@pytest.mark.slow
+def test_sizes_are_what_is_counted():
+    rows = json.loads(SIZES.read_text())
+    assert {name: list(catalogue.count(name)) for name in rows} == rows
 
 
 def test_unknown_option_suggests_the_nearest(capsys):

@@ -20,7 +20,7 @@ Legend: B batch, S the spatial axes (T of a sequence, H W of an image, D H W of 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from focalnet.errors import UserError
 from focalnet.layers import Mlp, PatchEmbed, channels_first, channels_last, drop_path
 from focalnet.modulation import FocalModulation
-from focalnet.variants import FocalNetConfig
-
-Recompute = Literal["none", "context", "block"]
-"""What the backward pass computes again instead of keeping, while training: nothing; the focal levels, their sum and
-the GELU of the MLP, which costs no matrix product; or every block from its input. The gradients are the same."""
+from focalnet.variants import FocalNetConfig, Recompute
 
 KINDS = (("sequences", "T", "samples"), ("images", "H, W", "pixels"), ("volumes", "D, H, W", "voxels"))
 """By number of axes: what an input is called, its axes, and what they count."""

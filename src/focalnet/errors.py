@@ -21,6 +21,11 @@ class MissingExtraError(UserError, ImportError):
         )
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception of another library says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name that is not in `known`, which suggests the nearest ones.
 

@@ -4,6 +4,11 @@ The order is that of the labels. COCO's raw ids have gaps (1 to 90 for the 80 th
 id, so label i of any COCO file is the i-th name here.
 """
 
+CLASSES_1K = 1000
+"""Of ImageNet-1K."""
+CLASSES_22K = 21842
+"""Of the official ImageNet-22K heads, in the order of the official label map."""
+
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.replace("\n", " ").split(","))

@@ -13,9 +13,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from focalnet.errors import UserError, unknown
+
+Recompute = Literal["none", "context", "block"]
+"""What the backward pass computes again instead of keeping, while training: nothing; the focal levels, their sum and
+the GELU of the MLP, which costs no matrix product; or every block from its input. The gradients are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

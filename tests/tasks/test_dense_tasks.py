@@ -13,7 +13,7 @@ from focalnet.labels import ADE20K_CLASSES, COCO_CLASSES, COCO_RAW_CLASSES
 from focalnet.models.create import create_model
 from focalnet.models.publish import save_pretrained
 from focalnet.structures import Detections
-from focalnet.tasks import get_task, task_of, task_of_model
+from focalnet.tasks import get_task, options_of_model, task_of
 from focalnet.tasks.base import Datasets
 from focalnet.tasks.detect import Detect, DetectionPrediction, category_ids
 from focalnet.tasks.panoptic import Panoptic, PanopticPrediction, things
@@ -136,7 +136,7 @@ def test_batches_of_unequal_pictures_are_for_training_only(setting):
 
 def test_models_choose_their_tasks():
     names = ["mask_rcnn_focalnet_tiny_lrf", "dino_minifocal_128", "upernet_minifocal_128", "focalnet_tiny_srf", None]
-    assert [task_of_model(name).name for name in names] == ["detect", "detect", "segment", "classify", "classify"]
+    assert [options_of_model(name).name for name in names] == ["detect", "detect", "segment", "classify", "classify"]
 
 
 @pytest.mark.parametrize(("task", "longest"), [(Detect, 128), (Segment, 256), (Panoptic, 128)])

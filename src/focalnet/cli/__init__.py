@@ -91,8 +91,10 @@ def _parse(arguments: Sequence[str], command: str, function: Callable[..., Any])
 def _train(arguments: Sequence[str]) -> None:
     options, training, choice = parse_train(arguments)
     from focalnet.engine.train import train
+    from focalnet.tasks import get_task
 
-    train(options, training, choice.out or new_run(options), recipe=choice.recipe)
+    task = get_task(options.name)(**vars(options))
+    train(task, training, choice.out or new_run(options), recipe=choice.recipe)
 
 
 def _resume(arguments: Sequence[str]) -> None:

@@ -1,18 +1,36 @@
 """The options of `focalnet train`.
 
 `--task`, `--recipe`, `--model` and `--data` are looked at first, because they choose what the other options are and
-what they default to.
+what they default to. The options are the fields of `Choice`, of the task's options and of `TrainConfig`; `GROUPS` puts
+them in the order in which the help shows them. A field that is `tyro.conf.Suppress` is taken, and not shown.
 """
 
+import ast
 import dataclasses
+import inspect
+import itertools
+import textwrap
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
 from focalnet.errors import UserError
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "run": ("task", "recipe", "out", "seed"),
+    "data": ("data", "num_classes", "val_fraction", "on_bad_image", "on_bad_annotation"),
+    "model": ("model", "weights", "image_size", "drop_path", "recompute"),
+    "training": (
+        *("epochs", "batch_size", "accumulate", "lr", "warmup_epochs", "weight_decay", "official_decay_bug"),
+        *("clip_grad", "ema"),
+    ),
+    "augmentation": ("augment", "mixing", "label_smoothing"),
+    "machine": ("precision", "compile", "strategy", "workers", "trackers"),
+}
+"""Group of the help -> names of its options; what is in none of them comes last."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,18 +45,18 @@ class Choice:
     """The run folder to make; without it, runs/MODEL-DATA-N."""
 
 
-def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Choice]:
-    """The task, the `TrainConfig` and the `Choice` that the arguments of `focalnet train` mean."""
+def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Any]:
+    """The task's options, the `TrainConfig` and the `Choice` that the arguments of `focalnet train` mean."""
     from focalnet.engine.config import TrainConfig
     from focalnet.engine.recipes import get_recipe
     from focalnet.models.registry import parse_name
-    from focalnet.tasks import get_task, task_of_model
+    from focalnet.tasks import get_options, options_of_model
 
     early = ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("task", "recipe", "model", "data"):
         early.add_argument(f"--{name}")
     chosen = early.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])[0]
-    task = task_of_model(chosen.model) if chosen.task is None else get_task(chosen.task)
+    task = options_of_model(chosen.model) if chosen.task is None else get_options(chosen.task)
     embedded = chosen.data in (None, task.embedded.data)
     model = chosen.model or (task.embedded.model if embedded else task().model)
     parse_name(model)
@@ -46,24 +64,57 @@ def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Choice]:
     if task.name not in recipe.tasks:
         raise UserError(f"The recipe {recipe.name} is for --task {' or '.join(recipe.tasks)}, not for {task.name}.")
 
-    kind = dataclasses.make_dataclass(
-        "TrainArguments",
-        [
-            ("run", tyro.conf.OmitArgPrefixes[Choice]),
-            ("task", tyro.conf.OmitArgPrefixes[task]),
-            ("training", tyro.conf.OmitArgPrefixes[TrainConfig]),
-        ],
-        frozen=True,
-    )
-    default = kind(
-        Choice(task=task.name, recipe=recipe.name), task(model=model, **recipe.task), TrainConfig(**recipe.train)
+    parts = (
+        Choice(task=task.name, recipe=recipe.name),
+        task(model=model, **recipe.task),
+        TrainConfig(**recipe.train),
     )
     description = (
         f"Train a network. These are the defaults of the recipe {recipe.name!r}: {recipe.summary} "
         f"It costs {recipe.cost} and gives {recipe.result}."
     )
-    parsed = tyro.cli(kind, prog="focalnet train", description=description, args=list(arguments), default=default)
-    return parsed.task, parsed.training, parsed.run
+    values = _parse(parts, description, arguments)
+    choice, options, training = (type(part)(**{name: values[name] for name in vars(part)}) for part in parts)
+    return options, training, choice
+
+
+def _parse(parts: Sequence[Any], description: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The fields of several dataclasses as one list of flags, with their values here as the defaults."""
+    defaults = {name: value for part in parts for name, value in vars(part).items()}
+    hints = {
+        name: Annotated[hint, tyro.conf.arg(help=text)]
+        for part in parts
+        for name, (hint, text) in _documented(type(part)).items()
+    }
+    placed = {name for names in GROUPS.values() for name in names}
+    groups = {**GROUPS, "other": tuple(name for name in defaults if name not in placed)}
+    kinds = {
+        group: dataclasses.make_dataclass(group, [(name, hints[name]) for name in names if name in hints], frozen=True)
+        for group, names in groups.items()
+    }
+    whole = dataclasses.make_dataclass(
+        "TrainArguments", [(group, tyro.conf.OmitArgPrefixes[kind]) for group, kind in kinds.items()], frozen=True
+    )
+    default = whole(**{
+        group: kind(**{field.name: defaults[field.name] for field in dataclasses.fields(kind)})
+        for group, kind in kinds.items()
+    })  # fmt: skip
+    parsed = tyro.cli(whole, prog="focalnet train", description=description, args=list(arguments), default=default)
+    return {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
+
+
+def _documented(cls: type) -> dict[str, tuple[Any, str]]:
+    """Name -> type and description of each field of a dataclass: the text under it in the source."""
+    texts: dict[str, str] = {}
+    for owner in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(owner):
+            continue
+        (body,) = (node.body for node in ast.parse(textwrap.dedent(inspect.getsource(owner))).body)  # type: ignore
+        for field, text in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                texts[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: (hints[field.name], texts.get(field.name, "")) for field in dataclasses.fields(cls)}
 
 
 def new_run(task: Any) -> Path:

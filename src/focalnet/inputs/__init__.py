@@ -7,12 +7,13 @@ evaluation, prediction and export use only these two. A new kind is one class an
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from focalnet.errors import unknown
 from focalnet.inputs.image import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["INPUTS", "Image", "Input", "from_dict", "register", "to_dict"]
 
@@ -37,7 +38,7 @@ class Input(Protocol):
         """
         ...
 
-    def __call__(self, signal: Any, /) -> Tensor:
+    def __call__(self, signal: Any, /) -> "Tensor":
         """The tensor of one signal, without a batch axis."""
         ...
 

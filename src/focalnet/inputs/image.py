@@ -28,15 +28,16 @@ from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import PIL.Image
-import torch
 from PIL import ImageOps
-from torch import Tensor
 
 from focalnet.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EXTENSIONS = frozenset(
     ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
@@ -95,7 +96,7 @@ class Image:
         """An upright RGB image, from what `load_image` takes."""
         return load_image(source)
 
-    def __call__(self, signal: PIL.Image.Image) -> Tensor:
+    def __call__(self, signal: PIL.Image.Image) -> "Tensor":
         """The official evaluation of an RGB image.
 
         Images more than 16 times longer than wide are first cropped to that around their centre, which a centre crop
@@ -114,7 +115,7 @@ class Image:
         long = self.long_side or LONGEST * short
         return scaled_size(size, min(round(short) / min(size), long / max(size)))
 
-    def resize_to(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    def resize_to(self, pixels: "Tensor", size: tuple[int, int]) -> "Tensor":
         """(3, H, W), uint8, to another (height, width), antialiased as Pillow does."""
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2 import functional as V
@@ -122,7 +123,7 @@ class Image:
         how = InterpolationMode(self.interpolation)
         return pixels if pixels.shape[1:] == size else V.resize_image(pixels, list(size), how, antialias=True)
 
-    def normalize(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: "Tensor") -> "Tensor":
         """(3, H, W), 0 to 255, to the floats that the network takes."""
         from torchvision.transforms.v2 import functional as V
 
@@ -136,7 +137,7 @@ SEMANTIC = dataclasses.replace(WHOLE_IMAGE, input_size=512, long_side=2048)
 
 
 @cache
-def _center_crop(how: Image) -> Callable[[PIL.Image.Image], Tensor]:
+def _center_crop(how: Image) -> "Callable[[PIL.Image.Image], Tensor]":
     from torchvision.transforms import v2
 
     return v2.Compose([
@@ -149,6 +150,7 @@ def _center_crop(how: Image) -> Callable[[PIL.Image.Image], Tensor]:
 
 def to_tensor(how: Image) -> list[Callable[[Any], Any]]:
     """The last steps of a transform for classifiers: an RGB image to its normalized tensor."""
+    import torch
     from torchvision.transforms import v2
 
     return [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(how.mean), list(how.std))]

@@ -1,13 +1,16 @@
-"""The table of networks: sizes counted on the spot, published figures, and where the weights are."""
+"""The table of networks: sizes, published figures, and where the weights are.
+
+Sizes were counted once and stand in `sizes.json`, name -> millions of parameters and GFLOPs, so that the table needs
+no torch; those of a network from outside are counted on the spot.
+"""
 
 import fnmatch
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from focalnet.models.create import create_model
-from focalnet.models.registry import get_family, published
+from focalnet.models.registry import build, get_family, parse_name, published
 from focalnet.variants import get_variant, list_models
 from focalnet.weights.hub import ENTRIES, default_preprocessing
 
@@ -18,21 +21,17 @@ def describe_dense(pattern: str = "*") -> list[dict[str, Any]]:
     Returns:
         `model`, `classes`, `parameters` in millions with them, `published` (figures, or None) and `weights` (files that
         can be downloaded).
-
-    Raises:
-        MissingExtraError: a head comes from a package that is not installed.
     """
     rows = []
     figures = published()
     for name in fnmatch.filter(figures, pattern):
-        with torch.device("meta"):
-            model = create_model(name)
-        spec = model.spec
+        spec = parse_name(name)
+        parameters, _ = _counted().get(name) or count(name)
         fitting = (row for row in ENTRIES.values() if (row.variant, row.head) == (spec.variant, spec.head))
         rows.append({
             "model": name,
             "classes": spec.num_classes,
-            "parameters": round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1),
+            "parameters": parameters,
             "published": figures[name],
             "weights": [row.name for row in fitting if row.unreachable is None],
         })  # fmt: skip
@@ -52,22 +51,46 @@ def describe_models(pattern: str = "*") -> list[dict[str, Any]]:
         files = [entry for entry in ENTRIES.values() if entry.variant == name and entry.head == classifier.name]
         reachable = [entry for entry in files if entry.unreachable is None]
         pixels = default_preprocessing(name).input_size
-        with torch.device("meta"):
-            model = classifier.cls(
-                get_variant(name), num_classes=files[0].num_classes if files else classifier.num_classes
-            ).eval()
-            with FlopCounterMode(display=False) as counter:
-                model(torch.empty(1, 3, pixels, pixels))
+        parameters, gflops = _counted().get(name) or count(name)
         rows.append({
             "model": name,
-            "parameters": round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1),
-            "gflops": round(counter.get_total_flops() / 2e9, 1 if pixels >= 224 else 3),
+            "parameters": parameters,
+            "gflops": gflops,
             "pixels": pixels,
             "top1": classifier.published.get(name),
             "licence": files[0].licence if files else None,
             "weights": [entry.source for entry in reachable],
         })  # fmt: skip
     return rows
+
+
+@cache
+def _counted() -> dict[str, tuple[float, float | None]]:
+    return json.loads(Path(__file__).with_name("sizes.json").read_text(encoding="utf-8"))
+
+
+def count(name: str) -> tuple[float, float | None]:
+    """The row of `sizes.json` for a network, counted on the meta device.
+
+    Raises:
+        MissingExtraError: its head comes from a package that is not installed.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    spec, gflops = parse_name(name), None
+    with torch.device("meta"):
+        if spec.head == "classifier":
+            files = [entry for entry in ENTRIES.values() if entry.variant == name and entry.head == spec.head]
+            classes = files[0].num_classes if files else spec.num_classes
+            pixels = default_preprocessing(name).input_size
+            model = get_family(spec.head).cls(get_variant(name), num_classes=classes).eval()
+            with FlopCounterMode(display=False) as counter:
+                model(torch.empty(1, 3, pixels, pixels))
+            gflops = round(counter.get_total_flops() / 2e9, 1 if pixels >= 224 else 3)
+        else:
+            model = build(spec)
+    return round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1), gflops
 
 
 def markdown_table() -> str:

@@ -9,15 +9,16 @@ import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from focalnet import inputs
 from focalnet.errors import UserError, unknown
 from focalnet.variants import VARIANTS, FocalNetConfig
 from focalnet.weights.architecture import shape_of
 from focalnet.weights.hub import WeightsEntry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Learns = Literal["class", "boxes", "masks", "label_map", "nothing"]
 """What the truth of an image is to a network: its class, boxes, boxes with masks, a class per pixel; or it has no
@@ -48,7 +49,7 @@ GROWN = On(
 """What the official Mask R-CNNs and UPerNets change of T, S and B."""
 
 
-def overlapped_padding(backbone: Mapping[str, Tensor], *, official: bool) -> dict[str, int]:
+def overlapped_padding(backbone: Mapping[str, "Tensor"], *, official: bool) -> dict[str, int]:
     """The padding of an overlapped stem as a field of `FocalNetConfig`, if the stem is one.
 
     It is that of `GROWN` in the files of the official networks that grow kernels (`official`), and in ours by name

@@ -12,17 +12,19 @@ import fnmatch
 import importlib
 import re
 from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from focalnet.errors import UserError, unknown
 from focalnet.models.family import Family
 from focalnet.variants import VARIANTS, get_variant
 from focalnet.variants import list_models as list_variants
 from focalnet.weights.hub import default_preprocessing, register_files
-from focalnet.weights.layouts import Layout
 from focalnet.weights.spec import UNKNOWN, ModelSpec, Said, merge
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from focalnet.weights.layouts import Layout
 
 FAMILIES = ("classifier", "backbone", "mask_rcnn", "dino", "upernet", "mask2former", "video_focalnet")
 """The folders of this package that hold a family's row. Of two that serve a task, the first is its example."""
@@ -148,7 +150,7 @@ def build(spec: ModelSpec, **options: Any) -> Any:
     return model
 
 
-def find_layout(state_dict: Mapping[str, Tensor]) -> Layout | None:
+def find_layout(state_dict: Mapping[str, "Tensor"]) -> "Layout | None":
     """The layout that a state dict follows, from its names; None where it is no network's but a classifier's."""
     layouts = (layout for family in families() for layout in family.layout_tables)
     return next((layout for layout in layouts if layout.matches(state_dict)), None)

@@ -1,19 +1,22 @@
-"""The tasks: every module of this folder but `base` and `dense` defines one `Task`, found by its file name; `register`
-adds one from outside the package."""
+"""The tasks: every module of this folder but the `SHARED` ones defines one `Task`, found by its file name; `register`
+adds one from outside the package. Options are told without importing a task, see `options`."""
 
 import importlib
 import pkgutil
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from focalnet.errors import UserError, unknown
 from focalnet.models.registry import get_family, parse_name
-from focalnet.tasks.base import Task
+from focalnet.tasks.options import OPTIONS, TaskOptions
 from focalnet.weights.spec import ModelSpec
 
-SHARED = ("base", "dense")
-_REGISTERED: dict[str, type[Task]] = {}
+if TYPE_CHECKING:
+    from focalnet.tasks.base import Task
 
-Class = TypeVar("Class", bound=type[Task])
+SHARED = ("base", "dense", "options")
+_REGISTERED: "dict[str, type[Task]]" = {}
+
+Class = TypeVar("Class", bound="type[Task]")
 
 
 def register(task: Class) -> Class:
@@ -28,7 +31,7 @@ def list_tasks() -> list[str]:
     return sorted({*ours, *_REGISTERED})
 
 
-def get_task(name: str) -> type[Task]:
+def get_task(name: str) -> "type[Task]":
     """The task class called `name`.
 
     Raises:
@@ -38,6 +41,8 @@ def get_task(name: str) -> type[Task]:
         return _REGISTERED[name]
     if name not in list_tasks():
         raise unknown("task", name, list_tasks())
+    from focalnet.tasks.base import Task
+
     module = importlib.import_module(f"{__name__}.{name}")
     (task,) = (
         item
@@ -47,22 +52,31 @@ def get_task(name: str) -> type[Task]:
     return task
 
 
-def task_of_head(head: str) -> type[Task]:
+def get_options(name: str) -> type[TaskOptions]:
+    """The options of the task called `name`: those of the package without its module.
+
+    Raises:
+        UserError: there is none; the message suggests the nearest names.
+    """
+    return get_task(name) if name in _REGISTERED or name not in OPTIONS else OPTIONS[name]
+
+
+def name_of_task(head: str) -> str:
     """The first task that models with this `ModelSpec.head` serve.
 
     Raises:
         UserError: they serve none.
     """
     for name in get_family(head).tasks:
-        return get_task(name)
+        return name
     raise UserError(f"No task uses a model with the head {head!r}; load it with focalnet.create_model and call it.")
 
 
-def task_of_model(name: str | None) -> type[Task]:
-    """The task for the model called `name`; classification without one."""
-    return task_of_head("classifier" if name is None else parse_name(name).head)
+def options_of_model(name: str | None) -> type[TaskOptions]:
+    """The options of the task for the model called `name`; those of classification without one."""
+    return get_options(name_of_task("classifier" if name is None else parse_name(name).head))
 
 
-def task_of(spec: ModelSpec) -> type[Task]:
+def task_of(spec: ModelSpec) -> "type[Task]":
     """What a network was trained for."""
-    return get_task(spec.task) if spec.task else task_of_head(spec.head)
+    return get_task(spec.task or name_of_task(spec.head))

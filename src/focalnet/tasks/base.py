@@ -2,24 +2,24 @@
 
 The engine trains and evaluates a `Task` without knowing which one; the entry points predict with it. A task is a
 frozen dataclass whose fields are its options: the command line makes its flags from them, and the run folder keeps
-them. A new task is one file in this folder that defines one subclass of `Task`, or a class from outside the package
-that is made known with `tasks.register`.
+them. A new task is one file in this folder that defines one subclass of `Task`, with its options in `options`; or a
+class from outside the package that is made known with `tasks.register`.
 
 What a sample is, only a task knows: an image, a sound, a film. Tasks on images are `ImageTask`s.
 """
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from focalnet.backbone import Recompute
 from focalnet.data.base import Datasets, MapDataset
 from focalnet.errors import UserError
+from focalnet.tasks.options import Embedded as Embedded
+from focalnet.tasks.options import ImageOptions, TaskOptions
 from focalnet.weights.spec import ModelSpec
 
 Network = Any
@@ -40,14 +40,6 @@ class Part(NamedTuple):
 
     module: nn.Module
     options: Mapping[str, Any] = {}
-
-
-class Embedded(NamedTuple):
-    """What a task trains without `--data`."""
-
-    data: str
-    recipe: str
-    model: str
 
 
 @dataclass(frozen=True)
@@ -104,49 +96,8 @@ class Prediction(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(ABC):
-    """The options and parts of a task. Subclasses add their own options.
-
-    Class attributes:
-        name: what the command line calls it.
-        score: the metric of `Metric.compute` that chooses the best checkpoint; higher is better.
-        embedded: the data set that needs no download: its name, its recipe, and the model that learns it.
-        recipe: of any other data.
-        has_results: whether `Metric.details` has `results`, the single predictions in a format of the field.
-    """
-
-    name: ClassVar[str]
-    score: ClassVar[str]
-    embedded: ClassVar["Embedded"]
-    recipe: ClassVar[str]
-    has_results: ClassVar[bool] = False
-
-    data: str | None = None
-    """What to train on; without it, what is made of the handwritten digits inside scikit-learn."""
-    model: str = "focalnet_tiny_lrf"
-    """The network: a name from `focalnet models`."""
-    weights: str | None = None
-    """Where to start: "official", "timm", "transformers", a file, a run folder, a hub id, or None for random."""
-    num_classes: int | None = None
-    """How many classes you expect; the run stops when the data has another number."""
-    val_fraction: float = 0.2
-    """Share of the samples set aside for validation when the data has no split of its own."""
-    drop_path: float | None = None
-    """Stochastic depth of the last block; without it, the variant's own."""
-    recompute: Recompute = "none"
-    """Save memory by computing again in the backward pass: "context" the focal levels, "block" whole blocks."""
-
-    def with_options(self, **options: Any) -> Self:
-        """This task with those of `options` that are not None.
-
-        Raises:
-            UserError: it has no such option.
-        """
-        given = {name: value for name, value in options.items() if value is not None}
-        for name in given:
-            if not hasattr(self, name):
-                raise UserError(f"{self.name} has no {name.replace('_', ' ')}; leave it out.")
-        return dataclasses.replace(self, **given)
+class Task(TaskOptions, ABC):
+    """The options and parts of a task. Subclasses add their own options."""
 
     def check_num_classes(self, data: Datasets, mend: str) -> None:
         """Refuse data with another number of classes than was expected; `mend` says where to look.
@@ -232,17 +183,8 @@ class Task(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTask(Task):
-    """The options of the tasks on images."""
-
-    image_size: int | None = None
-    """Side of the input in pixels; without it, what the weights were made for."""
-    on_bad_image: Literal["stop", "skip"] = "stop"
-    """An image that cannot be read stops the run, or is skipped and counted."""
-
-    def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size < 1:
-            raise UserError(f"--image-size is {self.image_size}; give a side in pixels, or leave it out.")
+class ImageTask(ImageOptions, Task):
+    """A task on images."""
 
     def signal(self, sample: Any) -> tuple[str, Image]:
         return sample.path, sample.signal

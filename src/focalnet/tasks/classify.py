@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,8 @@ from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.errors import MissingExtraError
 from focalnet.explain import explain
 from focalnet.models.create import create_model
-from focalnet.tasks.base import Batch, Embedded, ImageTask, MapDataset, Metric, Network, Section
+from focalnet.tasks.base import Batch, ImageTask, MapDataset, Metric, Network, Section
+from focalnet.tasks.options import ClassifyOptions
 from focalnet.visualize.draw import annotate
 from focalnet.visualize.explanation import explanation_panel
 from focalnet.visualize.plots import confusion, contact_sheet
@@ -42,20 +43,8 @@ AUGMENTATIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classify(ImageTask):
+class Classify(ClassifyOptions, ImageTask):
     """Image classification."""
-
-    name: ClassVar[str] = "classify"
-    score: ClassVar[str] = "top1"
-    embedded: ClassVar[Embedded] = Embedded("digits", "digits", "minifocal_32")
-    recipe: ClassVar[str] = "finetune"
-
-    augment: Literal["none", "light", "imagenet", "digits"] = "light"
-    """Augmentation: "imagenet" is the paper's, "light" crops and flips, "digits" bends a little and never flips."""
-    mixing: tuple[float, float] = (0.0, 0.0)
-    """Alpha of mixup and of cutmix; the paper's code has 0.8 1.0; 0 0 mixes nothing."""
-    label_smoothing: float = 0.1
-    """Share of the target that is spread over all classes."""
 
     def datasets(self, seed: int) -> Datasets:
         data = open_data("class", self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image)

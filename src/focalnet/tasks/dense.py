@@ -11,17 +11,15 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-import tyro
 from PIL.Image import Image
 from torch import Tensor
 
 from focalnet import inputs
 from focalnet.data import Datasets, DenseSample, open_data, open_evaluation
 from focalnet.data.base import Kind
-from focalnet.data.problems import OnBadAnnotation
 from focalnet.data.transforms.detection import (
     AUGMENTATIONS,
     collate_dense,
@@ -34,6 +32,7 @@ from focalnet.models.create import create_model
 from focalnet.models.loading import load
 from focalnet.models.registry import families, get_family, parse_name
 from focalnet.tasks.base import Batch, ImageTask, MapDataset, Network, Section
+from focalnet.tasks.options import DenseOptions
 from focalnet.visualize.explanation import explanation_panel
 from focalnet.weights.spec import ModelSpec
 
@@ -44,8 +43,8 @@ PIXELS = 4 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseTask(ImageTask):
-    """Options and parts of the tasks on whole images.
+class DenseTask(DenseOptions, ImageTask):
+    """The parts of the tasks on whole images.
 
     Class attributes:
         kind: what is known of an image.
@@ -54,19 +53,6 @@ class DenseTask(ImageTask):
 
     kind: ClassVar[Kind]
     longest: ClassVar[int | None] = None
-
-    augment: Literal[
-        "none", "light", "detr", "hres", "lsj", "semantic", "semantic_steps", "digit_scenes", "digit_crops"
-    ] = "light"
-    """Augmentation: "light" flips and rescales a little, "detr" resizes and crops at many scales, "hres" is its
-    larger form, "lsj" large-scale jitter, "semantic" and "semantic_steps" ratio, crop and colour, "digit_scenes" and
-    "digit_crops" enlarge and never flip."""
-    on_bad_annotation: OnBadAnnotation = "skip"
-    """A broken annotation (no area, outside, unknown class) is left out and counted, or stops the run."""
-    num_queries: Annotated[int | None, tyro.conf.Suppress] = None
-    """Queries of a Mask2Former or DINO whose head is new; the name's number without it."""
-    tta: Annotated[bool, tyro.conf.Suppress] = False
-    """Predict from mirrored and resized copies of an image too."""
 
     def datasets(self, seed: int) -> Datasets:
         data = open_data(
@@ -197,21 +183,10 @@ def learns_masks(head: str) -> bool:
     return get_family(head).learns == "masks"
 
 
-def default_model(task: str, variant: str) -> str:
-    """Name of the first family that serves a task, on this variant."""
-    return f"{families(task=task)[0].name}_{variant}"
-
-
 def bare_sample(image: Image) -> DenseSample:
     """An image of which nothing is known."""
     none = torch.zeros(0)
     return DenseSample(image, "", none.reshape(0, 4), none.long(), None, none.bool(), none, None, 0)
-
-
-def check_threshold(value: float) -> None:
-    """Refuse what is no score."""
-    if not 0 <= value <= 1:
-        raise UserError(f"--threshold is {value}; give a score from 0 to 1.")
 
 
 def class_names(spec: ModelSpec) -> tuple[str, ...]:

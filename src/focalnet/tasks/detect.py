@@ -6,11 +6,10 @@ mirrored, are put together and thinned by non-maximum suppression, class by clas
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-import tyro
 from PIL.Image import Image
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -21,8 +20,9 @@ from focalnet.errors import MissingExtraError
 from focalnet.labels import COCO_CLASSES, COCO_IDS, COCO_RAW_CLASSES
 from focalnet.metrics.detection import AveragePrecision
 from focalnet.structures import Detections
-from focalnet.tasks.base import Batch, Embedded, Network, Section
-from focalnet.tasks.dense import DenseTask, check_threshold, class_names, default_model, learns_masks
+from focalnet.tasks.base import Batch, Network, Section
+from focalnet.tasks.dense import DenseTask, class_names, learns_masks
+from focalnet.tasks.options import DetectOptions
 from focalnet.visualize.draw import draw_detections, side_by_side
 from focalnet.visualize.plots import mosaic, per_class_table, pr_curves
 from focalnet.weights.spec import ModelSpec
@@ -33,24 +33,10 @@ TEST_NMS = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detect(DenseTask):
+class Detect(DetectOptions, DenseTask):
     """Object detection and instance segmentation."""
 
-    name: ClassVar[str] = "detect"
     kind: ClassVar[Kind] = "detection"
-    score: ClassVar[str] = "box_ap"
-    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("detect", "minifocal_128"))
-    recipe: ClassVar[str] = "finetune_detector"
-    has_results: ClassVar[bool] = True
-
-    model: str = default_model("detect", "focalnet_tiny_lrf")
-    """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
-    threshold: Annotated[float, tyro.conf.Suppress] = 0.5
-    """Least score of an object in a prediction."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_threshold(self.threshold)
 
     def metric(self, spec: ModelSpec) -> "DetectionMetric":
         return DetectionMetric(self, spec)

@@ -7,11 +7,10 @@ Mask2Former does.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image as Images
 from PIL.Image import Image
 from torch import Tensor
@@ -22,33 +21,19 @@ from focalnet.errors import UserError
 from focalnet.metrics.detection import AveragePrecision
 from focalnet.metrics.panoptic import PanopticMetric
 from focalnet.metrics.semantic import SemanticMetric
-from focalnet.tasks.base import Batch, Embedded, Network, Section
-from focalnet.tasks.dense import DenseTask, check_threshold, class_names, default_model
+from focalnet.tasks.base import Batch, Network, Section
+from focalnet.tasks.dense import DenseTask, class_names
+from focalnet.tasks.options import PanopticOptions
 from focalnet.visualize.draw import draw_panoptic, side_by_side
 from focalnet.visualize.plots import mosaic, per_class_table
 from focalnet.weights.spec import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panoptic(DenseTask):
+class Panoptic(PanopticOptions, DenseTask):
     """Panoptic segmentation."""
 
-    name: ClassVar[str] = "panoptic"
     kind: ClassVar[Kind] = "panoptic"
-    score: ClassVar[str] = "pq"
-    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("panoptic", "minifocal_128"))
-    recipe: ClassVar[str] = "finetune_segmenter"
-
-    model: str = default_model("panoptic", "focalnet_tiny_lrf")
-    """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
-    threshold: Annotated[float, tyro.conf.Suppress] = 0.8
-    """Least score of a segment."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_threshold(self.threshold)
-        if self.tta:
-            raise UserError("--tta is for detection and semantic segmentation; leave it out for panoptic.")
 
     def metric(self, spec: ModelSpec) -> "PanopticTaskMetric":
         return PanopticTaskMetric(self, spec)

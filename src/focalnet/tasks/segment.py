@@ -8,54 +8,35 @@ scored there.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from PIL import Image as Images
 from PIL.Image import Image
 from torch import Tensor
 
 from focalnet.data import DenseSample
 from focalnet.data.base import IGNORE, Kind
-from focalnet.errors import UserError
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.models.registry import get_family, parse_name
-from focalnet.tasks.base import Batch, Embedded, Network, Section
-from focalnet.tasks.dense import DenseTask, class_names, default_model
+from focalnet.tasks.base import Batch, Network, Section
+from focalnet.tasks.dense import DenseTask, class_names
+from focalnet.tasks.options import SegmentOptions
 from focalnet.visualize.draw import draw_semantic, side_by_side
 from focalnet.visualize.plots import mosaic, per_class_table
 from focalnet.weights.spec import ModelSpec
 
-LEAST_WINDOW = 32
-"""A position of the coarsest map in pixels; smaller squares would be one forward pass for every few pixels."""
 TEST_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segment(DenseTask):
+class Segment(SegmentOptions, DenseTask):
     """Semantic segmentation."""
 
-    name: ClassVar[str] = "segment"
     kind: ClassVar[Kind] = "semantic"
-    score: ClassVar[str] = "miou"
-    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("segment", "minifocal_128"))
-    recipe: ClassVar[str] = "finetune_segmenter"
     longest: ClassVar[int | None] = 4
-
-    model: str = default_model("segment", "focalnet_tiny_lrf")
-    """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
-    window: Annotated[int | None, tyro.conf.Suppress] = None
-    """Side of the squares that an image is seen in, in pixels of the resized image; whole without it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.window is not None and self.window < LEAST_WINDOW:
-            raise UserError(
-                f"--window is {self.window}; give the side of a square, {LEAST_WINDOW} pixels or more, or leave it out."
-            )
 
     def targets(self, batch: Batch) -> Any:
         maps = torch.stack([target["semantic"] for target in batch["targets"]]).long()

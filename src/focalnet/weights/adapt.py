@@ -29,12 +29,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet.errors import UserError
+from focalnet.labels import CLASSES_1K, CLASSES_22K
 from focalnet.weights.architecture import infer_variant, under
 
 logger = logging.getLogger(__name__)
-
-CLASSES_1K = 1000
-CLASSES_22K = 21842
 
 _KERNEL = re.compile(r"(layers\.(\d+)\.blocks\.\d+\.modulation\.)focal_layers\.\d+\.0\.weight")
 _GATES = re.compile(r"layers\.(\d+)\.blocks\.\d+\.modulation\.f\.(weight|bias)")

@@ -7,18 +7,19 @@ the shapes fit, or from the user.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from focalnet.errors import UserError
 from focalnet.variants import VARIANTS, FocalNetConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNSEEN = ("use_postln", "normalize_modulator", "stem_padding", "drop_rate", "drop_path_rate")
 """Fields of `FocalNetConfig` that no shape shows."""
 
 
-def infer_architecture(state_dict: Mapping[str, Tensor]) -> FocalNetConfig:
+def infer_architecture(state_dict: Mapping[str, "Tensor"]) -> FocalNetConfig:
     """The architecture that the shapes show; what they do not show has its default.
 
     Args:
@@ -30,7 +31,7 @@ def infer_architecture(state_dict: Mapping[str, Tensor]) -> FocalNetConfig:
     return FocalNetConfig(**seen_facts(state_dict))
 
 
-def seen_facts(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+def seen_facts(state_dict: Mapping[str, "Tensor"]) -> dict[str, Any]:
     """The fields of `FocalNetConfig` that the shapes show. Arguments and errors as in `infer_architecture`."""
     try:
         facts = _read(state_dict)
@@ -42,7 +43,7 @@ def seen_facts(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
         raise UserError(f"the weights are of no FocalNet: a tensor has a strange shape ({error}).") from None
 
 
-def _read(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def _read(weights: Mapping[str, "Tensor"]) -> dict[str, Any]:
     stem = weights["patch_embed.proj.weight"]
     stages = range(count(weights, "layers."))
     levels = [count(weights, f"layers.{stage}.blocks.0.modulation.focal_layers.") for stage in stages]
@@ -88,12 +89,12 @@ def count(names: Iterable[str], prefix: str) -> int:
     return len(places)
 
 
-def under(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(state_dict: Mapping[str, "Tensor"], prefix: str) -> dict[str, "Tensor"]:
     """The tensors whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
 
 
-def shape_of(state_dict: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+def shape_of(state_dict: Mapping[str, "Tensor"], name: str) -> tuple[int, ...]:
     """The shape of one tensor.
 
     Raises:
@@ -109,12 +110,12 @@ def match_variant(config: FocalNetConfig) -> str | None:
     return next((name for name, row in VARIANTS.items() if _visible(row) == _visible(config)), None)
 
 
-def infer_variant(state_dict: Mapping[str, Tensor]) -> str | None:
+def infer_variant(state_dict: Mapping[str, "Tensor"]) -> str | None:
     """Name of the variant that an official-layout state dict belongs to, or None."""
     return match_variant(infer_architecture(state_dict))
 
 
-def match_backbone(state_dict: Mapping[str, Tensor]) -> str | None:
+def match_backbone(state_dict: Mapping[str, "Tensor"]) -> str | None:
     """Name of the variant that a detector's or segmenter's backbone started from: its kernels may have been grown."""
     seen = infer_architecture(state_dict)
     found = match_variant(seen)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from focalnet.errors import UserError
+from focalnet.errors import UserError, first_line
 from focalnet.weights import pickles
 from focalnet.weights.pickles import as_tensor, is_numbers
 
@@ -181,11 +181,6 @@ def in_a_sentence(what: str, mend: str) -> Iterator[None]:
 def whole(path: Path) -> AbstractContextManager[None]:
     """`in_a_sentence` for tensors that no network has."""
     return in_a_sentence(f"{path} does not hold the tensors of a whole network", "check where it comes from")
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception of another library says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -24,13 +24,10 @@ from typing import Literal, get_args
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import torch
-
 from focalnet import inputs
-from focalnet.errors import UserError, unknown
+from focalnet.errors import UserError, first_line, unknown
+from focalnet.labels import CLASSES_1K, CLASSES_22K
 from focalnet.variants import VARIANTS, get_variant
-from focalnet.weights.adapt import CLASSES_1K, CLASSES_22K
-from focalnet.weights.files import first_line
 from focalnet.weights.spec import ModelSpec
 
 Source = Literal["official", "timm", "transformers"]
@@ -76,6 +73,8 @@ class WeightsEntry:
     @property
     def local_path(self) -> Path:
         """Where a copy that you fetched yourself is found: the `checkpoints` folder of torch.hub."""
+        import torch
+
         unique = (
             self.name if self.name.endswith(".pth") else f"{self.name.replace('/', '--')}{Path(self.filename).suffix}"
         )

@@ -22,8 +22,8 @@ from pathlib import Path
 from torch import Tensor
 
 from focalnet.errors import UserError
+from focalnet.labels import CLASSES_1K
 from focalnet.variants import get_variant
-from focalnet.weights.adapt import CLASSES_1K
 from focalnet.weights.architecture import infer_variant, under
 from focalnet.weights.files import READ_SUFFIXES, Checkpoint, in_a_sentence
 from focalnet.weights.hub import (

@@ -13,8 +13,8 @@ from typing import Any
 from focalnet import inputs
 from focalnet.errors import UserError
 from focalnet.inputs.image import IMAGENET_MEAN, IMAGENET_STD, Interpolation
+from focalnet.labels import CLASSES_1K
 from focalnet.variants import VARIANTS, FocalNetConfig, get_variant
-from focalnet.weights.adapt import CLASSES_1K
 from focalnet.weights.architecture import match_variant
 from focalnet.weights.files import in_a_sentence
 from focalnet.weights.hub import ENTRIES, imagenet_classes

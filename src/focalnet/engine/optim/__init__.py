@@ -10,8 +10,7 @@ outside the package is added with `register`, before the run is trained or resum
     register(Optimizer(name="sgd", build=lambda network, groups, lr, options: torch.optim.SGD(groups, lr)))
 """
 
-from focalnet.engine.optim.adamw import ADAMW
-from focalnet.engine.optim.muon import MUON
+from focalnet.engine.optim.options import AdamWOptions, MuonOptions
 from focalnet.engine.optim.rows import Optimizer, Place, Schedule, build_options, find
 from focalnet.engine.optim.schedules import COSINE, LINEAR, POLY, STEP
 
@@ -30,6 +29,9 @@ def register(row: Optimizer | Schedule) -> None:
     else:
         SCHEDULES[row.name] = row
 
+
+ADAMW = Optimizer(name="adamw", build="focalnet.engine.optim.adamw:build", options=AdamWOptions)
+MUON = Optimizer(name="muon", build="focalnet.engine.optim.muon:build", options=MuonOptions, whole=True)
 
 for _row in (ADAMW, MUON, COSINE, LINEAR, POLY, STEP):
     register(_row)

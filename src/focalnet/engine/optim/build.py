@@ -1,5 +1,7 @@
 """From the options of a run to its optimizer and its learning rate."""
 
+import importlib
+
 import torch
 from torch import nn
 
@@ -18,7 +20,11 @@ def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opti
         backbone_lr=config.backbone_lr,
     )
     groups = [group for group in groups if group["params"]]
-    return row.build(network, groups, config.lr, build_options(row, config.optimizer_options))
+    build = row.build
+    if isinstance(build, str):
+        module, function = build.split(":")
+        build = getattr(importlib.import_module(module), function)
+    return build(network, groups, config.lr, build_options(row, config.optimizer_options))
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:

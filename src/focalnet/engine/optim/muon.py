@@ -19,22 +19,13 @@ the same, as a test says.
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from focalnet.engine.optim.adamw import AdamWOptions
-from focalnet.engine.optim.rows import Groups, Optimizer
-
-
-@dataclass(frozen=True, kw_only=True)
-class MuonOptions(AdamWOptions):
-    """Options of Muon, and of the AdamW beside it."""
-
-    momentum: float = 0.95
-    """Share of the momentum that a step keeps."""
+from focalnet.engine.optim.options import MuonOptions
+from focalnet.engine.optim.rows import Groups
 
 
 class Muon(torch.optim.AdamW):
@@ -124,6 +115,3 @@ def split_matrices(network: nn.Module, groups: Groups) -> Groups:
 def build(network: nn.Module, groups: Groups, lr: float, options: MuonOptions) -> torch.optim.Optimizer:
     """Muon for the matrices in `groups`, AdamW for the rest."""
     return Muon([group for group in split_matrices(network, groups) if group["params"]], lr, options)
-
-
-MUON = Optimizer(name="muon", build=build, options=MuonOptions, whole=True)

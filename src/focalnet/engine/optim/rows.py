@@ -3,12 +3,13 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from focalnet.errors import unknown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 Groups = list[dict[str, Any]]
 """Parameter groups, as torch's optimizers take them."""
@@ -42,7 +43,7 @@ class Place(NamedTuple):
 class Build(Protocol):
     """Makes an optimizer for the `groups` of a `network` with the peak learning rate `lr`."""
 
-    def __call__(self, network: nn.Module, groups: Groups, lr: float, options: Any, /) -> torch.optim.Optimizer: ...
+    def __call__(self, network: "nn.Module", groups: Groups, lr: float, options: Any, /) -> "torch.optim.Optimizer": ...
 
 
 class Rate(Protocol):
@@ -57,13 +58,13 @@ class Optimizer:
 
     Attributes:
         name: what `TrainConfig.optimizer` calls it.
-        build: makes it.
+        build: makes it, or "module:function", imported when it is first needed: an option is checked without torch.
         options: a frozen dataclass: its own options.
         whole: whether it needs whole parameters, which `--strategy fsdp` does not have.
     """
 
     name: str
-    build: Build
+    build: Build | str
     options: type[Any] = NoOptions
     whole: bool = False
 

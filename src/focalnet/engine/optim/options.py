@@ -1,0 +1,21 @@
+"""Options of the optimizers, which a command line reads without importing torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWOptions:
+    """Options of AdamW; the defaults are the paper's."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay per step of the means of the gradient and of its square."""
+    eps: float = 1e-8
+    """What is added to the root of the second mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuonOptions(AdamWOptions):
+    """Options of Muon, and of the AdamW beside it."""
+
+    momentum: float = 0.95
+    """Share of the momentum that a step keeps."""

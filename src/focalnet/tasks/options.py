@@ -1,0 +1,202 @@
+"""The options of the tasks, and what they begin with: what a command line needs to know of a task.
+
+Nothing here imports torch, so that `focalnet train --help` answers at once; the tasks themselves, in the other modules
+of this folder, are these with the methods that do the work.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+
+import tyro
+
+from focalnet.errors import UserError
+from focalnet.models.registry import families
+from focalnet.variants import Recompute
+
+
+class Embedded(NamedTuple):
+    """What a task trains without `--data`."""
+
+    data: str
+    recipe: str
+    model: str
+
+
+def default_model(task: str, variant: str) -> str:
+    """Name of the first family that serves a task, on this variant."""
+    return f"{families(task=task)[0].name}_{variant}"
+
+
+def check_threshold(value: float) -> None:
+    """Refuse what is no score."""
+    if not 0 <= value <= 1:
+        raise UserError(f"--threshold is {value}; give a score from 0 to 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """The options of every task.
+
+    Class attributes:
+        name: what the command line calls it.
+        score: the metric of `Metric.compute` that chooses the best checkpoint; higher is better.
+        embedded: the data set that needs no download: its name, its recipe, and the model that learns it.
+        recipe: of any other data.
+        has_results: whether `Metric.details` has `results`, the single predictions in a format of the field.
+    """
+
+    name: ClassVar[str]
+    score: ClassVar[str]
+    embedded: ClassVar[Embedded]
+    recipe: ClassVar[str]
+    has_results: ClassVar[bool] = False
+
+    data: str | None = None
+    """What to train on; without it, what is made of the handwritten digits inside scikit-learn."""
+    model: str = "focalnet_tiny_lrf"
+    """The network: a name from `focalnet models`."""
+    weights: str | None = None
+    """Where to start: "official", "timm", "transformers", a file, a run folder, a hub id, or None for random."""
+    num_classes: int | None = None
+    """How many classes you expect; the run stops when the data has another number."""
+    val_fraction: float = 0.2
+    """Share of the samples set aside for validation when the data has no split of its own."""
+    drop_path: float | None = None
+    """Stochastic depth of the last block; without it, the variant's own."""
+    recompute: Recompute = "none"
+    """Save memory by computing again in the backward pass: "context" the focal levels, "block" whole blocks."""
+
+    def with_options(self, **options: Any) -> Self:
+        """This task with those of `options` that are not None.
+
+        Raises:
+            UserError: it has no such option.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        for name in given:
+            if not hasattr(self, name):
+                raise UserError(f"{self.name} has no {name.replace('_', ' ')}; leave it out.")
+        return dataclasses.replace(self, **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(TaskOptions):
+    """The options of the tasks on images."""
+
+    image_size: int | None = None
+    """Side of the input in pixels; without it, what the weights were made for."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """An image that cannot be read stops the run, or is skipped and counted."""
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(f"--image-size is {self.image_size}; give a side in pixels, or leave it out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(ImageOptions):
+    """Image classification."""
+
+    name: ClassVar[str] = "classify"
+    score: ClassVar[str] = "top1"
+    embedded: ClassVar[Embedded] = Embedded("digits", "digits", "minifocal_32")
+    recipe: ClassVar[str] = "finetune"
+
+    augment: Literal["none", "light", "imagenet", "digits"] = "light"
+    """Augmentation: "imagenet" is the paper's, "light" crops and flips, "digits" bends a little and never flips."""
+    mixing: tuple[float, float] = (0.0, 0.0)
+    """Alpha of mixup and of cutmix; the paper's code has 0.8 1.0; 0 0 mixes nothing."""
+    label_smoothing: float = 0.1
+    """Share of the target that is spread over all classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseOptions(ImageOptions):
+    """The options of the tasks on whole images, with objects or a label per pixel."""
+
+    augment: Literal[
+        "none", "light", "detr", "hres", "lsj", "semantic", "semantic_steps", "digit_scenes", "digit_crops"
+    ] = "light"
+    """Augmentation: "light" flips and rescales a little, "detr" resizes and crops at many scales, "hres" is its
+    larger form, "lsj" large-scale jitter, "semantic" and "semantic_steps" ratio, crop and colour, "digit_scenes" and
+    "digit_crops" enlarge and never flip."""
+    on_bad_annotation: Literal["skip", "stop"] = "skip"
+    """A broken annotation (no area, outside, unknown class) is left out and counted, or stops the run."""
+    num_queries: Annotated[int | None, tyro.conf.Suppress] = None
+    """Queries of a Mask2Former or DINO whose head is new; the name's number without it."""
+    tta: Annotated[bool, tyro.conf.Suppress] = False
+    """Predict from mirrored and resized copies of an image too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectOptions(DenseOptions):
+    """Object detection and instance segmentation."""
+
+    name: ClassVar[str] = "detect"
+    score: ClassVar[str] = "box_ap"
+    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("detect", "minifocal_128"))
+    recipe: ClassVar[str] = "finetune_detector"
+    has_results: ClassVar[bool] = True
+
+    model: str = default_model("detect", "focalnet_tiny_lrf")
+    """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
+    threshold: Annotated[float, tyro.conf.Suppress] = 0.5
+    """Least score of an object in a prediction."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_threshold(self.threshold)
+
+
+LEAST_WINDOW = 32
+"""A position of the coarsest map in pixels; smaller squares would be one forward pass for every few pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentOptions(DenseOptions):
+    """Semantic segmentation."""
+
+    name: ClassVar[str] = "segment"
+    score: ClassVar[str] = "miou"
+    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("segment", "minifocal_128"))
+    recipe: ClassVar[str] = "finetune_segmenter"
+
+    model: str = default_model("segment", "focalnet_tiny_lrf")
+    """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
+    window: Annotated[int | None, tyro.conf.Suppress] = None
+    """Side of the squares that an image is seen in, in pixels of the resized image; whole without it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window is not None and self.window < LEAST_WINDOW:
+            raise UserError(
+                f"--window is {self.window}; give the side of a square, {LEAST_WINDOW} pixels or more, or leave it out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanopticOptions(DenseOptions):
+    """Panoptic segmentation."""
+
+    name: ClassVar[str] = "panoptic"
+    score: ClassVar[str] = "pq"
+    embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("panoptic", "minifocal_128"))
+    recipe: ClassVar[str] = "finetune_segmenter"
+
+    model: str = default_model("panoptic", "focalnet_tiny_lrf")
+    """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
+    threshold: Annotated[float, tyro.conf.Suppress] = 0.8
+    """Least score of a segment."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_threshold(self.threshold)
+        if self.tta:
+            raise UserError("--tta is for detection and semantic segmentation; leave it out for panoptic.")
+
+
+OPTIONS: dict[str, type[TaskOptions]] = {
+    cls.name: cls for cls in (ClassifyOptions, DetectOptions, SegmentOptions, PanopticOptions)
+}
+"""The options of each task of the package, by its name, which is that of its module."""
