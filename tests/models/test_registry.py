@@ -40,6 +40,7 @@ SMALL = {
     "upernet": {"channels": 16, "aux_channels": 8},
     "mask2former": {"hidden_dim": 32, "heads": 2, "ffn_dim": 16, "encoder_layers": 1, "decoder_layers": 2},
     "video_focalnet": {},
+    "focal_unet": {},
 }
 UNSEEN = {"dino": {"points": 2}}  # of what small networks have otherwise: no shape tells heads from points
 FOREIGN = {
@@ -48,6 +49,7 @@ FOREIGN = {
     "upernet": "mmseg",
     "mask2former": "facebookresearch",
     "video_focalnet": "official",
+    "focal_unet": "official",
 }
 TRUNK = {"embed_dim": 8, "depths": (1, 1, 1, 1)}
 
@@ -214,7 +216,8 @@ def bare(path, head, *, meta=None, without=(), **options):
     model = create_model(f"{head}_{MINI}", **SMALL[head], **options).eval()
     layout = next(layout for layout in get_family(head).layout_tables if layout.name == FOREIGN[head])
     weights = {name: tensor for name, tensor in layout.write(model.state_dict()).items() if name not in without}
-    torch.save({layout.wrapper: weights, **({"meta": meta} if meta else {})}, path)
+    content = {layout.wrapper: weights} if layout.wrapper else weights
+    torch.save({**content, **({"meta": meta} if meta else {})}, path)
     return model
 
 
