@@ -157,3 +157,39 @@ def mask_api() -> Any:
     except ImportError as error:
         raise MissingExtraError("drawing the outlines of objects", "dense") from error
     return mask
+
+
+TURNS = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+"""By EXIF's orientation: whether rows become columns, then are mirrored from left to right, and from top to bottom."""
+BACK = {6: 8, 8: 6}
+"""The orientation that turns back; every other one does itself."""
+
+
+def turn_pixels(pixels: Tensor, orientation: int) -> Tensor:
+    """(..., H, W) as a bitmap lies, turned upright by EXIF's orientation; `BACK` has the way back."""
+    transposed, left_right, top_bottom = TURNS[orientation]
+    pixels = pixels.transpose(-1, -2) if transposed else pixels
+    return pixels.flip([axis for axis, flips in ((-1, left_right), (-2, top_bottom)) if flips])
+
+
+def turn_boxes(boxes: Tensor, size: tuple[int, int], orientation: int) -> Tensor:
+    """(N, 4), x1 y1 x2 y2 in a bitmap of `size` (height, width) as it lies, turned upright with it."""
+    transposed, left_right, top_bottom = TURNS[orientation]
+    height, width = size
+    if transposed:
+        boxes, height, width = boxes[:, [1, 0, 3, 2]], width, height
+    left, top, right, bottom = boxes.unbind(1)
+    if left_right:
+        left, right = width - right, width - left
+    if top_bottom:
+        top, bottom = height - bottom, height - top
+    return torch.stack((left, top, right, bottom), 1)

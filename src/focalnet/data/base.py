@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from focalnet.data.problems import Problems
+from focalnet.data.problems import Finding, Findings, Problems
 from focalnet.inputs.image import BadImageError
 
 IGNORE = 255
@@ -34,6 +34,7 @@ IGNORE = 255
 
 Kind = Literal["class", "detection", "semantic", "panoptic"]
 OnBadImage = Literal["stop", "skip"]
+SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,9 @@ class Split:
         names: the class of each entry, by name, where there is one; None where the reader's samples have labels.
         things: for each class, whether its objects are counted (things) or not (stuff); None of whole signals.
         sizes: (height, width) of each image, where known without decoding.
-        used: the classes that occur, where known without decoding; `names` tells it too.
+        used: the classes that occur, where known without decoding; `names` and `labels` tell it too.
+        labels: of each entry, the labels of its objects or segments, where known without decoding.
+        crowd: of each entry, which of these are crowd regions, as 0 or 1.
     """
 
     reader: Reader
@@ -137,6 +140,8 @@ class Split:
     things: tuple[bool, ...] | None = None
     sizes: Sequence[tuple[int, int]] | None = None
     used: frozenset[str] | None = None
+    labels: Sequence[Any] | None = None
+    crowd: Sequence[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -144,13 +149,22 @@ class Split:
     def take(self, indices: Iterable[int]) -> "Split":
         """The split of the entries at `indices`."""
         indices = list(indices)
-        names, sizes = (None if rows is None else [rows[i] for i in indices] for rows in (self.names, self.sizes))
-        return replace(self, entries=[self.entries[i] for i in indices], names=names, sizes=sizes)
+        rows = {name: getattr(self, name) for name in ("names", "sizes", "labels", "crowd")}
+        taken = {name: None if row is None else [row[i] for i in indices] for name, row in rows.items()}
+        return replace(self, entries=[self.entries[i] for i in indices], **taken)
 
     def occurring(self) -> list[str]:
         """The classes that occur, in their order; all of them where that is not known."""
         used = self.used if self.names is None else set(self.names)
+        if self.labels is not None:
+            used = {self.classes[label] for labels in self.labels for label in set(labels)}
         return [name for name in self.classes if used is None or name in used]
+
+    def findings(self, split: str, found: tuple[Finding, ...] = ()) -> Findings:
+        """What is known of it, and what was found when it was opened as `split`."""
+        annotations = None if self.labels is None else sum(map(len, self.labels))
+        crowd = sum(int(sum(flags)) for flags in self.crowd or ())
+        return Findings(split=split, images=len(self), annotations=annotations, crowd=crowd, found=found)
 
 
 Opener = Callable[[], Split]
@@ -158,10 +172,16 @@ Opener = Callable[[], Split]
 
 
 class Openers(NamedTuple):
-    """What a format found in a source: how to open the training split, and the validation split if there is one."""
+    """What a format found in a source: how to open each split that there is.
+
+    The training split may be missing too: its opener then raises `UserError`. Each opens what it needs alone, so that
+    an evaluation works where the images of the other splits are not.
+    """
 
     train: Opener
     val: Opener | None
+    test: Opener | None = None
+    """Another name for the validation split where that is called test."""
 
 
 class Request(NamedTuple):
@@ -203,10 +223,18 @@ class Samples(Dataset[Any]):
         labels: the label of each sample, where each has one; else None.
         things: for each class, whether it is a thing; True for classes that only the model knows.
         sizes: (height, width) of each image in pixels, for batches of like shapes; None where unknown.
+        findings: what the opening step knows of the split, where that opened it.
     """
 
-    def __init__(self, split: Split, classes: Sequence[str] | None, on_bad_image: OnBadImage) -> None:
+    def __init__(
+        self,
+        split: Split,
+        classes: Sequence[str] | None,
+        on_bad_image: OnBadImage,
+        findings: Findings | None = None,
+    ) -> None:
         self.classes = split.classes if classes is None else tuple(classes)
+        self.findings = findings
         self.sizes, self.on_bad_image = split.sizes, on_bad_image
         self._reader, self._entries = split.reader, split.entries
         index = {name: label for label, name in enumerate(self.classes)}
@@ -255,6 +283,7 @@ class Datasets:
         val: for evaluation; labels index the same classes.
         description: where the data came from and how it was split, one sentence.
         things: for each class whether it is a thing, where its objects are annotated; else None.
+        findings: of both splits: what was kept, left out or mended, and what is on both.
     """
 
     classes: tuple[str, ...]
@@ -262,3 +291,4 @@ class Datasets:
     val: MapDataset
     description: str
     things: tuple[bool, ...] | None = None
+    findings: tuple[Findings, ...] = ()

@@ -7,10 +7,10 @@ at random: of each class where every sample has one, else of all samples.
 import logging
 from collections.abc import Sequence
 
-from focalnet.data.base import Datasets, OnBadImage, Request, Samples, Split
-from focalnet.data.problems import OnBadAnnotation, Problems, preview
+from focalnet.data.base import Datasets, OnBadImage, Opener, Request, Samples, Split, SplitName
+from focalnet.data.problems import Finding, OnBadAnnotation, Problems, check_left, preview, report
 from focalnet.data.register import find_format
-from focalnet.data.splits import random_split, stratified_split
+from focalnet.data.splits import random_split, shared, stratified_split
 from focalnet.errors import UserError
 from focalnet.labels import COCO_CLASSES, COCO_RAW_CLASSES
 
@@ -43,19 +43,19 @@ def open_data(
 
     Raises:
         UserError: nothing there, fewer than two classes to tell apart, other classes in validation than in training,
-            or broken annotations with "stop". The message names the place.
+            less than half of a split left, the same images in both, or broken annotations with "stop". The message
+            names the place.
     """
     row, place = find_format(kind, source)
     problems = Problems()
     openers = row.open(place, Request(kind, problems, masks))
-    train = openers.train()
-    val = openers.val() if openers.val else None
-    problems.report(place, on_bad_annotation)
+    train, found = _open(openers.train, problems, place)
+    val, val_found = _open(openers.val, problems, place) if openers.val else (None, ())
+    report(place, (*found, *val_found), on_bad_annotation)
+    check_left(place, train.findings("train", found))
     classes = train.classes
     if train.names is not None and len(classes) < 2:
         raise UserError(f"{place} has {len(classes)} class ({preview(classes)}); a classifier needs two or more.")
-    if unseen := _missing(classes, train):
-        log.warning("%s: nothing to train on for %s", place, preview(unseen))
     if val is None:
         if train.names is not None:
             kept, held_out = stratified_split(train.names, val_fraction, seed)
@@ -64,13 +64,21 @@ def open_data(
         train, val = train.take(kept), train.take(held_out)
         how = f"set aside, share {val_fraction}, seed {seed}"
     else:
+        check_left(place, val.findings("val", val_found))
         _check_classes(val, classes, f"the validation split of {place}", "the training split")
         if val.names is not None and (missing := _missing(classes, val)):
             log.warning("%s: no validation image for %s; validated without", place, preview(missing))
         how = "its own split"
+    val, twice = _apart(train, val, place)
+    _check_learnable(train, place)
+    if unseen := _missing(classes, train):
+        log.warning("%s: nothing to train on for %s", place, preview(unseen))
     description = f"{place}: {len(classes)} classes, {len(train)} training and {len(val)} validation images ({how})"
-    datasets = (Samples(train, classes, on_bad_image), Samples(val, classes, on_bad_image))
-    return Datasets(classes, *datasets, description, datasets[0].things)
+    findings = train.findings("train", found), val.findings("val", (*val_found, *twice))
+    first, second = (
+        Samples(split, classes, on_bad_image, told) for split, told in zip((train, val), findings, strict=True)
+    )
+    return Datasets(classes, first, second, description, first.things, findings)
 
 
 def open_evaluation(
@@ -82,8 +90,11 @@ def open_evaluation(
     on_bad_image: OnBadImage,
     on_bad_annotation: OnBadAnnotation = "skip",
     masks: bool = True,
+    split: SplitName | None = None,
 ) -> Samples:
     """Open data to evaluate a trained model on: the validation split if the source has one, else everything.
+
+    No other split needs to be there.
 
     Labels follow the names of the model's classes, whatever their order in the source. Where the model has no names,
     or none of them is in the source (English names, and ImageNet's folders n01440764 and so on), the classes of the
@@ -94,18 +105,24 @@ def open_evaluation(
         kind, source, on_bad_image, on_bad_annotation, masks: as in `open_data`.
         classes: names of the model's classes in the order of its labels, or None.
         num_classes: of the model.
+        split: "train", "val" or "test" to evaluate on that one.
 
     Raises:
-        UserError: nothing there, or classes that the model does not have.
+        UserError: nothing there, no such split, too little of it left, or classes that the model does not have.
     """
     row, place = find_format(kind, source)
     problems = Problems()
     openers = row.open(place, Request(kind, problems, masks))
-    split = openers.val() if openers.val else openers.train()
-    theirs = split.classes
-    if openers.val and split.names is not None:  # folders may lack some classes, files of annotations list them all
-        theirs = openers.train().classes
-    problems.report(place, on_bad_annotation)
+    opener = {"train": openers.train, "val": openers.val, "test": openers.test}[split] if split else openers.val
+    if opener is None and split is not None:
+        raise UserError(f"{place} has no {split} split; leave --split out, or give data that has one.")
+    opened, found = _open(opener or openers.train, problems, place)
+    report(place, found, on_bad_annotation)
+    name = split or ("val" if opener else "train")
+    check_left(place, opened.findings(name, found))
+    theirs = opened.classes
+    if opened.names is not None and len(theirs) != num_classes and not set(theirs) & set(classes or ()):
+        theirs = openers.train().classes  # folders may lack some classes, and their order is to count
     if classes is None and num_classes == len(COCO_RAW_CLASSES) and theirs == COCO_CLASSES:
         classes = COCO_RAW_CLASSES
     if len(theirs) == num_classes and not set(theirs) & set(classes or ()):
@@ -114,8 +131,50 @@ def open_evaluation(
         classes = theirs
     if classes is None:
         raise UserError(f"{place} has {len(theirs)} classes, the model {num_classes} without names: give as many.")
-    _check_classes(split, classes, place, "the model")
-    return Samples(split, classes, on_bad_image)
+    _check_classes(opened, classes, place, "the model")
+    return Samples(opened, classes, on_bad_image, opened.findings(name, found))
+
+
+def _open(opener: Opener, problems: Problems, place: str) -> tuple[Split, tuple[Finding, ...]]:
+    """A split, and what was found since the one before it; an error names the counted reasons first."""
+    try:
+        split = opener()
+    except UserError as error:
+        if not (found := problems.take()):
+            raise
+        raise UserError(f"{place}: {'; '.join(map(str, found))}. {error}") from error
+    found = problems.take()
+    if not len(split) and not any(finding.lost == "images" for finding in found):
+        raise UserError(f"{place} has a split without images: add some, or take it out.")
+    return split, found
+
+
+def _apart(train: Split, val: Split, place: str) -> tuple[Split, tuple[Finding, ...]]:
+    """The validation split without the files that are trained on.
+
+    Raises:
+        UserError: less than half of it would be left.
+    """
+    names = [[split.reader.name(entry) for entry in split.entries] for split in (train, val)]
+    both = set(shared(*names))
+    if not both:
+        return val, ()
+    kind = "images of the training split, left out of validation"
+    finding = Finding(kind, len(both), names[1][min(both)], "images", broken=False)
+    if 2 * len(both) > len(val):
+        raise UserError(
+            f"{place}: {len(both)} of {len(val)} validation images are in the training split too (first: "
+            f"{finding.first}): an evaluation on them says nothing. Keep each image in one split."
+        )
+    log.warning("%s: %s", place, finding)
+    return val.take(index for index in range(len(val)) if index not in both), (finding,)
+
+
+def _check_learnable(train: Split, place: str) -> None:
+    found = train.findings("train")
+    if found.annotations is not None and found.annotations == found.crowd:
+        what = f"crowd regions only ({found.crowd})" if found.crowd else "no objects"
+        raise UserError(f"{place} has {what} on its {found.images} training images: there is nothing to train on.")
 
 
 def _missing(classes: Sequence[str], split: Split) -> list[str]:

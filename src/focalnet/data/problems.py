@@ -1,51 +1,164 @@
-"""What is wrong with data, and how it is told: in one line of the log, or in one sentence that stops the run."""
+"""What is wrong with data, and how it is told: in one line of the log, or in one sentence that stops the run.
+
+Formats count what they leave out or mend in `Problems`, each by its reason with the first example. The opening step
+takes the counts of each split as its `Findings`, tells them, and stops where too little is left (`check_left`).
+"""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from focalnet.errors import UserError
 
 log = logging.getLogger(__name__)
 
 OnBadAnnotation = Literal["skip", "stop"]
+Unit = Literal["images", "annotations"]
+"""What can be lost; an annotation is an object or a segment."""
 
 LOOKED_AT = 50
 """About so many files of each split are looked at when the data is opened."""
+LARGEST = 10**9
+"""Whole numbers beyond are no sizes."""
 
 Entry = TypeVar("Entry")
 
 
+class Finding(NamedTuple):
+    """One kind of thing that was found.
+
+    Attributes:
+        kind: a plural with what became of them: "boxes of no area, left out".
+        count: how many there are.
+        first: the first of them.
+        lost: what each costs, if anything.
+        broken: False of what is only worth saying, and never stops.
+    """
+
+    kind: str
+    count: int
+    first: str
+    lost: Unit | None = None
+    broken: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.kind} (first: {self.first})"
+
+
 class Problems:
-    """What is wrong with the annotations of one place: counted by kind, with the first example of each."""
+    """Takes in what a format finds, counted by kind, with the first example of each."""
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
+        self._found: dict[tuple[str, Unit | None, bool], tuple[int, str]] = {}
 
-    def add(self, kind: str, example: str) -> None:
-        """Count one. `kind` is a plural with what became of them: "boxes of no area, left out"."""
-        self.counts[kind] += 1
-        self.examples.setdefault(kind, example)
+    def add(self, kind: str, example: str, *, lost: Unit | None = None, count: int = 1) -> None:
+        """Count something that is wrong. `kind` is a plural with what became of them: "boxes of no area, left out"."""
+        self._add(kind, example, lost, count, broken=True)
+
+    def note(self, kind: str, example: str, *, lost: Unit | None = None, count: int = 1) -> None:
+        """Count something that is worth saying, but wrong in no annotation: "names with backslashes, read as paths"."""
+        self._add(kind, example, lost, count, broken=False)
+
+    def _add(self, kind: str, example: str, lost: Unit | None, count: int, *, broken: bool) -> None:
+        before, first = self._found.get((kind, lost, broken), (0, example))
+        self._found[kind, lost, broken] = before + count, first
+
+    @property
+    def found(self) -> tuple[Finding, ...]:
+        """What was counted so far."""
+        return tuple(
+            Finding(kind, count, first, lost, broken)
+            for (kind, lost, broken), (count, first) in self._found.items()
+            if count
+        )
+
+    def take(self) -> tuple[Finding, ...]:
+        """What was counted since the last call."""
+        found = self.found
+        self._found = {}
+        return found
 
     def report(self, place: str, on_bad_annotation: OnBadAnnotation) -> None:
-        """Tell all in one line of the log, or stop.
-
-        Raises:
-            UserError: something is wrong and `on_bad_annotation` is "stop".
-        """
-        if not self.counts:
-            return
-        found = "; ".join(f"{count} {kind} (first: {self.examples[kind]})" for kind, count in self.counts.items())
-        if on_bad_annotation == "stop":
-            raise UserError(f"{place} has broken annotations: {found}. Mend them, or --on-bad-annotation skip.")
-        log.warning("%s: broken annotations: %s", place, found)
+        """Tell all in one line of the log, or stop; see `report`."""
+        report(place, self.found, on_bad_annotation)
 
 
-def some(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """About `LOOKED_AT` of them, evenly spread."""
-    return entries[:: max(1, len(entries) // LOOKED_AT)]
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What the opening step knows of a split.
+
+    Attributes:
+        split: "train", "val" or "test".
+        images: how many are kept.
+        annotations: objects or segments on them that are kept; None where they are not counted.
+        crowd: how many of these are crowd regions.
+        found: what was left out, mended, or is worth saying.
+    """
+
+    split: str
+    images: int
+    annotations: int | None = None
+    crowd: int = 0
+    found: tuple[Finding, ...] = ()
+
+    def lost(self, unit: Unit) -> int:
+        """How many images or annotations were left out."""
+        return sum(finding.count for finding in self.found if finding.lost == unit)
+
+
+def report(place: str, found: Iterable[Finding], on_bad_annotation: OnBadAnnotation) -> None:
+    """Tell what was found in all splits, in one line for what is broken and one for what is worth saying, or stop.
+
+    Raises:
+        UserError: something is broken and `on_bad_annotation` is "stop".
+    """
+    together: dict[tuple[Any, ...], Finding] = {}
+    for one in found:
+        key = (one.kind, one.lost, one.broken)
+        before = together.get(key)
+        together[key] = before._replace(count=before.count + one.count) if before else one
+    worth, broken = ("; ".join(str(one) for one in together.values() if one.broken is which) for which in (False, True))
+    if worth:
+        log.warning("%s: %s", place, worth)
+    if broken and on_bad_annotation == "stop":
+        raise UserError(f"{place} has broken annotations: {broken}. Mend them, or --on-bad-annotation skip.")
+    if broken:
+        log.warning("%s: broken annotations: %s", place, broken)
+
+
+def check_left(place: str, findings: Findings) -> None:
+    """Stop where nothing, or less than half, of the images or annotations of a split is left.
+
+    Raises:
+        UserError: so it is; the counted reasons come first.
+    """
+    kept: dict[Unit, int | None] = {"images": findings.images, "annotations": findings.annotations}
+    for unit, left in kept.items():
+        lost = findings.lost(unit)
+        if left is not None and lost > left:
+            reasons = "; ".join(str(finding) for finding in findings.found if finding.lost == unit)
+            share = "none" if left == 0 else f"only {left}"
+            raise UserError(f"{place}: {reasons}. So {share} of {lost + left} {unit} are left in the {findings.split} "
+                            f"split, less than half: mend the data, or take out what is not meant.")  # fmt: skip
+
+
+def whole(value: Any) -> int | None:
+    """A whole number in any spelling, 96, 96.0 or "96"; None of anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return int(number) if math.isfinite(number) and number == int(number) and abs(number) <= LARGEST else None
+
+
+def some(entries: Sequence[Entry], most: int = LOOKED_AT) -> Sequence[Entry]:
+    """About `most` of them, evenly spread."""
+    return entries[:: max(1, len(entries) // most)]
 
 
 def preview(names: Sequence[str], most: int = 8) -> str:

@@ -1,7 +1,14 @@
-"""Training and validation: which split is which by its name, and how one is set aside where there is none."""
+"""Which split is which by its name, which files are on two of them, and how one is set aside where there is none.
+
+A name tells its split by one word, in upper or lower case, beside any others: Training, train2017, seg_train, my-val,
+validation_matched, dev, testA.
+"""
 
 import logging
-from collections.abc import Iterable, Sequence
+import os
+import re
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -10,15 +17,115 @@ from focalnet.errors import UserError
 
 log = logging.getLogger(__name__)
 
+WORDS = {
+    "train": ("train", "training", "trn", "trainval"),
+    "val": ("val", "valid", "validation", "validate", "dev", "development", "minival", "eval", "evaluation"),
+    "test": ("test", "testing", "tst"),
+}
+"""The words of each split, the usual one first."""
+FILLERS = frozenset(
+    "set data dataset split seg image images img imgs photos files folder coco instances panoptic".split()  # noqa: SIM905
+)
+"""Words that say nothing else about a folder."""
+STAT_ALL = 200_000
+"""Most files that are all looked up; of more, those whose names are on both splits."""
 
-def choose_splits(names: Iterable[str]) -> tuple[str | None, str | None]:
-    """Which of `names` is the training split and which the validation split, if any; upper or lower case.
 
-    Training is "train"; validation is the first there is of "val", "valid", "validation" and "test".
+class Splits(NamedTuple):
+    """The names of the splits, None of those that there are not; a test split stands in where there is no val."""
+
+    train: str | None
+    val: str | None
+    test: str | None
+
+
+def split_of(name: str) -> str | None:
+    """What a name calls itself: "train", "val", "test", or None."""
+    return _read(name)[0]
+
+
+def choose_splits(names: Iterable[str], *, among_classes: bool = False) -> Splits:
+    """Which of `names` are the splits.
+
+    Where several name one split, the one that is called just so is taken; for validation, else the first.
+
+    Args:
+        names: of splits.
+        among_classes: `names` may be those of classes, such as "training shoes": a word of a split then counts only
+            beside words that say nothing, or where the same words stand beside that of another split.
+
+    Raises:
+        UserError: two names of training splits.
     """
-    known = {name.lower(): name for name in names}
-    val = next((known[name] for name in ("val", "valid", "validation", "test") if name in known), None)
-    return known.get("train"), val
+    found: dict[str, list[tuple[str, frozenset[str]]]] = {split: [] for split in WORDS}
+    for name in sorted(names):
+        split, rest = _read(name)
+        if split is not None:
+            found[split].append((name, rest))
+    if among_classes:
+        found = {
+            split: [(name, rest) for name, rest in rows if not rest or _paired(rest, split, found)]
+            for split, rows in found.items()
+        }
+    chosen: dict[str, str | None] = dict.fromkeys(WORDS)
+    for split, rows in found.items():
+        ranked = sorted((_rank(name, split), name) for name, _ in rows)
+        if split == "train" and len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
+            raise UserError(f"{preview([name for _, name in ranked])} are all called training splits: keep one.")
+        chosen[split] = ranked[0][1] if ranked else None
+    return Splits(chosen["train"], chosen["val"] or chosen["test"], chosen["test"])
+
+
+def _read(name: str) -> tuple[str | None, frozenset[str]]:
+    """The split that a name tells, and its other words."""
+    words = [word.lower() for word in re.split(r"[\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)) if word]
+    splits, rest = set(), set()
+    for word in words:
+        stem = next((word.removesuffix(tail) for tail in ("set", "data", "images") if word.endswith(tail)), word)
+        split = next((split for split, known in WORDS.items() if word in known or stem in known), None)
+        if split is None:
+            rest.add(word)
+        else:
+            splits.add(split)
+    if splits == {"train", "val"}:
+        splits = {"train"}
+    return (splits.pop() if len(splits) == 1 else None), frozenset(rest - FILLERS)
+
+
+def _paired(rest: frozenset[str], split: str, found: dict[str, list[tuple[str, frozenset[str]]]]) -> bool:
+    return any(rest == other for name, rows in found.items() if name != split for _, other in rows)
+
+
+def _rank(name: str, split: str) -> int:
+    words = WORDS[split]
+    return words.index(name.lower()) if name.lower() in words else len(words)
+
+
+def shared(train: Sequence[str], val: Sequence[str]) -> list[int]:
+    """Which entries of `val` are files of `train` too, under whatever name: through links, or spelled otherwise.
+
+    Args:
+        train, val: paths, or names of what is no file; these are compared as text.
+    """
+    if not (train and val and os.path.exists(val[0])):
+        names = set(train)
+        return [index for index, name in enumerate(val) if name in names]
+    if len(train) + len(val) > STAT_ALL:
+        common = {os.path.basename(name) for name in train} & {os.path.basename(name) for name in val}
+        train = [name for name in train if os.path.basename(name) in common]
+        keys = [_identity(name) if os.path.basename(name) in common else None for name in val]
+    else:
+        keys = [_identity(name) for name in val]
+    files = {_identity(name) for name in train}
+    return [index for index, key in enumerate(keys) if key is not None and key in files]
+
+
+def _identity(path: str) -> Hashable:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return path
+    return found.st_dev, found.st_ino
 
 
 def stratified_split(names: Sequence[str], val_fraction: float, seed: int) -> tuple[list[int], list[int]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from focalnet import inputs
 from focalnet.errors import UserError
+from focalnet.inputs.folders import is_ignored
 from focalnet.inputs.video import VIDEO_EXTENSIONS
 
 
@@ -73,11 +74,6 @@ def is_address(source: str) -> bool:
     return source.startswith(("http://", "https://"))
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is one that systems and tools put beside a user's own."""
-    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db")
-
-
 def _expanded(match: str, suffixes: frozenset[str]) -> Iterable[str]:
     return _inside(match, suffixes) if os.path.isdir(match) else [match]
 
@@ -86,8 +82,8 @@ def _inside(folder: str, suffixes: frozenset[str]) -> Iterator[str]:
     """Files with these endings in a folder and in those below it, in the order of their names."""
     found = []
     for parent, folders, names in os.walk(folder):  # links to folders are not followed: they may lead in a circle
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        paths = (Path(parent, name) for name in names if not is_hidden(name))
+        folders[:] = [name for name in folders if not is_ignored(name)]
+        paths = (Path(parent, name) for name in names if not is_ignored(name))
         found += [path for path in paths if path.suffix.lower() in suffixes]
     yield from map(str, sorted(found))
 
@@ -97,7 +93,7 @@ def _matches(pattern: str) -> list[str]:
     meant, seen = Path(pattern).parts, {}
     for match in sorted(glob.glob(pattern, recursive=True)):
         folder, name = os.path.split(match)
-        if not any(is_hidden(part) and part not in meant for part in Path(match).parts):
+        if not any(is_ignored(part) and part not in meant for part in Path(match).parts):
             seen.setdefault((os.path.realpath(folder), name), match)
     return list(seen.values())
 

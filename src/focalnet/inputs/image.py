@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -234,15 +234,33 @@ def load_image(source: str | Path | bytes | PIL.Image.Image, *, name: str | None
         raise _bad(name, str(error) or type(error).__name__) from error
 
 
-def size_of(path: str, *, turned: bool = False) -> tuple[int, int] | None:
-    """(height, width) from the head of a file; None where there is none. `turned`: upright, where EXIF says how."""
+class Head(NamedTuple):
+    """What the head of a file says: (height, width) as the bitmap lies, and EXIF's orientation, 1 to 8."""
+
+    size: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(height, width) as `load_image` gives it."""
+        return (self.size[1], self.size[0]) if self.orientation in ROTATED else self.size
+
+
+def head_of(path: str) -> Head | None:
+    """The head of an image file, of which nothing is decoded; None where there is none."""
     try:
         with PIL.Image.open(path) as image:
-            known = turned and (image.format != "PNG" or "exif" in image.info)  # or Pillow decodes a PNG to look
-            rotated = known and image.getexif().get(0x0112) in ROTATED
-            return (image.width, image.height) if rotated else (image.height, image.width)
+            known = image.format != "PNG" or "exif" in image.info  # or Pillow decodes a PNG to look
+            orientation = image.getexif().get(0x0112, 1) if known else 1
+            return Head((image.height, image.width), orientation if orientation in range(1, 9) else 1)
     except Exception:  # whatever it is, reading the image tells it
         return None
+
+
+def size_of(path: str, *, turned: bool = False) -> tuple[int, int] | None:
+    """(height, width) from the head of a file; None where there is none. `turned`: upright, where EXIF says how."""
+    head = head_of(path)
+    return head and (head.upright if turned else head.size)
 
 
 def _bad(name: str, reason: str) -> BadImageError:

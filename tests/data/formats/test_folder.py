@@ -57,8 +57,8 @@ def test_test_is_used_only_without_val(tmp_path, caplog):
     data = open_classes(tmp_path)
     assert all("/val/" in path for path in paths(data.val))
     assert "left out: test" in caplog.text
-    assert choose_splits(["Test", "train", "validation"]) == ("train", "validation")
-    assert choose_splits(["cat", "dog"]) == (None, None)
+    assert choose_splits(["Test", "train", "validation"]) == ("train", "validation", "Test")
+    assert choose_splits(["cat", "dog"]) == (None, None, None)
 
 
 def test_train_without_val_is_split(tmp_path):
@@ -114,8 +114,9 @@ def test_hidden_and_other_files_are_counted(tmp_path, caplog):
         data = open_classes(tmp_path)
     assert data.classes == ("a", "b")
     assert len(data.train) + len(data.val) == 4
-    (record,) = caplog.records
-    assert "6 files that are hidden or no images left out: .png 2, .txt 2, .md 1, .heic 1" in record.getMessage()
+    counted, lost = caplog.messages
+    assert "6 files that are hidden or no images left out: .png 2, .txt 2, .md 1, .heic 1" in counted
+    assert lost == f"{tmp_path}: 1 images of formats that are not read, left out (first: {tmp_path}/b/photo.HEIC)"
 
 
 def test_endings_in_capitals_subfolders_and_order(tmp_path):
@@ -184,9 +185,12 @@ def test_missing_folder(tmp_path, monkeypatch):
 def test_an_unreadable_folder_is_not_taken_for_empty(tmp_path, monkeypatch):
     fill(tmp_path, a=2, b=2)
 
-    def walk(folder, *, onerror, **_):
-        onerror(PermissionError(13, "Permission denied", str(folder)))
-        return iter(())
+    scan = os.scandir
 
-    monkeypatch.setattr(os, "walk", walk)
+    def refusing(folder):
+        if Path(folder).name == "a":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
     refuse(tmp_path, "a cannot be read .Permission denied.: check its permissions")

@@ -93,7 +93,7 @@ def test_other_data_in_folders_like_those_of_ade20k(tmp_path):
     for split in ("training", "validation"):
         picture(tmp_path / "data" / "images" / split / "21_training.png")
         save(tmp_path / "data" / "annotations" / split / "21_training.png", grid(0, 1))
-    refused(tmp_path / "data", r"classes\.txt cannot be read")
+    refused(tmp_path / "data", r"there is no file .*classes\.txt")
     refused(tmp_path, r"is the folder around the data: give .*data\.")
     (tmp_path / "data" / "objectInfo150.txt").touch()
     assert opened(tmp_path / "data").classes == ADE20K_CLASSES
@@ -212,7 +212,7 @@ def test_class_lists(tmp_path):
     (tmp_path / "classes.txt").write_text("\ufeffroad\ncar", encoding="utf-8")  # as Windows writes it
     assert opened(tmp_path).classes == ("road", "car")
     (tmp_path / "classes.txt").unlink()
-    refused(tmp_path, "classes.txt cannot be read: write the class names there, one per line; line 1 is id 0")
+    refused(tmp_path, "there is no file .*classes.txt; write the class names there, one per line; line 1 is id 0")
 
 
 def test_what_is_left_out_is_said(tmp_path, caplog):

@@ -69,7 +69,7 @@ def _files(path: Path, stem: str) -> tuple[Files | None, Files | None]:
     if path.is_file():
         return (path, _image_folders(path, stem)), None
     folders = _roboflow(path)
-    train, val = choose_splits(folders)
+    train, val, _ = choose_splits(folders)
     if train is not None or val is not None:
         first, second = ((folders[name] / ROBOFLOW, [folders[name]]) if name else None for name in (train, val))
         return first, second

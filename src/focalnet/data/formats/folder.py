@@ -1,24 +1,25 @@
 """Folders of image files: a folder per class, or train/ and val/ with such folders.
 
-Validation may be called valid or validation, or test where none of these is; without it, the images are split when the
+The splits may have any of their usual names (`splits.py`); without a validation split, the images are split when the
 data is opened. Class folders follow torchvision's ImageFolder: classes and images in the plain order of their names,
 images at any depth, links followed. Hidden files and files that are no images are left out, and one line of the log
-counts them.
+counts them. Folders that hold the same folders are splits or a mistake, and never classes.
 """
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
-from focalnet.data.base import Openers, Request, Split
-from focalnet.data.problems import endings, preview
-from focalnet.data.splits import choose_splits
+from focalnet.data.base import Opener, Openers, Request, Split
+from focalnet.data.problems import Problems, endings, preview
+from focalnet.data.splits import Splits, choose_splits, split_of
 from focalnet.errors import UserError
+from focalnet.inputs.folders import UNREAD, folders_in, is_ignored, walk
 from focalnet.inputs.image import EXTENSIONS, load_image
 
 log = logging.getLogger(__name__)
@@ -38,100 +39,121 @@ class Files:
 def is_class_folders(source: str) -> bool:
     """Whether a source is a folder of two folders or more, in train/ where there is one."""
     root = Path(source).expanduser()
-    folders = {folder.name: folder for folder in _folders(root)} if root.is_dir() else {}
-    train, _ = choose_splits(folders)
-    return len(folders if train is None else _folders(folders[train])) > 1
+    folders = {folder.name: folder for folder in folders_in(root)} if root.is_dir() else {}
+    try:
+        train = _splits(folders).train
+    except UserError:  # too many of them
+        return True
+    return len(folders if train is None else folders_in(_inside(folders[train]))) > 1
 
 
-def find_class_folders(source: str, _: Request) -> Openers:
+def find_class_folders(source: str, request: Request) -> Openers:
     """Find the class folders of a source, an existing path.
 
     Returns:
         what opens the splits; it raises UserError where there are no class folders, or one without an image.
 
     Raises:
-        UserError: it is a file, or has a validation split only.
+        UserError: it is a file, or its folders look like splits, and it cannot be told which is which.
     """
     root = Path(source).expanduser()
     if not root.is_dir():
         raise UserError(f"{root.absolute()} is a file; give a folder of class folders, or .tar shards.")
-    folders = {folder.name: folder for folder in _folders(root)}
-    train, val = choose_splits(folders)
-    if train is None:
-        if val is not None and len(folders) == 1:
-            raise UserError(f"{root.absolute()} has {val}/ but no train/; add it, or give {root / val}.")
-        return Openers(partial(_class_folders, root, least=2), None)
+    folders = {folder.name: folder for folder in folders_in(root)}
+    train, val, test = _splits(folders)
+
+    def opener(name: str, least: int) -> Opener:
+        return partial(_class_folders, _inside(folders[name]), request.problems, least=least)
+
+    if train is None and (val is None or not set(folders) <= {val, test}):
+        _refuse_splits(root, folders)
+        return Openers(partial(_class_folders, root, request.problems, least=2), None)
     if others := sorted(set(folders) - {train, val}):
         log.warning("%s: beside %s and %s, left out: %s", root, train, val or "no validation", preview(others))
-    if val is not None and val.lower() == "test" and not _folders(folders[val]):
+    if val == test and val is not None and not folders_in(folders[val]):
         log.warning("%s has no class folders (the secret split of a contest?); left out", folders[val])
-        val = None
-    open_val = None if val is None else partial(_class_folders, folders[val], least=1)
-    return Openers(partial(_class_folders, folders[train], least=2), open_val)
+        val = test = None
+    openers = [opener(name, 1) if name else None for name in (val, test)]
+
+    def no_train() -> Split:
+        raise UserError(f"{root.absolute()} has {val}/ but no train/; add it, or give {root / str(val)}.")
+
+    return Openers(opener(train, 2) if train else no_train, *openers)
 
 
-def _class_folders(root: Path, *, least: int) -> Split:
-    folders = _folders(root)
-    left_out = [entry.name for entry in root.iterdir() if not entry.is_dir()]
+def _splits(folders: Mapping[str, Path]) -> Splits:
+    """The folders that are splits; a folder of images between others is a class, whatever it is called."""
+    splits = choose_splits(folders, among_classes=True)
+    if splits.train and not folders_in(folders[splits.train]) and any(split_of(name) is None for name in folders):
+        return Splits(None, None, None)
+    return splits
+
+
+def _inside(folder: Path) -> Path:
+    """The folder of the classes: archives unpack to seg_train/seg_train."""
+    while len(inner := folders_in(folder)) == 1 and split_of(inner[0].name) == split_of(folder.name):
+        folder = inner[0]
+    return folder
+
+
+def _refuse_splits(root: Path, folders: Mapping[str, Path]) -> None:
+    """Refuse folders as classes that are called like splits, or hold nothing but the same folders."""
+    if len(folders) < 2:
+        return
+    names = preview(sorted(folders))
+    mend = "Call them train and val, or give one of them."
+    if all(split_of(name) for name in folders):
+        raise UserError(f"The folders {names} in {root.absolute()} are called like splits, not classes. {mend}")
+    inner = [{entry.name for entry in folders_in(folder)} for folder in folders.values()]
+    most = max(inner, key=len)
+    if len(most) > 1 and all(one and one <= most for one in inner) and not any(map(_has_images, folders.values())):
+        raise UserError(
+            f"The folders {names} in {root.absolute()} hold the same folders ({preview(sorted(most))}): they are "
+            f"splits, not classes. {mend}"
+        )
+
+
+def _has_images(folder: Path) -> bool:
+    return any(entry.suffix.lower() in EXTENSIONS and not is_ignored(entry.name) for entry in folder.iterdir())
+
+
+def _class_folders(root: Path, problems: Problems, *, least: int) -> Split:
+    folders = folders_in(root)
+    left_out = [str(entry) for entry in root.iterdir() if not entry.is_dir()]
     if len(folders) < least:
         raise UserError(f"{root.absolute()} {_too_few(folders, left_out)}")
     files, names = [], []
     for folder in folders:
         other: list[str] = []
-        found = sorted(_files(folder, other))
+        found = sorted(walk(folder, EXTENSIONS, other.append))
         if not found:
-            what = f"only other files ({endings(other)})" if other else "no files at all"
+            what = f"only other files ({_endings(other)})" if other else "no files at all"
             raise UserError(f"The class folder {folder.absolute()} holds no image, {what}: fill it or remove it.")
         files += [os.path.join(*entry) for entry in found]
         names += [folder.name] * len(found)
         left_out += other
     if left_out:
-        log.info("%s: %d files that are hidden or no images left out: %s", root, len(left_out), endings(left_out))
+        log.info("%s: %d files that are hidden or no images left out: %s", root, len(left_out), _endings(left_out))
+    for path in left_out:
+        ending = os.path.splitext(path)[1].lower()
+        if ending in UNREAD:
+            problems.note("images of formats that are not read, left out", path, lost="images")
+        elif ending in EXTENSIONS and not is_ignored(os.path.basename(path)) and os.path.dirname(path) != str(root):
+            problems.note("images that are no files, links to nothing among them, left out", path, lost="images")
     classes = tuple(folder.name for folder in folders)
     return Split(reader=Files(), entries=files, classes=classes, names=names)
 
 
+def _endings(paths: Sequence[str]) -> str:
+    return endings([os.path.basename(path) for path in paths])
+
+
 def _too_few(folders: list[Path], files: list[str]) -> str:
     images = sum(Path(name).suffix.lower() in EXTENSIONS for name in files)
-    if folders and len(_folders(folders[0])) > 1:
+    if folders and len(folders_in(folders[0])) > 1:
         return f"has one folder, {folders[0].name}; did you mean {folders[0]}?"
     if folders:
         return f"has one class folder, {folders[0].name}; a classifier needs two or more."
     if images:
         return f"holds {images} images but no class folders: put them into one folder per class."
     return "has no class folders: make one folder of images per class."
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _folders(root: Path) -> list[Path]:
-    try:
-        return sorted(entry for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _files(folder: Path, left_out: list[str]) -> Iterator[tuple[str, str]]:
-    """(folder, name) of the images at any depth; the names of other files are appended to `left_out`."""
-    seen = set()
-    for root, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
-        if os.path.realpath(root) in seen:  # a link to a folder above itself
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(root))
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        for name in files:
-            if _is_hidden(name) or os.path.splitext(name)[1].lower() not in EXTENSIONS:
-                left_out.append(name)
-            else:
-                yield root, name
-
-
-def _refuse(error: OSError) -> None:
-    raise _unreadable(error) from error
-
-
-def _unreadable(error: OSError) -> UserError:
-    return UserError(f"The folder {error.filename} cannot be read ({error.strerror}): check its permissions.")

@@ -121,7 +121,7 @@ def _first_line(error: Exception) -> str:
 def _splits(loaded: Any, source: str) -> Openers:
     if not isinstance(loaded, dict):
         return Openers(partial(_split, loaded, source), None)
-    train, val = choose_splits(loaded)
+    train, val, test = choose_splits(loaded)
     if train is None and len(loaded) > 1:
         raise UserError(f"{source} has the splits {', '.join(loaded)} but no train; save the one that you mean.")
     if train is None:
@@ -129,8 +129,8 @@ def _splits(loaded: Any, source: str) -> Openers:
     if val is not None and _unlabelled(loaded[val]):
         log.warning("%s: the split %s has no labels (a contest's secret split?); left out", source, val)
         val = None
-    open_val = partial(_split, loaded[val], f"{source}/{val}") if val else None
-    return Openers(partial(_split, loaded[train], f"{source}/{train}"), open_val)
+    second, third = (partial(_split, loaded[name], f"{source}/{name}") if name else None for name in (val, test))
+    return Openers(partial(_split, loaded[train], f"{source}/{train}"), second, third)
 
 
 def _split(table: Any, source: str) -> Split:

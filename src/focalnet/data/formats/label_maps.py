@@ -28,10 +28,14 @@ from PIL import Image
 
 from focalnet.data.base import IGNORE, DenseSample, Openers, Request, Split
 from focalnet.data.problems import Problems, preview, some
-from focalnet.data.splits import choose_splits
+from focalnet.data.sizes import fit_sizes
+from focalnet.data.splits import choose_splits, split_of
 from focalnet.errors import UserError
+from focalnet.inputs.folders import files_in, folders_in, is_ignored
 from focalnet.inputs.image import EXTENSIONS, BadImageError, NotIdsError, load_image, size_of
 from focalnet.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
+from focalnet.reading import read_lines
+from focalnet.structures import turn_pixels
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +43,11 @@ MASK_FOLDERS = ("masks", "annotations", "labels")
 
 
 class Pair(NamedTuple):
-    """An image and its mask."""
+    """An image and its mask; EXIF's orientation of the image, where the mask is still to be turned by it, else 1."""
 
     path: str
     mask: str
+    orientation: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class MaskFiles:
 
     def read(self, entry: Pair) -> DenseSample:
         image = load_image(entry.path)
-        ids = read_mask(entry.mask)
+        ids = turn_pixels(torch.from_numpy(read_mask(entry.mask)), entry.orientation).numpy()
         if ids.shape != (image.height, image.width):
             height, width = ids.shape
             raise BadImageError(
@@ -143,19 +148,19 @@ def find_label_maps(source: str, request: Request) -> Openers:
     else:
         classes = _class_list(root)
         reader = _plain(len(classes))
-    splits = {name.replace("training", "train"): folders for name, folders in layout.items()}
-    train, val = choose_splits(splits)
-    if len(splits) == 1:
-        train, val = next(iter(splits)), None
-    if left := [name for name in splits if name not in (train, val)]:
+    train, val, test = choose_splits(layout)
+    if len(layout) == 1:
+        train, val, test = next(iter(layout)), None, None
+    if left := [name for name in layout if name not in (train, val)]:
         log.info("%s: left out %s", root.absolute(), ", ".join(left))
 
     def open_split(name: str | None) -> Split:
         if name is None:
-            raise UserError(f"{root.absolute()} has {', '.join(splits)} but no train: add it, or give one of them.")
-        return _split(_pairs(*splits[name], problems), reader, classes, problems)
+            raise UserError(f"{root.absolute()} has {', '.join(layout)} but no train: add it, or give one of them.")
+        return _split(_pairs(*layout[name], problems), reader, classes, problems)
 
-    return Openers(partial(open_split, train), partial(open_split, val) if val else None)
+    val, test = (partial(open_split, name) if name else None for name in (val, test))
+    return Openers(partial(open_split, train), val, test)
 
 
 def _is_ade20k(root: Path, layout: Mapping[str, tuple[Path, Path]]) -> bool:
@@ -170,15 +175,19 @@ def _layout(root: Path, problems: Problems) -> dict[str, tuple[Path, Path]]:
     """Folders of images and masks, by split; "" where they are not split."""
     for masks in MASK_FOLDERS:
         if (root / "images").is_dir() and (root / masks).is_dir():
-            splits = sorted(folder.name for folder in (root / "images").iterdir() if folder.is_dir())
-            found = {name: (root / "images" / name, root / masks / name) for name in splits}
-            found = {name: pair for name, pair in found.items() if pair[1].is_dir()}
+            beside = {folder.name: folder for folder in folders_in(root / masks)}
+            spelled = {split_of(name): folder for name, folder in beside.items() if split_of(name)}
+            found = {
+                folder.name: (folder, twin)
+                for folder in folders_in(root / "images")
+                if (twin := beside.get(folder.name) or spelled.get(split_of(folder.name)))
+            }
             for path in sorted((root / "images").iterdir()) if found else ():
-                if path.suffix.lower() in EXTENSIONS and path.is_file():
-                    problems.add("images beside the folders of the splits, left out", str(path))
+                if path.suffix.lower() in EXTENSIONS and path.is_file() and not is_ignored(path.name):
+                    problems.add("images beside the folders of the splits, left out", str(path), lost="images")
             return found or {"": (root / "images", root / masks)}
     found = {}
-    for folder in sorted(folder for folder in root.iterdir() if folder.is_dir()):
+    for folder in folders_in(root):
         for masks in MASK_FOLDERS:
             if (folder / "images").is_dir() and (folder / masks).is_dir():
                 found.setdefault(folder.name, (folder / "images", folder / masks))
@@ -187,14 +196,7 @@ def _layout(root: Path, problems: Problems) -> dict[str, tuple[Path, Path]]:
 
 def _class_list(root: Path) -> tuple[str, ...]:
     path = root / "classes.txt"
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeError) as error:
-        raise UserError(
-            f"{path.absolute()} cannot be read: write the class names there, one per line; line 1 is id 0."
-        ) from error
-    while lines and not lines[-1]:
-        lines.pop()
+    lines = read_lines(path, mend="write the class names there, one per line; line 1 is id 0")
     if not 2 <= len(lines) <= IGNORE:
         raise UserError(f"{path.absolute()} has {len(lines)} classes; give 2 to {IGNORE}, one name per line.")
     for number, name in enumerate(lines, 1):
@@ -213,33 +215,34 @@ def _plain(classes: int) -> MaskFiles:
 
 def _cityscapes(root: Path, problems: Problems) -> Openers:
     def open_split(split: str) -> Split:
-        ids = {path.name.removesuffix("_gtFine_labelTrainIds.png"): path for path in
-               (root / "gtFine" / split).rglob("*_gtFine_labelTrainIds.png")}  # fmt: skip
+        def ending(folder: str, ending: str) -> dict[str, Path]:
+            files = files_in(root / folder / split, (".png",))
+            return {path.name.removesuffix(ending): path for path in files if path.name.endswith(ending)}
+
+        ids = ending("gtFine", "_gtFine_labelTrainIds.png")
         reader = _plain(len(CITYSCAPES_CLASSES))
         if not ids:
-            ids = {path.name.removesuffix("_gtFine_labelIds.png"): path for path in
-                   (root / "gtFine" / split).rglob("*_gtFine_labelIds.png")}  # fmt: skip
+            ids = ending("gtFine", "_gtFine_labelIds.png")
             table = np.full(34, IGNORE, np.uint8)
             table[list(CITYSCAPES_IDS)] = np.arange(len(CITYSCAPES_CLASSES))
             reader = MaskFiles(table, np.ones(len(table), bool))
-        images = {path.name.removesuffix("_leftImg8bit.png"): path for path in
-                    (root / "leftImg8bit" / split).rglob("*_leftImg8bit.png")}  # fmt: skip
+        images = ending("leftImg8bit", "_leftImg8bit.png")
         pairs = _match(images, ids, str(root / "leftImg8bit" / split), problems)
         return _split(pairs, reader, CITYSCAPES_CLASSES, problems)
 
-    val = partial(open_split, "val") if (root / "leftImg8bit" / "val").is_dir() else None
-    return Openers(partial(open_split, "train"), val)
+    there = {folder.name for folder in folders_in(root / "leftImg8bit")}
+    val, test = (partial(open_split, name) if name in there else None for name in ("val", "test"))
+    return Openers(partial(open_split, "train"), val, test)
 
 
 def _pairs(images: Path, masks: Path, problems: Problems) -> list[Pair]:
     def find(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
         found: dict[str, Path] = {}
-        for path in sorted(folder.rglob("*")):
+        for path in files_in(folder, suffixes):
             name = str(path.relative_to(folder).with_suffix(""))
-            if path.suffix.lower() not in suffixes or path.name.startswith("."):
-                continue
             if name in found:
-                problems.add("files of a name that another has, left out", f"{path}, beside {found[name].name}")
+                example = f"{path}, beside {found[name].name}"
+                problems.add("files of a name that another has, left out", example, lost="images")
             found.setdefault(name, path)
         return found
 
@@ -248,9 +251,9 @@ def _pairs(images: Path, masks: Path, problems: Problems) -> list[Pair]:
 
 def _match(images: dict[str, Path], masks: dict[str, Path], place: str, problems: Problems) -> list[Pair]:
     for name in sorted(images.keys() - masks.keys()):
-        problems.add("images without a mask, left out", str(images[name]))
+        problems.add("images without a mask, left out", str(images[name]), lost="images")
     for name in sorted(masks.keys() - images.keys()):
-        problems.add("masks without an image, left out", str(masks[name]))
+        problems.add("masks without an image, left out", str(masks[name]), lost="images")
     pairs = [Pair(str(images[name]), str(masks[name])) for name in sorted(images.keys() & masks.keys())]
     if not pairs:
         raise UserError(
@@ -261,16 +264,12 @@ def _match(images: dict[str, Path], masks: dict[str, Path], place: str, problems
 
 
 def _split(pairs: list[Pair], reader: MaskFiles, classes: tuple[str, ...], problems: Problems) -> Split:
-    kept: list[Pair] = []
-    sizes: list[tuple[int, int]] = []
-    for pair in pairs:
-        image, mask = size_of(pair.path, turned=True), size_of(pair.mask)
-        if image and mask and image != mask:
-            example = f"{pair.mask}, {mask[1]} x {mask[0]} not {image[1]} x {image[0]}"
-            problems.add("masks of another size than their images, both left out", example)
-        else:  # files that cannot be opened are met when they are read
-            kept.append(pair)
-            sizes.append(image or mask or (1, 1))
+    masks = [size_of(pair.mask) for pair in pairs]
+    kind = "masks of another size than their images, both left out"
+    fits = fit_sizes([pair.path for pair in pairs], masks, problems, kind=kind, examples=[pair.mask for pair in pairs])
+    fitting = [(pair, fit) for pair, fit in zip(pairs, fits, strict=True) if fit]
+    kept = [pair._replace(orientation=fit.orientation) for pair, fit in fitting]
+    sizes = [fit.upright for _, fit in fitting]
     if not kept:
         raise UserError(f"None of the {len(pairs)} masks has the size of its image; the first is {pairs[0].mask}.")
     _look(some(kept), reader, len(classes), problems)

@@ -26,9 +26,11 @@ from PIL import Image
 
 from focalnet.data.base import Openers, Request, Split
 from focalnet.data.problems import preview
-from focalnet.data.splits import choose_splits, sort_labels
+from focalnet.data.splits import choose_splits, sort_labels, split_of
 from focalnet.errors import UserError
+from focalnet.inputs.folders import folders_in, is_ignored
 from focalnet.inputs.image import EXTENSIONS, BadImageError, load_image
+from focalnet.reading import read_lines
 
 LABEL_FIELDS = ("label", "cls", "class", "class_name")
 
@@ -69,16 +71,15 @@ def is_shards(source: str) -> bool:
 
 def _tars_inside(root: Path) -> list[Path]:
     """The tars of a folder and of its train/ and val/; none where folders of images lie beside them."""
-    splits = {"train", "val", "valid", "validation", "test"}
-    folders = [entry for entry in sorted(root.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
-    if all(folder.name.lower() in splits for folder in folders):
+    folders = folders_in(root)
+    if all(split_of(folder.name) for folder in folders):
         inner = [path for folder in folders for path in _tars(folder)]
         return inner or ([] if folders else _tars(root))
     return []
 
 
 def _tars(folder: Path) -> list[Path]:
-    entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    entries = [entry for entry in sorted(folder.iterdir()) if not is_ignored(entry.name)]
     if any(entry.is_dir() for entry in entries):
         return []
     return [entry for entry in entries if entry.suffix == ".tar"]
@@ -129,15 +130,23 @@ def find_shards(source: str, _: Request) -> Openers:
     paths = _tars_inside(root) if root.is_dir() else expand(str(root))
     splits: dict[str, list[Path]] = {}
     for path in paths:
-        match = re.match(r"(train|val|valid|validation|test)(?![a-z])", path.name.lower())
-        splits.setdefault(match[1] if match else path.parent.name, []).append(path)
-    train, val = choose_splits(splits)
-    if train is None:
+        name = path.name.partition(".")[0]
+        splits.setdefault(split_of(name) or split_of(path.parent.name) or name, []).append(path)
+    train, val, test = choose_splits(splits)
+    if train is None and (val is None or len(splits) < 2):
         return Openers(partial(_index, paths), None)
-    if others := sorted(set(splits) - {train, val}):
+    if others := sorted(set(splits) - {train, val, test}):
         names = [path.name for name in others for path in splits[name]]
         raise UserError(f"Beside the shards of train and val there are {preview(names)}: rename or leave them out.")
-    return Openers(partial(_index, splits[train]), partial(_index, splits[val]) if val else None)
+    once = {os.path.realpath(path) for path in splits[train]} if train else set()
+    if twice := [path for path in splits[val] if os.path.realpath(path) in once] if val else []:
+        raise UserError(f"{twice[0]} is a shard of the training and of the validation split: take it out of one.")
+
+    def no_train() -> Split:
+        raise UserError(f"{root.absolute()} has shards of {preview(sorted(splits))} but none of train: add them.")
+
+    first, second, third = (partial(_index, splits[name]) if name else None for name in (train, val, test))
+    return Openers(first or no_train, second, third)
 
 
 def _index(paths: list[Path]) -> Split:
@@ -165,7 +174,7 @@ def _index_one(path: Path) -> tuple[list[Member], list[str]]:
             for member in tar:
                 folder, file = os.path.split(member.name)
                 key, _, ending = file.partition(".")
-                if not member.isreg() or not key:
+                if not member.isreg() or not key or any(map(is_ignored, member.name.split("/"))):
                     continue
                 key, ending = os.path.join(folder, key), ending.lower()
                 if "." + ending in EXTENSIONS:
@@ -203,7 +212,7 @@ def _check_end(path: Path, offset: int) -> None:
 def _label(data: bytes, ending: str, name: str) -> str:
     label = None
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")
         if ending == "cls":
             return text.strip()
         fields = json.loads(text)
@@ -218,6 +227,5 @@ def _label(data: bytes, ending: str, name: str) -> str:
 def _listed_classes(paths: list[Path]) -> tuple[str, ...] | None:
     for folder in dict.fromkeys(place for path in paths for place in (path.parent, path.parent.parent)):
         if (folder / "classes.txt").is_file():
-            lines = (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
-            return tuple(line.strip() for line in lines if line.strip())
+            return tuple(line for line in read_lines(folder / "classes.txt") if line)
     return None
