@@ -4,28 +4,13 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 OPTIONS = "--model minifocal_32 --weights None --image-size 32 --epochs 3 --batch-size 8 --accumulate 2 --ema 0.9"
 MORE_OPTIONS = "--mixing 0.8 1.0 --workers 1 --lr 1e-3 --warmup-epochs 1"
 TIMES = {"seconds", "samples_per_second", "val_samples_per_second"}
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Two classes of twelve noisy images."""
-    folder = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "light")):
-        (folder / name).mkdir()
-        for number in range(12):
-            pixels = rng.integers(0, 128, (40, 36, 3)) + 127 * label
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
-    return folder
 
 
 def focalnet(*arguments, patch=""):

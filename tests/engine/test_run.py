@@ -68,9 +68,24 @@ def test_checkpoint_round_trip_and_replacement(run):
 
 
 def test_missing_checkpoint(run):
-    assert not run.has_checkpoint("last")
+    assert run.to_go_on_from("last") is None
     with pytest.raises(UserError, match="no checkpoint 'last'"):
         run.checkpoint("last")
+
+
+def test_a_checkpoint_that_is_gone_is_no_reason_to_begin_anew(run):
+    run.append_row({"step": 10})
+    assert run.to_go_on_from("last") is None  # killed between the first row and the first checkpoint
+    run.append_row({"step": 20})
+    with pytest.raises(UserError, match=r"no checkpoint, but its metrics\.jsonl tells of 2 epochs: put"):
+        run.to_go_on_from("last")
+    run.save_checkpoint("best", files(b"content"))
+    with pytest.raises(UserError, match="has no checkpoint 'last'; the checkpoint 'best' is whole: add --checkpoint"):
+        run.to_go_on_from("last")
+    assert run.to_go_on_from("best") == run.path / "best"
+    for name, sentence in (("bset", "There is no checkpoint 'bset'; did you mean 'best'"), ("last", "best")):
+        with pytest.raises(UserError, match=sentence):
+            run.to_go_on_from(name)
 
 
 def test_truncated_checkpoint_names_the_file_and_the_other_checkpoint(run):

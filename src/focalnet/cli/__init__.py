@@ -4,7 +4,7 @@ Options come from the same frozen dataclasses that the library uses, through tyr
 `focalnet train` stand in `training`.
 
 Exit codes: 0; 2 for a mistake of the user, said in one sentence; 1 for a bug of ours, with its traceback; 130 for
-Ctrl-C.
+Ctrl-C, and 143 and 129 where SIGTERM and SIGHUP ended a run (`engine.signals`).
 """
 
 import json

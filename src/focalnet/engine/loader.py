@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from focalnet.engine.signals import follow_parent
 from focalnet.errors import UserError
 from focalnet.tasks.base import Batch, MapDataset, Task
 from focalnet.weights.spec import ModelSpec
@@ -148,9 +149,10 @@ def build_loader(examples: Examples, sampler: Sampler[list[Key]], *, workers: in
     return DataLoader(
         examples, batch_sampler=sampler, collate_fn=examples.collate, num_workers=workers,
         persistent_workers=workers > 0, pin_memory=pin_memory,
-        worker_init_fn=_one_thread, generator=torch.Generator(),
+        worker_init_fn=_begin_worker, generator=torch.Generator(),
     )  # fmt: skip
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    follow_parent()

@@ -5,6 +5,7 @@
       metrics.jsonl     one row per epoch
       last/  best/      checkpoints: a model folder (config.json, model.safetensors) and the training state
       plots/*.png  report.html
+      .lock             while a process trains, see `lock`
 
 A checkpoint is written under a temporary name, flushed to the disk, sealed with a manifest of its files' sizes and
 checksums, and renamed; at every instant there is a whole one under `last`, or, between two renames, under `last.old`.
@@ -16,14 +17,15 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from focalnet.engine.earlier import modern, modern_config
-from focalnet.errors import UserError
+from focalnet.errors import UserError, unknown
 
 MANIFEST = "manifest.json"
+CHECKPOINTS = ("last", "best")
 
 
 class RunFolder:
@@ -73,8 +75,6 @@ class RunFolder:
         if not any((self.path / name).exists() for name in ("last", "last.old", "best", "best.old")):
             for name in ("config.json", "metrics.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
-            with suppress(OSError):  # something else is in it
-                self.path.rmdir()
 
     def config(self) -> dict[str, Any]:
         """Content of `config.json`, in today's names."""
@@ -102,7 +102,7 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def forget_after(self, step: int) -> None:
-        """Drop the rows of `metrics.jsonl` that a resumed run will write again: those after optimizer step `step`."""
+        """Drop the rows of `metrics.jsonl` that a resumed run will write again: of epochs that end after `step`."""
         rows = [row for row in self.rows() if row["step"] <= step]
         write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
@@ -141,25 +141,32 @@ class RunFolder:
         Raises:
             UserError: there is none, or it is damaged.
         """
+        if name not in CHECKPOINTS:
+            raise unknown("checkpoint", name, CHECKPOINTS)
         folder = self.path / name
-        if not folder.exists():
-            raise UserError(
-                f"{self.path} has no checkpoint '{name}'; the run was stopped before it wrote one: start it again."
-            )
         damage = _damage(folder)
-        if damage:
-            others = [
-                other
-                for other in ("last", "best")
-                if other != name and (self.path / other).exists() and not _damage(self.path / other)
-            ]
-            mend = f"the checkpoint '{others[0]}' is whole: add --checkpoint {others[0]}" if others else "train again"
+        if damage is None:
+            return folder
+        others = [other for other in CHECKPOINTS if other != name and _damage(self.path / other) is None]
+        mend = f"the checkpoint '{others[0]}' is whole: add --checkpoint {others[0]}" if others else "train again"
+        if folder.exists():
             raise UserError(f"The checkpoint {folder} is damaged ({damage}); {mend}.")
-        return folder
+        raise UserError(f"{self.path} has no checkpoint '{name}'; {mend}.")
 
-    def has_checkpoint(self, name: str) -> bool:
-        """Whether a checkpoint called `name` was ever finished."""
-        return (self.path / name).exists()
+    def to_go_on_from(self, name: str) -> Path | None:
+        """`checkpoint(name)`, or None where the run was stopped before it wrote its first one, and begins anew.
+
+        Raises:
+            UserError: there is none, or it is damaged, or there was one and it is gone.
+        """
+        if name != "last" or any((self.path / each).exists() for each in CHECKPOINTS):
+            return self.checkpoint(name)
+        if (done := len(self.rows())) > 1:  # one is written before the first checkpoint
+            raise UserError(
+                f"{self.path} has no checkpoint, but its metrics.jsonl tells of {done} epochs: put the folders "
+                f"{' and '.join(CHECKPOINTS)} back, or start a new run."
+            )
+        return None
 
     def settle(self, name: str) -> None:
         """Finish or undo what a killed process left of writing the checkpoint `name`; one process does it."""

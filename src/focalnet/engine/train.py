@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from focalnet.engine.devices import PRECISIONS, build_accelerator
 from focalnet.engine.display import Display
 from focalnet.engine.evaluation import evaluate_batches, write_run_report
 from focalnet.engine.loader import EvalSampler, Examples, TrainSampler, build_loader, stable_seed
+from focalnet.engine.lock import lock_run
 from focalnet.engine.optim.build import learning_rate
 from focalnet.engine.run import RunFolder
+from focalnet.engine.signals import Signals, Stopped
 from focalnet.engine.training import Position, Training
 from focalnet.errors import UserError
 from focalnet.tasks import get_task
@@ -46,6 +49,7 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
 
     Raises:
         UserError: bad data, weights or options, a loss that is not a number, a full disk.
+        KeyboardInterrupt, SystemExit: a signal asked the run to stop (`signals`), after its checkpoint was written.
     """
     accelerator = build_accelerator(config.precision, config.trackers, Path(out))
     config = dataclasses.replace(config, precision=PRECISIONS[accelerator.mixed_precision])
@@ -60,17 +64,18 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
         "train": dataclasses.asdict(config),
         "data": _fingerprint(data),
     }
-    if accelerator.is_main_process:
-        RunFolder.create(out, record)
-    accelerator.wait_for_everyone()
-    run = RunFolder.open(out)
-    try:
-        return _fit(task, config, run, data, model, accelerator, None)
-    except UserError as error:
-        # what the system refused (a full disk, a sample) can be mended, and the run resumed
-        if accelerator.is_main_process and not isinstance(error.__cause__, OSError):
-            run.discard_without_checkpoint()
-        raise
+    with _alone(accelerator, Path(out)):
+        if accelerator.is_main_process:
+            RunFolder.create(out, record)
+        accelerator.wait_for_everyone()
+        run = RunFolder.open(out)
+        try:
+            return _fit(task, config, run, data, model, accelerator, None)
+        except UserError as error:
+            # what the system refused (a full disk, a sample) can be mended, and the run resumed
+            if accelerator.is_main_process and not isinstance(error.__cause__, OSError):
+                run.discard_without_checkpoint()
+            raise
 
 
 def resume(path: str | Path, *, epochs: int | None = None, checkpoint: str = "last") -> RunFolder:
@@ -82,33 +87,41 @@ def resume(path: str | Path, *, epochs: int | None = None, checkpoint: str = "la
         checkpoint: which checkpoint to continue from, `last` or `best`.
 
     Raises:
-        UserError: no run, a damaged checkpoint, data that is not what it was, or nothing left to do.
+        UserError: no run, one that another process works on, a damaged checkpoint, data that is not what it was, or
+            nothing left to do.
+        KeyboardInterrupt, SystemExit: as for `train`.
     """
     run = RunFolder.open(path)
     task, config = load_run(run)
     accelerator = build_accelerator(config.precision, config.trackers, run.path)
-    if accelerator.is_main_process:
-        run.settle("last")
-        run.settle("best")
-    accelerator.wait_for_everyone()
-    torch.manual_seed(config.seed)
-    data = task.datasets(config.seed)
-    recorded, present = run.config()["data"], _fingerprint(data)
-    for fact, before in recorded.items():
-        if present[fact] != before:
-            raise UserError(
-                f"The data changed since the run began: {fact} was {before} and is {present[fact]}; "
-                "put the old data back, or start a new run with --weights set to this one."
-            )
-    folder = run.checkpoint(checkpoint) if run.has_checkpoint(checkpoint) else None
-    # The checkpoint tells what the network is, so the weights that the run started from are not needed again.
-    start = task if folder is None else dataclasses.replace(task, weights=str(folder))
-    model = start.build_model(data)
-    if epochs is not None and epochs != config.epochs:
-        config = dataclasses.replace(config, epochs=epochs)
+    with _alone(accelerator, run.path):
         if accelerator.is_main_process:
-            run.write_config({**run.config(), "train": dataclasses.asdict(config)})
-    return _fit(task, config, run, data, model, accelerator, folder)
+            run.settle("last")
+            run.settle("best")
+        accelerator.wait_for_everyone()
+        folder = run.to_go_on_from(checkpoint)
+        torch.manual_seed(config.seed)
+        data = task.datasets(config.seed)
+        recorded, present = run.config()["data"], _fingerprint(data)
+        for fact, before in recorded.items():
+            if present[fact] != before:
+                raise UserError(
+                    f"The data changed since the run began: {fact} was {before} and is {present[fact]}; "
+                    "put the old data back, or start a new run with --weights set to this one."
+                )
+        # The checkpoint tells what the network is, so the weights that the run started from are not needed again.
+        start = task if folder is None else dataclasses.replace(task, weights=str(folder))
+        model = start.build_model(data)
+        if epochs is not None and epochs != config.epochs:
+            config = dataclasses.replace(config, epochs=epochs)
+            if accelerator.is_main_process:
+                run.write_config({**run.config(), "train": dataclasses.asdict(config)})
+        return _fit(task, config, run, data, model, accelerator, folder)
+
+
+def _alone(accelerator: Any, folder: Path) -> AbstractContextManager[None]:
+    """Keeps other runs out of a folder; of the processes of this one, the main one does it."""
+    return lock_run(folder) if accelerator.is_main_process else nullcontext()
 
 
 def load_run(run: RunFolder) -> tuple[Task, TrainConfig]:
@@ -147,19 +160,37 @@ def _fit(
     if at.epoch >= config.epochs and report.exists():
         raise UserError(f"{run.path} is finished, {at.epoch} epochs are done; add --epochs with a larger number.")
     if main:
-        run.forget_after(done)
+        run.forget_after(at.epoch * sampler.steps)
         report.unlink(missing_ok=True)
     accelerator.init_trackers("focalnet", config={"task": json.dumps(run.config()["task"]), **_plain(config)})
 
     saved = time.monotonic()
-    with Display(config.epochs * sampler.steps, done, enabled=main) as display:
+    with Signals(accelerator) as signals, Display(config.epochs * sampler.steps, done, enabled=main) as display:
         size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         display.line(data.description)
         where = f"{world} x {accelerator.device.type} in {config.precision}"
         display.line(f"{task.model}, {size:.1f} M parameters, on {where}")
         display.line(f"Run folder: {run.path}")
+
+        def check() -> None:
+            """End the run here, with a checkpoint, if a signal asks for it."""
+            if number := signals.asked():
+                if at.epoch < config.epochs:
+                    training.save(run, "last", at)
+                where = f"after {at.epoch} epochs and {at.step} steps"
+                display.line(f"{Stopped(number)} {where}. To go on: focalnet resume {run.path}")
+                accelerator.end_training()
+                raise Stopped(number)
+
+        def evaluate() -> tuple[dict[str, float], dict[str, Any]]:
+            def on_batch(done: int, total: int) -> None:
+                display.validated(done, total)
+                check()
+
+            return evaluate_batches(task, training.averaged, val_loader, spec, accelerator, on_batch)
+
         for epoch in range(at.epoch, config.epochs):
-            began, first = time.monotonic(), at.step
+            began, first, speed = time.monotonic(), at.step, 0.0
             sampler.epoch, sampler.start = epoch, at.step
             batches = iter(loader)
             while at.step < sampler.steps:
@@ -176,14 +207,16 @@ def _fit(
                     )
                 speed = (at.step - first) * config.batch_size / (time.monotonic() - began)
                 display.step(step, f"{epoch + 1}/{config.epochs}", loss, lr, speed, task.score, at.best)
+                check()
                 late = time.monotonic() - saved > 60 * config.checkpoint_minutes
                 if at.step % SAVE_AT == 0 and at.step < sampler.steps and _agreed(accelerator, late):
                     training.save(run, "last", at)
                     saved = time.monotonic()
 
-            metrics, _ = evaluate_batches(task, training.averaged, val_loader, spec, accelerator, display.validated)
+            metrics, _ = evaluate()
             row = {
-                "epoch": epoch + 1, "step": (epoch + 1) * sampler.steps, "lr": lr,
+                "epoch": epoch + 1, "step": (epoch + 1) * sampler.steps,
+                "lr": learning_rate(config, (epoch + 1) * sampler.steps - 1, sampler.steps),
                 **at.means(), **metrics,
                 "samples_per_second": speed, "seconds": time.monotonic() - began,
             }  # fmt: skip
@@ -200,7 +233,7 @@ def _fit(
             accelerator.log(row, step=row["step"])
             display.line("  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "step"))
         training.load(run.checkpoint("best"))
-        metrics, details = evaluate_batches(task, training.averaged, val_loader, spec, accelerator, display.validated)
+        metrics, details = evaluate()
         if main:
             write_run_report(run, task, data.val, metrics, details)
             display.line(f"Best {task.score} {metrics[task.score]:.4f}. Report: {report}")

@@ -1,0 +1,109 @@
+"""Signals that ask a run to stop: it goes on to the end of its step, writes a checkpoint, and ends.
+
+    SIGINT     Ctrl-C                                       exit code 130
+    SIGTERM    a scheduler takes the machine away           143
+    SIGHUP     the terminal is closed                       129
+
+A launcher passes on what every process of its group was sent already, so a signal that comes twice asks no more than
+one; Ctrl-C a second later ends the process at once. Signals that somebody ignores (nohup) stay ignored, and after the
+run whoever handled them before does so again.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing import parent_process
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+ASKING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+AGAIN_SECONDS = 1.0
+"""A second Ctrl-C within this time is the first one, passed on."""
+
+
+class Stopped(Exception):  # noqa: N818  # nothing went wrong
+    """A process of the run was asked to stop; `number` is the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"Stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+class Signals:
+    """Takes the signals that ask a run to stop, as long as it is entered; only in the main thread, as Python has it.
+
+    Leaving it by `Stopped` ends the process as the signal would have: with KeyboardInterrupt, or its exit code.
+
+    Args:
+        accelerator: the processes of the run.
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        self.accelerator = accelerator
+        self.number, self.since = 0, 0.0
+        self.before: dict[int, Any] = {}
+        self.terminals: list[int] = []
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread():
+            self.terminals = [number for number in (1, 2) if os.isatty(number)]
+            for number in ASKING:
+                before = signal.getsignal(number)
+                if before not in (signal.SIG_IGN, None):  # None: code that Python cannot put back handles it
+                    self.before[number] = before
+                    signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._restore()
+        if callable(self.before.get(self.number)):
+            signal.raise_signal(self.number)
+        if isinstance(error, Stopped):
+            raise SystemExit(128 + error.number) from None
+
+    def asked(self) -> int:
+        """The signal that asked a process of the run to stop, 0 if none did; every process calls it and hears it."""
+        if self.accelerator.num_processes == 1:
+            return self.number
+        return int(self.accelerator.gather(torch.tensor([self.number], device=self.accelerator.device)).max())
+
+    def _restore(self) -> None:
+        for number, before in self.before.items():
+            signal.signal(number, before)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self.number:
+            if number == signal.SIGINT and time.monotonic() - self.since > AGAIN_SECONDS:
+                self._restore()
+                signal.raise_signal(number)
+            return
+        self.number, self.since = number, time.monotonic()
+        words = "\nStopping after this step, with a checkpoint; a second Ctrl-C stops at once.\n"
+        try:
+            os.write(2, words.encode() if self.accelerator.is_main_process else b"")
+        except OSError:  # the terminal is gone: whatever is still printed would be an error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for terminal in self.terminals:
+                os.dup2(nowhere, terminal)
+
+
+def follow_parent() -> None:
+    """In a process that prepares samples: ignore what is sent to all processes of a run, which still needs the
+    samples of its step, and end when the parent says so."""
+    for number in ASKING:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":  # elsewhere nothing tells who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_await_parent, daemon=True).start()
+
+
+def _await_parent() -> None:
+    parent = parent_process()
+    while parent and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)
