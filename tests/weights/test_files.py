@@ -16,6 +16,7 @@ from focalnet.errors import UserError
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.models.convert import convert_file
 from focalnet.variants import FocalNetConfig
+from focalnet.weights import torch_files
 from focalnet.weights.files import read_checkpoint, read_state_dict, replacing, write_state_dict
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([float("nan"), 1.0])}
@@ -260,7 +261,7 @@ def test_a_file_without_permission(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     torch.save(WEIGHTS, tmp_path / "w.pth")
-    monkeypatch.setattr(torch, "load", refuse)
+    monkeypatch.setattr(torch_files, "load", refuse)
     with pytest.raises(UserError, match=r"w\.pth cannot be read: Permission denied"):
         read_state_dict(tmp_path / "w.pth")
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.optim.build import build_optimizer, learning_rate
 from focalnet.engine.run import RunFolder
+from focalnet.schemas import build
 from focalnet.tasks.base import Batch, Network, Task
-from focalnet.weights.files import apart
+from focalnet.weights.files import apart, in_a_sentence, read_content, read_state_dict
 
 
 @dataclasses.dataclass
@@ -184,7 +185,6 @@ class Training:
 
     def load(self, folder: Path) -> Position:
         """Take a verified checkpoint in; returns where it was."""
-        from safetensors.torch import load_file
         from torch.distributed.checkpoint.state_dict import (
             StateDictOptions,
             set_model_state_dict,
@@ -192,19 +192,49 @@ class Training:
         )
 
         whole = StateDictOptions(full_state_dict=True)
-        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-        weights: dict[str, Any] = load_file(folder / "model.safetensors")
-        set_model_state_dict(self.averaged, weights, options=whole)
-        if self.ema:
-            set_model_state_dict(self.network, state["network"], options=whole)
-            self.ema.n_averaged.fill_(state["averaged"])
-        if "optimizer" in state:  # of the time when there was one
-            state["optimizers"] = dict.fromkeys(self.parts, state["optimizer"])
-        for part, optimizer in self.optimizers.items():
-            set_optimizer_state_dict(self.network, optimizer.optimizer, state["optimizers"][part], options=whole)
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        return Position(**state["position"])
+        path = folder / "state.pt"
+        state = read_content(path)
+        weights: dict[str, Any] = read_state_dict(folder / "model.safetensors")
+        with in_a_sentence(f"{path} is not the state of this run", "resume from another checkpoint, or train again"):
+            set_model_state_dict(self.averaged, weights, options=whole)
+            if self.ema:
+                set_model_state_dict(self.network, state["network"], options=whole)
+                self.ema.n_averaged.fill_(state["averaged"])
+            if "optimizer" in state:  # of the time when there was one
+                state["optimizers"] = dict.fromkeys(self.parts, state["optimizer"])
+            for part, optimizer in self.optimizers.items():
+                kinds = _kinds(optimizer)
+                set_optimizer_state_dict(self.network, optimizer.optimizer, state["optimizers"][part], options=whole)
+                _check_state(optimizer, kinds)
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            best = state["position"]["best"]
+            place = {**state["position"], "best": best if math.isfinite(best) else None}
+            position = build(Position, {name: value for name, value in place.items() if value is not None}, path)
+            if min(position.epoch, position.step) < 0:
+                raise ValueError(f"epoch {position.epoch}, step {position.step}")
+            return position
+
+
+def _kinds(optimizer: Any) -> list[dict[str, bool]]:
+    """Of each group of parameters, which of its settings are numbers."""
+    return [{name: _is_number(value) for name, value in group.items()} for group in optimizer.param_groups]
+
+
+def _check_state(optimizer: Any, kinds: Sequence[Mapping[str, bool]]) -> None:
+    """Raises ValueError where the state of an optimizer is of other parameters, or its settings are no numbers."""
+    for group, numbers in zip(optimizer.param_groups, kinds, strict=True):
+        for name, is_number in numbers.items():
+            if is_number and not _is_number(group[name]):
+                raise ValueError(f"{name} of the optimizer")
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                    raise ValueError(f"{name} of the optimizer has the shape {tuple(value.shape)}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _shard(network: Any) -> None:

@@ -14,7 +14,7 @@ from typing import cast
 from focalnet.errors import UserError, unknown
 from focalnet.models.loading import describe
 from focalnet.models.registry import find_layout, get_family
-from focalnet.weights.files import check_suffix, read_checkpoint, whole, write_state_dict
+from focalnet.weights.files import amiss, check_suffix, read_checkpoint, whole, write_state_dict
 from focalnet.weights.layouts import LayoutName, convert_state_dict, detect_layout
 from focalnet.weights.sources import SPEC_KEY, resolve, stored_spec
 from focalnet.weights.spec import Said
@@ -50,6 +50,8 @@ def convert_file(src: str | Path, dst: str | Path, *, to: str, use_postln: bool 
     if target.exists() and target.samefile(located.path):
         raise UserError(f"{target} is the file to read; give another name for the file to write.")
     checkpoint = read_checkpoint(located.path)
+    if what := amiss(checkpoint.state_dict):
+        logger.warning("%s: %s; written as they are", located.path, what)
     spec = stored_spec(located, checkpoint)
     metadata = checkpoint.metadata | ({SPEC_KEY: spec.to_json()} if spec else {})
     source = find_layout(checkpoint.state_dict)

@@ -21,7 +21,7 @@ from focalnet.models.registry import build, find_layout, get_family
 from focalnet.variants import FocalNetConfig, get_variant
 from focalnet.weights.adapt import adapt_dense, adapt_state_dict
 from focalnet.weights.architecture import UNSEEN, alike, match_backbone, seen_facts, under
-from focalnet.weights.files import Checkpoint, read_checkpoint, whole
+from focalnet.weights.files import Checkpoint, amiss, read_checkpoint, whole
 from focalnet.weights.hub import default_preprocessing
 from focalnet.weights.layouts import Layout
 from focalnet.weights.sources import Located, Weights, load_classifier, resolve, say_what_is_unsettled, stored_spec
@@ -39,11 +39,13 @@ def load(weights: str | Path, variant: str | None = None, *, head: str = "classi
         head: what stands on the model's backbone.
 
     Raises:
-        UserError: they are not found, damaged, no FocalNet's, or a classifier's of an unknown variant and `variant` is
-            not given.
+        UserError: they are not found, damaged, NaN, no FocalNet's, or a classifier's of an unknown variant and
+            `variant` is not given.
     """
     located = resolve(weights, variant, head=head)
     checkpoint = read_checkpoint(located.path)
+    if what := amiss(checkpoint.state_dict):
+        raise UserError(f"{located.path} is of no use: {what}; take another file, or an earlier checkpoint.")
     with whole(located.path):
         layout = find_layout(checkpoint.state_dict)
         if layout is None:

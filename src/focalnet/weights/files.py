@@ -1,9 +1,9 @@
 """Reading and writing weight files: `.pth`, `.pt`, `.bin` (torch.save) and `.safetensors`; reading detectron2's `.pkl`.
 
-Files are read with `weights_only=True`, always, so no code of theirs runs. Training checkpoints carry more than
-tensors: the official ones a yacs `CfgNode`, others an `argparse.Namespace` or numpy scalars. The names of such classes
-are read off the file first, and each is answered with an inert stand-in: nothing is imported, what the object held
-becomes plain dictionaries that nobody looks at. Arrays of numpy, which detectron2 publishes, become tensors.
+No code of a file runs. Training checkpoints carry more than tensors: the official ones a yacs `CfgNode`, others an
+`argparse.Namespace` or numpy scalars. `pickles` and `torch_files` answer each such class with an inert stand-in:
+nothing is imported, what the object held becomes plain dictionaries that nobody looks at. Arrays of numpy, which
+detectron2 publishes, become tensors.
 
 Wrappers are opened (`model`, `state_dict`, an EMA's `model_ema`), prefixes dropped (`module.`, `_orig_mod.`, and the
 `vision.` that today's official code puts before every key). Where a file holds both, the average is taken, as
@@ -11,6 +11,7 @@ evaluation did.
 """
 
 import logging
+import math
 import os
 import pickle
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,9 @@ import torch
 from torch import Tensor
 
 from focalnet.errors import UserError, first_line
-from focalnet.weights import pickles
-from focalnet.weights.pickles import as_tensor, is_numbers
+from focalnet.reading import regular, shown
+from focalnet.weights import pickles, torch_files
+from focalnet.weights.torch_files import as_tensor, is_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,9 @@ READ_SUFFIXES = (*SUFFIXES, ".pkl")
 WRAPPERS = ("model_ema", "ema_model", "state_dict_ema", "model", "state_dict")
 DEEPEST = 8
 """Most wrappers around the weights."""
+MOST_SHARED = 16
+"""Most names, on average, that stand for the same numbers; the heads of a DINO are seven."""
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PREFIXES = ("module.", "_orig_mod.", "vision.", "visual.")
 
 
@@ -67,16 +72,38 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Like `read_state_dict`, with the metadata."""
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the weight file in it.")
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"there is no weight file {path}; check the path.")
-    try:
+    size = regular(path, "give a weight file").st_size
+    with _damage_said(path):
         if path.suffix == ".safetensors":
             content, metadata = _read_safetensors(path)
         else:
-            content = pickles.load_arrays(path) if path.suffix == ".pkl" else _read_torch(path)
+            content = pickles.load_arrays(path) if path.suffix == ".pkl" else torch_files.load(path)
             metadata = _strings(content)
+        weights = _unwrap(content, path)
+        if sum(tensor.nbytes for tensor in weights.values()) > MOST_SHARED * size + 2**20:
+            raise UserError(f"{path} has the same numbers under very many names; save `model.state_dict()`.")
+        return Checkpoint(weights, metadata, _classes(content))
+
+
+def read_content(path: Path) -> Any:
+    """All that a file of `torch.save` holds, containers and tensors.
+
+    Raises:
+        UserError: it is missing, damaged, or no such file.
+    """
+    regular(path)
+    with _damage_said(path):
+        return torch_files.with_tensors(torch_files.load(path))
+
+
+@contextmanager
+def _damage_said(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is no checkpoint of tensors, or a damaged one; save it again as a state dict."
@@ -85,7 +112,29 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"{path} cannot be read: {error.strerror}; ask for permission.") from error
     except Exception as error:  # every library has its own exception for a file that is cut off
         raise UserError(f"{path} is damaged or cut off ({first_line(error)}); copy or download it again.") from error
-    return Checkpoint(_unwrap(content, path), metadata, _classes(content))
+
+
+def amiss(weights: Mapping[str, Tensor]) -> str | None:
+    """What keeps tensors from being the weights of a network, in words; None where they are.
+
+    Numbers of other types than floating-point ones of 16 to 64 bits (a counter, a single whole number, may be one), and
+    numbers that are none: what a training that diverged leaves.
+    """
+    kinds = [
+        f"{name} ({str(tensor.dtype).removeprefix('torch.')})"
+        for name, tensor in weights.items()
+        if tensor.dtype not in FLOATS and (tensor.ndim or tensor.is_floating_point() or tensor.is_complex())
+    ]
+    broken = [
+        name
+        for name, tensor in weights.items()
+        if tensor.dtype in FLOATS and tensor.numel() and not all(map(math.isfinite, map(float, tensor.aminmax())))
+    ]
+    for names, what in ((kinds, "no floating-point numbers of 16 to 64 bits"), (broken, "NaN or infinite numbers")):
+        if names:
+            more = ", …" if len(names) > 3 else ""
+            return f"{len(names)} of {len(weights)} tensors hold {what}: {', '.join(names[:3])}{more}"
+    return None
 
 
 def write_state_dict(
@@ -190,18 +239,6 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
-def _read_torch(path: Path) -> Any:
-    try:
-        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except ValueError:  # the format of torch before 1.6, whose names cannot be listed
-        foreign = ["yacs.config.CfgNode", "argparse.Namespace"]
-    stand_ins: Any = [(pickles.stand_in(name), name) for name in foreign]
-    if foreign:
-        logger.debug("%s: inert stand-ins for %s", path, ", ".join(sorted(foreign)))
-    with torch.serialization.safe_globals(stand_ins):
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def _strings(content: Any) -> dict[str, str]:
     metadata = content.get("metadata") if isinstance(content, Mapping) else None
     return {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else {}
@@ -232,14 +269,18 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             raise UserError(f"{path} holds a {type(content).__name__}, no state dict; save `model.state_dict()`.")
         wrappers = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
         if not wrappers or depth > DEEPEST:
-            keys = ", ".join(str(key) for key in list(content)[:5]) or "nothing"
+            keys = ", ".join(shown(key).strip("'") for key in list(content)[:5]) or "nothing"
             raise UserError(
                 f"{path} holds no weights: found {keys}; expected tensors, or one of {', '.join(WRAPPERS)}."
             )
         if len(wrappers) > 1:
             logger.info("%s: took %r, left %s", path.name, wrappers[0], ", ".join(map(repr, wrappers[1:])))
         content = content[wrappers[0]]
-    weights = {str(key): as_tensor(value) for key, value in content.items() if key != "n_averaged"}
-    while any(all(key.startswith(prefix) for key in weights) for prefix in PREFIXES):
+    weights = {str(key): as_tensor(value, f"{path}: {key}") for key, value in content.items() if key != "n_averaged"}
+    if not weights:
+        raise UserError(f"{path} holds no weights, only how many were averaged; save `model.state_dict()`.")
+    for _ in range(DEEPEST):
+        if not any(all(key.startswith(prefix) for key in weights) for prefix in PREFIXES):
+            break
         weights = {key.split(".", 1)[1]: tensor for key, tensor in weights.items()}
     return weights

@@ -1,9 +1,9 @@
 """Pickles of strangers: tensors and arrays out of them, and no code of theirs.
 
-A pickle is a program. Two readers run only the part of it that builds containers, and every class or function that it
-names is answered with a stand-in from here: nothing is imported, and what an object held is thrown away or becomes a
-plain dictionary that nobody looks at. `torch.load(weights_only=True)` reads the files of torch so, with the stand-ins
-of `stand_in`; `load_arrays` reads plain pickles, which detectron2 publishes.
+A pickle is a program. The reader here runs only the part of it that builds containers, and every class or function that
+it names is answered with a stand-in from here: nothing is imported, and what an object held is thrown away or becomes a
+plain dictionary that nobody looks at. `load_arrays` reads plain pickles, which detectron2 publishes; `torch_files` has
+those inside the files of torch.
 
 Arrays of numpy are rebuilt from three things that are checked first: a shape, the name of a number type, and as many
 bytes as these two ask for. numpy's own `__setstate__` is never called: it believes what a file says about memory.
@@ -12,15 +12,16 @@ Dictionary keys are text and numbers, and no number is longer than the file: a k
 overflow the C stack when it is hashed, and a memo of four billion places would take the machine's memory.
 """
 
+import io
 import math
+import os
 import pickle
+import struct
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, BinaryIO, ClassVar, NoReturn
 
 import numpy as np
-import torch
-from torch import Tensor
 
 KINDS = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
 """Number types of arrays, as numpy writes them into a pickle; torch has no other ones."""
@@ -28,7 +29,7 @@ MOST_AXES = 32
 
 
 class InertMapping:
-    """Stands in for a class of a checkpoint; torch's unpickler fills only exact dictionaries, so it makes one."""
+    """Stands in for a class of a checkpoint; it makes a dictionary, which a pickle may fill."""
 
     def __new__(cls, *args: Any) -> Any:
         return OrderedDict()
@@ -131,7 +132,7 @@ def _no_bytes(*args: Any) -> bytes:
     return b""
 
 
-_PARTS: dict[str, Any] = {
+PARTS: dict[str, Any] = {
     "numpy.ndarray": Array,
     "numpy.dtype": NumberType,
     "numpy.core.multiarray._reconstruct": _reconstruct,
@@ -147,17 +148,7 @@ _PARTS: dict[str, Any] = {
 
 def stand_in(name: str) -> Any:
     """What answers to the class or function `name` of a pickle."""
-    return _PARTS.get(name, InertObject if name.startswith("numpy.") else InertMapping)
-
-
-def is_numbers(value: Any) -> bool:
-    """Whether a value out of a pickle is a tensor or an array of numbers."""
-    return isinstance(value, Tensor) or (isinstance(value, Array) and value.values is not None)
-
-
-def as_tensor(value: Tensor | Array) -> Tensor:
-    """The tensor in a value that `is_numbers`."""
-    return torch.as_tensor(value.values if isinstance(value, Array) else value)
+    return PARTS.get(name, InertObject if name.startswith("numpy.") else InertMapping)
 
 
 _REFUSED = (
@@ -170,15 +161,35 @@ _PurePython: Any = pickle._Unpickler  # type: ignore[attr-defined]
 """Python's own reader: the memo of the one in C is an array as long as a file says."""
 
 
-class _Reader(_PurePython):
+class _Bounded:
+    """A file of which nobody can ask more than it has: Python makes room for a read before it reads."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.size = file, os.fstat(file.fileno()).st_size
+        self.readline = file.readline
+
+    def read(self, count: int) -> bytes:
+        if count > self.size:
+            raise EOFError(f"{count} bytes of a file of {self.size}")
+        return self.file.read(count)
+
+
+class Reader(_PurePython):
+    """Reads a pickle of containers.
+
+    Args:
+        file: an open file on the disk, or bytes as a file.
+    """
+
+    def __init__(self, file: BinaryIO | io.BytesIO) -> None:
+        super().__init__(file if isinstance(file, io.BytesIO) else _Bounded(file), encoding="latin1")
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module.split(".")[0] == "torch":
             raise pickle.UnpicklingError("tensors in a plain pickle")  # reading them runs torch.load on bytes
-        found = stand_in(f"{module}.{name}")
-        # a class of its own: a pickle may set attributes of what it is given
-        return type(name, (found,), {}) if found in (InertMapping, InertObject) else found
+        return stand_in(f"{module}.{name}")
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -216,9 +227,13 @@ class _Reader(_PurePython):
 
     def load_newobj(self) -> None:
         arguments, cls = self.stack.pop(), self.stack.pop()
-        if not isinstance(arguments, tuple) or not isinstance(cls, type):
+        if not isinstance(arguments, tuple) or not isinstance(cls, type) or (arguments and cls is OrderedDict):
             raise pickle.UnpicklingError("an object of no class")
         self.append(cls(*arguments))
+
+    def load_bytearray8(self) -> None:
+        (count,) = struct.unpack("<Q", self.read(8))
+        self.append(self.read(count))
 
     def refuse(self) -> NoReturn:
         raise pickle.UnpicklingError("more than containers of numbers")
@@ -230,6 +245,7 @@ class _Reader(_PurePython):
         pickle.BUILD[0]: load_build,
         pickle.REDUCE[0]: load_reduce,
         pickle.NEWOBJ[0]: load_newobj,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
         **dict.fromkeys((opcode[0] for opcode in _REFUSED), refuse),
     }
 
@@ -241,4 +257,4 @@ def load_arrays(path: Path) -> Any:
         pickle.UnpicklingError: it asks for more than containers of numbers and text, or is damaged.
     """
     with open(path, "rb") as file:
-        return _Reader(file, encoding="latin1").load()
+        return Reader(file).load()
