@@ -81,6 +81,6 @@ def test_bad_input(tmp_path):
 def test_the_turns_rotate(monkeypatch):
     order = []
     calls = {name: lambda name=name: order.append(name) for name in "abc"}
-    times = module._take_turns(calls, BenchOptions(**{**QUICK, "repeats": 3}))
+    times = module.take_turns(calls, BenchOptions(**{**QUICK, "repeats": 3}))
     assert "".join(order) == "abcbcacab"
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3, "c": 3}

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from focalnet.errors import UserError
-from focalnet.ops import causal_focal_context, focal_context, linear
+from focalnet.ops import causal_focal_context, focal_context, linear, linear_slices
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -138,7 +138,7 @@ class FocalModulation(nn.Module):
 
     def _project(self, x: Tensor) -> Sequence[Tensor]:
         sizes = (self.dim, self.dim, self.focal_level + 1)
-        return linear(x, self.f.weight, self.f.bias).split(sizes, dim=-1)
+        return linear_slices(x, self.f.weight, self.f.bias, sizes)
 
     def _modulator(self, context: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
         return self._transform(focal_context(context, gates, *self._levels()))

@@ -116,7 +116,7 @@ def test_gradients_per_sample():
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")  # torch's own forward mode
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own forward mode
 def test_forward_mode():
     x, kernel = torch.randn(3, 4, 6, 6), torch.randn(4, 1, 5, 5, requires_grad=True)
     tangents = (torch.randn_like(x), torch.randn_like(kernel))

@@ -125,7 +125,7 @@ def test_where_it_steps_aside(context, kernel):
     assert why
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # torch's own, when it loads forward derivatives
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # torch's own, when it loads forward derivatives
 @torch.no_grad()
 def test_transforms_take_plain_pytorch():
     context, gates, kernels = problem(2, 6, 8, 32, (3,))

@@ -33,6 +33,7 @@ from focalnet.bench.options import BenchOptions
 from focalnet.bench.peers import official_network, other_networks, same_network
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.ops import BACKENDS, focal_context
+from focalnet.ops.linear import ROW
 from focalnet.variants import FocalNetConfig, get_variant
 
 Call = Callable[[], Tensor]
@@ -50,8 +51,8 @@ def bench(options: BenchOptions) -> list[dict[str, Any]]:
     if options.device is None:
         options = dataclasses.replace(options, device="cuda" if torch.cuda.is_available() else "cpu")
     facts = {
-        "commit": _commit(), "time": datetime.now(UTC).isoformat(timespec="seconds"), "torch": torch.__version__,
-        "device": _device_name(options.device), "threads": torch.get_num_threads(), **_roofline(options),
+        "commit": commit(), "time": datetime.now(UTC).isoformat(timespec="seconds"), "torch": torch.__version__,
+        "device": device_name(options.device), "threads": torch.get_num_threads(), **roofline(options),
     }  # fmt: skip
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     rows = []
@@ -82,7 +83,7 @@ def _measure(name: str, part: str, direction: str, precision: str, options: Benc
     if options.windows is not None:
         config = config.replace(focal_windows=(options.windows,))
     torch.manual_seed(0)
-    build = _operators if part == "operator" else _models
+    build = operators if part == "operator" else networks_of
     calls, outputs = {}, {}
     for candidate, call in build(name, config, direction, precision, options):
         outputs[candidate] = call().float()  # also the warm-up
@@ -97,10 +98,10 @@ def _measure(name: str, part: str, direction: str, precision: str, options: Benc
             raise AssertionError(f"{candidate} differs from ours by {error:.1e} relative in {precision} ({part})")
     for call in calls.values():
         call()
-    seconds = _take_turns(calls, options)
+    seconds = take_turns(calls, options)
     rows = []
     for candidate, times in seconds.items():
-        memory, launches = _cuda_costs(calls[candidate], options)
+        memory, launches = cuda_costs(calls[candidate], options)
         ratio = statistics.median(theirs / ours for theirs, ours in zip(times, seconds[OURS], strict=True))
         rows.append({"model": name, "part": part, "pass": direction, "precision": precision, "candidate": candidate,
                      "ms": round(1000 * statistics.median(times), 2), "ratio": round(ratio, 3), "mib": memory,
@@ -109,7 +110,7 @@ def _measure(name: str, part: str, direction: str, precision: str, options: Benc
     return rows
 
 
-def _operators(
+def operators(
     _: str, config: FocalNetConfig, direction: str, precision: str, options: BenchOptions
 ) -> Iterator[tuple[str, Call]]:
     """`focal_context` on the shapes of every block; the inputs are slices of one tensor, as in the network."""
@@ -117,7 +118,7 @@ def _operators(
     for stage, (channels, stride, depth) in enumerate(zip(config.channels, config.strides, config.depths, strict=True)):
         levels = config.focal_levels[stage]
         height, width = (max(side // stride, 1) for side in options.size)
-        spare = -(2 * channels + levels + 1) % 8 if options.device == "cuda" else 0
+        spare = -(2 * channels + levels + 1) % ROW if options.device == "cuda" else 0
         make = {"device": options.device, "dtype": DTYPES[precision]}
         whole = torch.randn(options.batch, height, width, 2 * channels + levels + 1 + spare, **make)
         sizes = [config.focal_windows[stage] + config.focal_factor * level for level in range(levels)]
@@ -147,7 +148,7 @@ def _operators(
         yield "plain PyTorch, compiled", call_with(torch.compile(plain))
 
 
-def _models(
+def networks_of(
     name: str, config: FocalNetConfig, direction: str, precision: str, options: BenchOptions
 ) -> Iterator[tuple[str, Call]]:
     ours = FocalNetClassifier(config)
@@ -219,7 +220,7 @@ def _synchronize(options: BenchOptions) -> None:
         torch.cuda.synchronize()
 
 
-def _take_turns(calls: dict[str, Call], options: BenchOptions) -> dict[str, list[float]]:
+def take_turns(calls: dict[str, Call], options: BenchOptions) -> dict[str, list[float]]:
     """Seconds per candidate, one entry per round; the order rotates from round to round."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
@@ -234,7 +235,7 @@ def _take_turns(calls: dict[str, Call], options: BenchOptions) -> dict[str, list
     return seconds
 
 
-def _cuda_costs(call: Call, options: BenchOptions) -> tuple[float | None, int | None]:
+def cuda_costs(call: Call, options: BenchOptions) -> tuple[float | None, int | None]:
     """Peak memory of one call above what lies there anyway, in MiB, and the number of kernels it launches."""
     if options.device != "cuda":
         return None, None
@@ -248,7 +249,7 @@ def _cuda_costs(call: Call, options: BenchOptions) -> tuple[float | None, int | 
     return round((torch.cuda.max_memory_allocated() - before) / 2**20, 1), kernels
 
 
-def _roofline(options: BenchOptions) -> dict[str, float]:
+def roofline(options: BenchOptions) -> dict[str, float]:
     """GB/s of a copy (read and write) and TFLOP/s of a matrix product in each precision, the best of ten."""
     on_gpu = options.device == "cuda"
     source = torch.empty((512 if on_gpu else 64) * 2**18, device=options.device)
@@ -256,7 +257,7 @@ def _roofline(options: BenchOptions) -> dict[str, float]:
 
     def best(call: Callable[[], Any]) -> float:
         call()
-        return min(min(_take_turns({"it": call}, options)["it"]) for _ in range(2))
+        return min(min(take_turns({"it": call}, options)["it"]) for _ in range(2))
 
     found = {"copy_gb_s": round(2 * source.nbytes / best(lambda: target.copy_(source)) / 1e9, 1)}
     side = 8192 if on_gpu else 1024
@@ -267,7 +268,7 @@ def _roofline(options: BenchOptions) -> dict[str, float]:
     return found
 
 
-def _device_name(device: str | None) -> str:
+def device_name(device: str | None) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
@@ -276,10 +277,13 @@ def _device_name(device: str | None) -> str:
     return f"{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _commit() -> str:
+def commit() -> str:
     def git(*command: str) -> str:
         here = Path(__file__).parent
-        done = subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=False)
+        except OSError:  # there is no git
+            return ""
         return done.stdout.strip()
 
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if git("status", "--porcelain") else "")

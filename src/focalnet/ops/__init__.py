@@ -17,9 +17,9 @@ from torch import Tensor
 
 from focalnet.errors import UserError, unknown
 from focalnet.ops import reference
-from focalnet.ops.linear import linear
+from focalnet.ops.linear import linear, linear_slices
 
-__all__ = ["BACKENDS", "Backend", "causal_focal_context", "focal_context", "linear"]
+__all__ = ["BACKENDS", "Backend", "causal_focal_context", "focal_context", "linear", "linear_slices"]
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from focalnet.errors import UserError
-from focalnet.ops import focal_context, linear
+from focalnet.ops import focal_context, linear, linear_slices
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def _forward(module: Any, flavour: Flavour, x: Tensor) -> Tensor:
     if flavour.channels_first:
         x = x.permute(0, 2, 3, 1)
     channels = x.shape[-1]
-    query, context, gates = linear(x, f.weight.flatten(1), f.bias).split((channels, channels, levels + 1), dim=-1)
+    sizes = (channels, channels, levels + 1)
+    query, context, gates = linear_slices(x, f.weight.flatten(1), f.bias, sizes)
     context = focal_context(context, gates, [layer[0].weight for layer in module.focal_layers])
     if module.normalize_modulator:
         context = context / (levels + 1)
