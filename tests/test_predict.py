@@ -380,3 +380,26 @@ def test_the_command_predicts_pictures_and_videos(detector, tmp_path, capsys):
     assert [row["drawn"] for row in rows] == ["0000_a.png", "0001_b.mp4"]
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["0000_a.png", "0001_b.mp4", "predictions.jsonl"]
+
+
+def test_the_command_writes_formats_of_the_field(detector, tmp_path, capsys):
+    detector = copy.deepcopy(detector)
+    detector.spec = detector.spec.replace(category_ids=(3, 7))
+    folder, image = tmp_path / "model", tmp_path / "a.png"
+    focalnet.save_pretrained(detector, folder)
+    Image.effect_noise((70, 50), 100).save(image)
+    words = ["predict", str(folder), str(image), "--threshold", "0", "--detections", "7"]
+    main([*words, "--format", "coco"])
+    content = json.loads(capsys.readouterr().out)
+    assert len(content["annotations"]) == 7
+    assert {note["category_id"] for note in content["annotations"]} <= set(detector.spec.category_ids)
+    assert content["images"] == [{"id": 1, "file_name": str(image), "width": 70, "height": 50}]
+    main([*words, "--format", "csv"])
+    assert len(capsys.readouterr().out.splitlines()) == 8
+    main([*words, "--format", "yolo", "--out", str(tmp_path / "texts")])
+    assert "a.png  " in capsys.readouterr().out
+    assert len((tmp_path / "texts" / "a.txt").read_text().splitlines()) == 7
+    for more, sentence in ((["--out", "x"], "--out is where --format"), (["--format", "yolo"], "--out FOLDER")):
+        with pytest.raises(SystemExit):
+            main([*words, *more])
+        assert sentence in capsys.readouterr().err

@@ -6,10 +6,11 @@ predictions of signals. Only films are special: a network for images sees them f
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 from torch import nn
@@ -24,6 +25,9 @@ from focalnet.models.create import load_model
 from focalnet.tasks import task_of
 from focalnet.tasks.base import Network, Prediction
 
+if TYPE_CHECKING:
+    from focalnet.tasks.results import ResultFormat, Writer
+
 __all__ = ["Predictor", "find_files", "find_images", "held_out", "is_video"]
 
 
@@ -37,6 +41,7 @@ class Predictor:
         threshold: least score of an object that a detector tells (0.5 without it), or a panoptic segmenter (0.8).
         window: side in pixels of the overlapping squares in which a semantic segmenter sees an image; without it, it
             sees the whole.
+        detections: most objects of an image that a detector tells; without it, what the network has.
 
     Raises:
         UserError: an option that the task of the model does not have.
@@ -55,11 +60,12 @@ class Predictor:
         device: str | torch.device | None = None,
         threshold: float | None = None,
         window: int | None = None,
+        detections: int | None = None,
     ) -> None:
         network: Network = model if isinstance(model, nn.Module) else load_model(model, weights)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = network.to(device).eval()
-        self.task = task_of(network.spec)().with_options(threshold=threshold, window=window)
+        self.task = task_of(network.spec)().with_options(threshold=threshold, window=window, detections=detections)
 
     @property
     def input(self) -> inputs.Input:
@@ -144,6 +150,7 @@ class Predictor:
         folder: Path | None = None,
         batch_size: int = 16,
         unreadable: dict[str, UserError] | None = None,
+        keep: Callable[[str, Prediction], object] = lambda name, prediction: None,
     ) -> Iterator[tuple[dict[str, Any], str]]:
         """Predictions in words, for every source and every frame of a video.
 
@@ -152,6 +159,7 @@ class Predictor:
             folder: where to write the drawings and maps, named by number and name; nothing is written without it.
             batch_size: sources per forward pass, at most.
             unreadable: takes in, by its name, what cannot be read, and why; the others get their predictions.
+            keep: is given every prediction, with the name of its source, of a frame "VIDEO:NUMBER".
 
         Yields:
             an object for JSON, which names its `source` and the files written for it, and a line to read.
@@ -163,6 +171,7 @@ class Predictor:
         for video, group in itertools.groupby(sources, key=lambda named: self._is_video(named[1])):
             if not video:
                 for name, signal, prediction in self._stream(group, batch_size, unreadable):
+                    keep(name, prediction)
                     files = _draw(prediction, signal, folder, _stem(number, name)) if folder else {}
                     yield {"source": name, **prediction.to_dict(), **files}, f"{name}  {prediction.summary()}"
                 continue
@@ -171,12 +180,34 @@ class Predictor:
                 files = {"drawn": target.name} if target else {}
                 try:
                     for place, prediction in self.video(source, target, batch_size):
-                        row = {"source": name, **place, **prediction.to_dict(), **files}
-                        yield row, f"{name}:{place['frame']}  {prediction.summary()}"
+                        frame = f"{name}:{place['frame']}"
+                        keep(frame, prediction)
+                        yield (
+                            {"source": name, **place, **prediction.to_dict(), **files},
+                            f"{frame}  {prediction.summary()}",
+                        )
                 except UserError as error:
                     if unreadable is None:
                         raise
                     unreadable[name] = error
+
+    def writer(self, kind: "ResultFormat", out: Path | None, stream: TextIO = sys.stdout) -> "Writer":
+        """Takes in predictions of this model and writes them in a format of the field; see `tasks.results`.
+
+        Args:
+            kind: "csv", "coco" or "yolo".
+            out: a file, for "yolo" a folder; None for `stream`.
+            stream: where to print instead.
+
+        Raises:
+            UserError: the predictions of the task do not fit the format, or "yolo" has no folder.
+        """
+        from focalnet.tasks.dense import class_names
+        from focalnet.tasks.results import category_ids, open_writer
+
+        names = class_names(self.model.spec)
+        ids = category_ids(names, self.model.spec.category_ids)
+        return open_writer(kind, out, stream, task=self.task, classes=names, category_ids=ids)
 
     def _is_video(self, source: Any) -> bool:
         """Whether what a user wrote is a video file, by its suffix, for a network that takes images."""

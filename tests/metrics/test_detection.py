@@ -112,13 +112,18 @@ def measure(case, **options):
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("category_ids", [(1, 2, 3, 4), (90, 7, 13, 8)], ids=["counted", "given"])
+@pytest.mark.parametrize(
+    "category_ids",
+    [(1, 2, 3, 4), (90, 7, 13, 8), (0, 1, 2, 3), ("d", "a", "c", "b")],
+    ids=["counted", "given", "from zero", "texts"],
+)
 def test_equals_pycocotools(seed, category_ids, capfd):
     case = random_case(seed)
     metric = measure(case, masks=True, category_ids=category_ids)
     metrics, details = metric.compute(), metric.details()
     printed = capfd.readouterr()
     assert printed.out + printed.err == ""
+    assert {row["category_id"] for row in metric.results()} <= set(category_ids)
     order = np.argsort(np.argsort(category_ids))
     for kind in ("box", "mask"):
         oracle = official(case, metric.results(kind), metric.classes, kind, category_ids)
@@ -137,6 +142,55 @@ def test_equals_pycocotools(seed, category_ids, capfd):
                 assert details[kind]["by_class"][label] == pytest.approx(precision[0, :, label], abs=1e-4)
         assert np.mean(details[kind]["precision"]) == pytest.approx(expected[f"{kind}_ap50"], abs=1e-4)
     json.dumps([metrics, details, metric.results("mask")])
+
+
+def test_ids_of_images_may_be_texts():
+    case = [(f"picture {number}", found, truth) for number, found, truth in random_case(1)]
+    metric = measure(case, masks=False, category_ids=(1, 2, 3, 4))
+    oracle = official(case, metric.results(), metric.classes, "box", (1, 2, 3, 4))
+    assert metric.compute()["box_ap"] == pytest.approx(oracle.stats[0], abs=1e-6)
+    same = AveragePrecision(metric.classes, masks=False)
+    for index, (_, found, truth) in enumerate(case):
+        same.update("one name", found, **truth, index=index)
+    assert same.compute()["box_ap50"] > 0, "images of one name are told apart by their place"
+    assert len(list(same.by_image())) == len(case)
+
+
+def test_more_detections_than_a_hundred():
+    """150 objects of a class, all found: with COCO's limit of 100 the recall ends at two thirds."""
+    boxes = torch.stack(torch.meshgrid(torch.arange(15) * 12.0, torch.arange(10) * 12.0, indexing="ij"), -1).view(-1, 2)
+    boxes = torch.cat([boxes, boxes + 10], 1)
+    truth = {"boxes": boxes, "labels": torch.zeros(150, dtype=torch.int64), "size": (200, 200)}
+    found = Found(boxes, torch.linspace(1, 0.5, 150), truth["labels"])
+    metrics = {}
+    for limit in (100, 300):
+        metric = AveragePrecision(["seed"], masks=False, limit=limit)
+        metric.update(1, found, **truth)
+        metrics[limit] = metric.compute()
+    assert metrics[100]["box_ar100"] == pytest.approx(2 / 3)
+    assert metrics[100]["box_ap"] == pytest.approx(67 / 101)
+    assert metrics[300]["box_ap"] == metrics[300]["box_ar300"] == pytest.approx(1)
+    assert "box_ar100" not in metrics[300]
+
+
+def test_objects_without_a_mask_count_in_boxes_alone():
+    boxes = square((0, 0, 50, 50), (100, 100, 150, 150))
+    masks = ellipses(boxes["boxes"], 200, 200)
+    found = Found(boxes["boxes"], torch.tensor([0.9, 0.8]), boxes["labels"], masks)
+    for known in ([True, True], [True, False], [False, True]):
+        metric, rows = AveragePrecision(["thing"], masks=True), torch.tensor(known)
+        metric.update(1, found, **boxes, masks=masks & rows[:, None, None], outlined=rows, size=(200, 200))
+        metrics = metric.compute()
+        assert metrics["box_ap"] == metrics["mask_ap"] == pytest.approx(1), "found where no mask is known, not wrong"
+    half = found.masks & (torch.arange(200) < 20)
+    metric = AveragePrecision(["thing"], masks=True)
+    known = {"masks": masks, "outlined": torch.tensor([True, False]), "size": (200, 200)}
+    metric.update(1, Found(found.boxes, found.scores, found.labels, half), **boxes, **known)
+    assert metric.compute()["mask_ap50"] < 0.6
+    metric = AveragePrecision(["thing"], masks=True)
+    metric.update(1, found, **boxes, masks=masks, outlined=torch.tensor([False, False]), size=(200, 200))
+    assert set(metric.compute()) == {name for name in metric.compute() if name.startswith("box_")}
+    assert metric.details()["classes"][0]["mask_ap"] is None
 
 
 def test_run_lengths():

@@ -447,3 +447,18 @@ def test_sequences_and_volumes(tmp_path, spatial_dims, sizes):
 def test_detectors_and_segmenters_take_images(family):
     with pytest.raises(UserError, match=f"{family.name} works with spatial_dims=2, not 3"):
         create_model("focalnet_tiny_srf", head=family.name, spatial_dims=3)
+
+
+@pytest.mark.parametrize("family", ["mask_rcnn", "dino"])
+def test_how_many_objects_are_told_is_no_part_of_the_architecture(tmp_path, family):
+    model = create_model(f"{family}_minifocal_128", classes=["a", "b"], embed_dim=8, depths=(1, 1, 1, 1))
+    model.spec = model.spec.replace(category_ids=(3, "x"))
+    save_pretrained(model, tmp_path)
+    again = create_model(weights=tmp_path)
+    assert (again.detections, again.spec.category_ids) == (model.detections, (3, "x"))
+    more = create_model(None, weights=tmp_path, detections=25)
+    assert (more.detections, more.spec.head_options["detections"]) == (25, 25)
+    save_pretrained(more, tmp_path / "more")
+    assert create_model(weights=tmp_path / "more").detections == 25
+    other = create_model(weights=tmp_path, classes=["a", "b", "c"])
+    assert other.spec.category_ids is None

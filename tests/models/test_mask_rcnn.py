@@ -309,3 +309,35 @@ def test_wrong_targets_are_refused():
         tiny().loss(images, [{name: target[name] for name in ("boxes", "labels")}])
     with pytest.raises(UserError, match=r"labels from 5 to 5, but the model has 5 classes"):
         tiny().loss(images, [{**target, "labels": torch.tensor([5, 5])}])
+
+
+def test_objects_without_a_mask_teach_boxes_alone():
+    images, targets = make.training_batch()
+    sizes = torch.tensor(make.TRAINED)
+    known = [torch.arange(len(target["labels"])) % 2 == 0 for target in targets]
+    partly = [{**target, "outlined": rows} for target, rows in zip(targets, known, strict=True)]
+    model = tiny(rpn_samples=make.MANY, roi_samples=4 * make.MANY).train()
+
+    def losses(targets):
+        torch.manual_seed(0)
+        return {name: value.item() for name, value in model.loss(images, targets, sizes=sizes).items()}
+
+    whole = losses(targets)
+    assert losses([{**t, "outlined": torch.ones(len(t["labels"]), dtype=torch.bool)} for t in targets]) == whole
+    wrong = [{**t, "masks": t["masks"] & k[:, None, None]} for t, k in zip(partly, known, strict=True)]
+    assert losses(partly) == losses(wrong), "the mask of an object without one is not looked at"
+    assert losses(partly)["loss_mask"] != whole["loss_mask"]
+    same = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+    assert all(losses(partly)[name] == whole[name] for name in same)
+    bare = [{**t, "outlined": torch.zeros(len(t["labels"]), dtype=torch.bool)} for t in targets]
+    assert losses(bare)["loss_mask"] == 0
+    model.loss(images, bare, sizes=sizes)["loss"].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+
+
+def test_more_detections_than_there_were_proposals():
+    model = tiny(proposals=20, detections=5, score_threshold=0.0).eval()
+    image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    assert len(model.detect(image)[0]) == model.detections == 5
+    model.detections = 60
+    assert 20 < len(model.detect(image)[0]) <= 60

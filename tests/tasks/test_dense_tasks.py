@@ -218,6 +218,10 @@ def test_numbers_of_the_classes_in_result_files():
     assert category_ids(COCO_CLASSES)[-1] == 90
     assert category_ids(COCO_RAW_CLASSES)[1] == 1
     assert category_ids(["a", "b"]) == [1, 2]
+    assert category_ids(["a", "b", "c"], (3, "x", 0)) == [3, "x", 0]
+    assert category_ids(["a", "b", "c"], (2, None, None)) == [2, 1, 3]
+    assert category_ids(["a", "b"], (None, 7)) == [1, 7]
+    assert category_ids(COCO_CLASSES, (5, *[None] * 79))[:5] == [5, 2, 3, 4, 1]
 
 
 # segmentation

@@ -122,6 +122,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         workers: int = 2,
         tta: bool = False,
         window: int | None = None,
+        detections: int | None = None,
         json: Path | None = None,
         results: Path | None = None,
     ) -> None:
@@ -135,14 +136,16 @@ def _evaluate(arguments: Sequence[str]) -> None:
             workers: Processes that prepare samples.
             tta: Average over mirrored and resized images (detection and semantic segmentation).
             window: Side in pixels of overlapping squares to see images in (semantic segmentation); whole without it.
+            detections: Most objects of an image that a detector tells; above 100, COCO's table counts so many too.
             json: Also write the metrics to this file.
-            results: Write every detection into this folder, in COCO's results format (detectors).
+            results: Write every detection into this folder, in COCO's results format with the ids of the data
+                (detectors); on data of YOLO, also as CSV and text files.
         """
         from focalnet.engine.evaluate import evaluate
 
         metrics = evaluate(
             model, data=data, weights=weights, batch_size=batch_size, workers=workers, tta=tta, window=window,
-            results=results,
+            detections=detections, results=results,
         )  # fmt: skip
         _table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in metrics.items()])
         if json:
@@ -162,6 +165,9 @@ def _predict(arguments: Sequence[str]) -> None:
         draw: Path | None = None,
         threshold: float | None = None,
         window: int | None = None,
+        detections: int | None = None,
+        format: Literal["csv", "coco", "yolo"] | None = None,  # noqa: A002
+        out: Path | None = None,
         batch_size: int = 16,
         on_bad_image: Literal["fail", "skip"] = "fail",
     ) -> None:
@@ -176,20 +182,31 @@ def _predict(arguments: Sequence[str]) -> None:
             draw: Write the images with their predictions into this folder, and predictions.jsonl, the JSON objects.
             threshold: Least score of an object; without it 0.5, and 0.8 in panoptic segmentation.
             window: Side in pixels of overlapping squares to see images in (semantic segmentation); whole without it.
+            detections: Most objects of an image that a detector tells; without it, what the network has.
+            format: Write the predictions as csv, as a coco file or as text files of yolo, with the classes' own ids.
+            out: Where to write them: a file, a folder for yolo; without it, csv and coco are printed.
             batch_size: Images per forward pass, at most; large ones go through the network a few at a time.
             on_bad_image: What cannot be read is named when all the others have their predictions; the exit code is
                 then 2, or 0 with "skip".
         """
         from focalnet.predict import Predictor, find_files, held_out
 
-        predictor = Predictor(model, weights=weights, threshold=threshold, window=window)
+        if out is not None and format is None:
+            raise UserError("--out is where --format writes; give --format csv, coco or yolo with it.")
+        predictor = Predictor(model, weights=weights, threshold=threshold, window=window, detections=detections)
         unreadable: dict[str, UserError] = {}
         files = find_files(images, predictor.input.kind, unreadable) if images else []
         sources = [(file, file) for file in files] if images else held_out(model)
         total = len(sources) + len(unreadable)
-        with _opened(draw / "predictions.jsonl") if draw else nullcontext() as file:
-            for row, line in predictor.predictions(sources, draw, batch_size, unreadable):
-                print(_dumps(row, None) if json else line)
+        quiet = format is not None and out is None  # the predictions themselves are printed
+        with (
+            _opened(draw / "predictions.jsonl") if draw else nullcontext() as file,
+            predictor.writer(format, out, sys.stdout) if format else nullcontext() as writer,
+        ):
+            keep = {"keep": writer.add} if writer else {}
+            for row, line in predictor.predictions(sources, draw, batch_size, unreadable, **keep):
+                if not quiet:
+                    print(_dumps(row, None) if json else line)
                 if file:
                     print(_dumps(row, None), file=file)
         for error in unreadable.values():

@@ -22,7 +22,7 @@ from focalnet.errors import UserError
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("task", "recipe", "out", "seed"),
     "data": ("data", "num_classes", "val_fraction", "on_bad_image", "on_bad_annotation"),
-    "model": ("model", "weights", "image_size", "drop_path", "recompute"),
+    "model": ("model", "weights", "image_size", "detections", "drop_path", "recompute"),
     "training": (
         *("epochs", "batch_size", "accumulate", "lr", "warmup_epochs", "weight_decay", "official_decay_bug"),
         *("clip_grad", "ema"),

@@ -35,6 +35,8 @@ IGNORE = 255
 Kind = Literal["class", "detection", "semantic", "panoptic"]
 OnBadImage = Literal["stop", "skip"]
 SplitName = Literal["train", "val", "test"]
+CategoryIds = tuple[int | str | None, ...]
+"""What annotations call the classes, in the order of the labels; None for a class that they do not have."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,16 @@ class DenseSample:
         boxes: (N, 4), float32, x1 y1 x2 y2 in pixels.
         labels: (N,), int64, indices into `Samples.classes`.
         masks: (N, H, W), bool, or None where objects have boxes only.
+        outlined: (N,), bool: which objects have a mask, where some have a box only (their masks are empty); None where
+            all have one, or none.
         crowd: (N,), bool; a crowd is a region of many objects, which is not trained on and not held against a model.
         area: (N,), float32, in pixels as annotated: what COCO calls small, medium and large goes by it.
         semantic: (H, W), uint8, the class of each pixel, 255 to ignore; None in detection.
         image_id: what the annotations call the image.
+        category_ids: what the annotations call each of `Samples.classes`, None where they do not know it; None where
+            they number nothing. `Samples` puts them in.
+        orientation: EXIF's, by which the annotations were turned with the image; 1 where they were upright.
+        written_as: the format in which detections are written beside COCO's results: "yolo", or "" for none.
         skipped: paths of the images that could not be read, in whose place this one stands.
     """
 
@@ -80,6 +88,10 @@ class DenseSample:
     area: Tensor
     semantic: Tensor | None
     image_id: int | str
+    outlined: Tensor | None = None
+    category_ids: CategoryIds | None = None
+    orientation: int = 1
+    written_as: str = ""
     skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -87,6 +99,7 @@ class DenseSample:
         assert self.boxes.shape == (count, 4)
         assert len(self.crowd) == len(self.area) == count
         assert self.masks is None or self.masks.shape == (count, *size)
+        assert self.outlined is None or self.outlined.shape == (count,)
         assert self.semantic is None or self.semantic.shape == size
 
     @property
@@ -131,6 +144,7 @@ class Split:
         used: the classes that occur, where known without decoding; `names` and `labels` tell it too.
         labels: of each entry, the labels of its objects or segments, where known without decoding.
         crowd: of each entry, which of these are crowd regions, as 0 or 1.
+        category_ids: what the annotations call the classes, where they number them.
     """
 
     reader: Reader
@@ -142,6 +156,7 @@ class Split:
     used: frozenset[str] | None = None
     labels: Sequence[Any] | None = None
     crowd: Sequence[Any] | None = None
+    category_ids: CategoryIds | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -159,6 +174,14 @@ class Split:
         if self.labels is not None:
             used = {self.classes[label] for labels in self.labels for label in set(labels)}
         return [name for name in self.classes if used is None or name in used]
+
+    @property
+    def most(self) -> int | None:
+        """The most objects of one image, crowd regions left out; None where that is not known."""
+        if self.labels is None:
+            return None
+        crowds = [0] * len(self) if self.crowd is None else [int(sum(flags)) for flags in self.crowd]
+        return max((len(labels) - crowd for labels, crowd in zip(self.labels, crowds, strict=True)), default=0)
 
     def findings(self, split: str, found: tuple[Finding, ...] = ()) -> Findings:
         """What is known of it, and what was found when it was opened as `split`."""
@@ -190,12 +213,15 @@ class Request(NamedTuple):
     Attributes:
         kind: of the data, see the table on top of this module.
         problems: takes in what is wrong with the annotations.
-        masks: of detection; False leaves the outlines alone: faster, and objects without one stay.
+        masks: of detection; False leaves the outlines alone, which is faster.
+        crowd: of detection, what crowd regions are: objects to "learn", or regions to "ignore"; None for regions, and
+            objects where there is nothing else.
     """
 
     kind: str
     problems: Problems
     masks: bool = True
+    crowd: Literal["learn", "ignore"] | None = None
 
 
 class MapDataset(Protocol):
@@ -224,6 +250,8 @@ class Samples(Dataset[Any]):
         things: for each class, whether it is a thing; True for classes that only the model knows.
         sizes: (height, width) of each image in pixels, for batches of like shapes; None where unknown.
         findings: what the opening step knows of the split, where that opened it.
+        category_ids: what the annotations call each class, where they number them; None for those they do not have.
+        most: the most objects of one image, where known.
     """
 
     def __init__(
@@ -236,6 +264,7 @@ class Samples(Dataset[Any]):
         self.classes = split.classes if classes is None else tuple(classes)
         self.findings = findings
         self.sizes, self.on_bad_image = split.sizes, on_bad_image
+        self.sizes, self.most, self.on_bad_image = split.sizes, split.most, on_bad_image
         self._reader, self._entries = split.reader, split.entries
         index = {name: label for label, name in enumerate(self.classes)}
         assert all(name in index for name in split.used or ())
@@ -244,6 +273,10 @@ class Samples(Dataset[Any]):
         if split.things is not None:
             things = dict(zip(split.classes, split.things, strict=True))
             self.things = tuple(things.get(name, True) for name in self.classes)
+        self.category_ids = None
+        if split.category_ids is not None:
+            ids = dict(zip(split.classes, split.category_ids, strict=True))
+            self.category_ids = tuple(ids.get(name) for name in self.classes)
         self._table = None
         if self.classes != split.classes:
             self._table = torch.tensor([index.get(name, IGNORE) for name in split.classes])
@@ -268,7 +301,7 @@ class Samples(Dataset[Any]):
                 continue
             if self.labels is not None:
                 return Sample(content, self.labels[place], path, tuple(skipped))
-            content = replace(content, skipped=tuple(skipped))
+            content = replace(content, skipped=tuple(skipped), category_ids=self.category_ids)
             return content if self._table is None else content.relabel(self._table)
         raise BadImageError(f"None of the {len(self)} images can be read, the first is {skipped[0]}: check the data.")
 

@@ -26,6 +26,7 @@ def evaluate(
     workers: int = 2,
     tta: bool = False,
     window: int | None = None,
+    detections: int | None = None,
     results: str | Path | None = None,
 ) -> dict[str, float]:
     """Metrics of a model on data, in float32 (a run in bf16 or fp16 is evaluated in that while it trains).
@@ -40,8 +41,9 @@ def evaluate(
         workers: processes that prepare samples.
         tta: test-time augmentation: average over mirrored and resized images, where the task can.
         window: see images in overlapping squares of this side in pixels, where the task can.
+        detections: most objects of an image that a detector tells; above 100, COCO's table counts so many too.
         results: a folder to write the single predictions to, where the task has a format for them: of a detector
-            box.json and mask.json, COCO's results.
+            box.json and mask.json, COCO's results with the ids of the data; on data of YOLO also box.csv and labels/.
 
     Raises:
         UserError: the classes of data and model do not fit, one of them cannot be opened, or the task has no such
@@ -59,7 +61,7 @@ def evaluate(
     else:
         network = model if isinstance(model, nn.Module) else load_model(model, weights)
         task = task_of(network.spec)()
-    task = task.with_options(data=data, tta=tta or None, window=window)
+    task = task.with_options(data=data, tta=tta or None, window=window, detections=detections)
     if results is not None and not task.has_results:
         raise UserError(f"--results writes the predictions of detectors, and {task.name} has no format; leave it out.")
     accelerator = build_accelerator()
@@ -77,6 +79,6 @@ def evaluate(
         )
     if results is not None and accelerator.is_main_process:
         write_results(Path(results), details["results"])
-    if own and not tta and window is None and accelerator.is_main_process:
+    if own and not tta and window is None and detections is None and accelerator.is_main_process:
         write_run_report(own, task, dataset, metrics, details)
     return metrics

@@ -107,7 +107,8 @@ def write_run_report(
 
 
 def write_results(folder: Path, results: Mapping[str, Any]) -> None:
-    """Write single predictions, one file per kind, in the format of the field."""
-    for kind, rows in results.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / f"{kind}.json", json.dumps(rows).encode())
+    """Write single predictions in the formats of the field: by name of the file its text, or content for JSON."""
+    for name, content in results.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (content if isinstance(content, str) else json.dumps(content)).encode())

@@ -28,7 +28,8 @@ from focalnet.weights.spec import ModelSpec
 
 Target = dict[str, Tensor]
 """The truth of one image: `boxes` (N, 4) as x1 y1 x2 y2 in pixels of the input, `labels` (N,) from 0, and where the
-head needs them `masks` (N, H, W), bool, at the size of the padded input."""
+head needs them `masks` (N, H, W), bool, at the size of the padded input; `outlined` (N,), bool, where some objects
+have a box and no mask."""
 Outputs = TypeVar("Outputs")
 """What `forward` returns: a tensor, or a `NamedTuple` of tensors."""
 
@@ -95,6 +96,15 @@ class Network(nn.Module, Generic[Outputs]):
 
 class Detector(Network[Outputs]):
     """Base of the networks whose predictions are `Detections`."""
+
+    @property
+    def detections(self) -> int:
+        """The most that it tells of an image; may be set."""
+        raise NotImplementedError
+
+    @detections.setter
+    def detections(self, most: int) -> None:
+        raise NotImplementedError
 
     @torch.no_grad()
     def detect(

@@ -88,7 +88,8 @@ def check(stored: ModelSpec, call: ModelSpec, named: ModelSpec, *, where: str, n
     full = vars(stored.architecture.replace(**fields))  # one number for all stages, or one per stage
     asked |= {f"{prefix}{field}": full[field] for field in fields}
     there = {path: value for path, (value, _) in stored.facts().items()}
-    options = [path for path in there if path.startswith("head_options.")]
+    free = {f"head_options.{option}" for option in get_family(stored.head).free}
+    options = [path for path in there if path.startswith("head_options.") and path not in free]
     for path in (*(f"{prefix}{field}" for field in COMPARED), *options) if whole else ():
         if asked.get(path, there[path]) == there[path]:
             continue
@@ -165,4 +166,5 @@ def _of_classes(stored: ModelSpec, call: ModelSpec) -> ModelSpec:
         num_classes=call.num_classes,
         classes=class_names(stored, call.num_classes),
         things=stored.things if same else None,
+        category_ids=stored.category_ids if same else None,
     )

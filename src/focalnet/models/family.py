@@ -94,6 +94,7 @@ class Family:
             none.
         num_classes: of the published networks; with weights of its own, a file says it.
         least_classes: how many it needs.
+        free: options that no weight depends on: a call may set them whatever the weights say.
         spatial_dims: numbers of axes that it works on: 1 for sequences, 2 for images, 3 for volumes.
         preprocessing: of the published networks; None for that of the variant's released weights.
         on: what it does otherwise on some variants; later rows win.
@@ -117,6 +118,7 @@ class Family:
     variants: Mapping[str, str] = field(default_factory=dict)
     num_classes: int
     least_classes: int = 1
+    free: tuple[str, ...] = ()
     spatial_dims: tuple[int, ...] = (2,)
     preprocessing: Any = None
     on: tuple[On, ...] = ()
@@ -148,6 +150,10 @@ class Family:
         """Names of the options that `ModelSpec.head_options` may hold."""
         own = getattr(self.cls, "Options", None)
         return [] if own is None else [option.name for option in dataclasses.fields(own)]
+
+    def default(self, option: str) -> Any:
+        """What the class has where `ModelSpec.head_options` does not say an option."""
+        return getattr(self.cls.Options(), option)
 
     def build(self, architecture: FocalNetConfig, num_classes: int, values: Mapping[str, Any], **arguments: Any) -> Any:
         """A network with random weights.

@@ -76,11 +76,10 @@ class DenseTask(DenseOptions, ImageTask):
 
     def build_model(self, data: Datasets) -> Network:
         overrides: dict[str, Any] = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}
-        if self.num_queries is not None and self._head_is_new("num_queries"):
-            overrides["num_queries"] = self.num_queries
         model = create_model(
-            self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides
-        )
+            self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides,
+            **self.head_options(),
+        )  # fmt: skip
         fitting = [family.name for family in families(task=self.name)]
         if model.spec.head not in fitting:
             raise UserError(
@@ -93,10 +92,17 @@ class DenseTask(DenseOptions, ImageTask):
             preprocessing = dataclasses.replace(
                 preprocessing, input_size=self.image_size, long_side=int(longest * self.image_size)
             )
-        model.spec = model.spec.replace(preprocessing=preprocessing, things=data.things, task=self.name)
+        ids = getattr(data.train, "category_ids", None)
+        model.spec = model.spec.replace(
+            preprocessing=preprocessing, things=data.things, category_ids=ids, task=self.name
+        )
         return model
 
-    def _head_is_new(self, option: str) -> bool:
+    def head_options(self) -> dict[str, Any]:
+        """The options of the head that this task sets."""
+        return {"num_queries": self.num_queries} if self.num_queries and self.head_is_new("num_queries") else {}
+
+    def head_is_new(self, option: str) -> bool:
         """Whether the head has `option`, and the weights are none of it."""
         wanted = parse_name(self.model)
         if option not in get_family(wanted.head).options():
@@ -113,10 +119,13 @@ class DenseTask(DenseOptions, ImageTask):
         """What is measured against: the annotations in pixels of the original image, and its `size` (H, W)."""
         return {
             "image_id": sample.image_id,
+            "category_ids": sample.category_ids,
+            "written_as": sample.written_as,
             "size": (sample.image.height, sample.image.width),
             "boxes": sample.boxes,
             "labels": sample.labels,
             "masks": sample.masks,
+            "outlined": sample.outlined,
             "crowd": sample.crowd,
             "area": sample.area,
             "semantic": sample.semantic,

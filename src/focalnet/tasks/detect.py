@@ -4,6 +4,7 @@ Measured is COCO's average precision, by faster-coco-eval. With `tta` the detect
 mirrored, are put together and thinned by non-maximum suppression, class by class.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,18 +15,21 @@ from PIL.Image import Image
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from focalnet.data import DenseSample
+from focalnet.data import Datasets, DenseSample
 from focalnet.data.base import Kind
 from focalnet.errors import MissingExtraError
-from focalnet.labels import COCO_CLASSES, COCO_IDS, COCO_RAW_CLASSES
-from focalnet.metrics.detection import AveragePrecision
+from focalnet.metrics.detection import LIMIT, AveragePrecision
+from focalnet.models.registry import get_family, parse_name
 from focalnet.structures import Detections
 from focalnet.tasks.base import Batch, Network, Section
 from focalnet.tasks.dense import DenseTask, class_names, learns_masks
 from focalnet.tasks.options import DetectOptions
+from focalnet.tasks.results import category_ids, csv_text, yolo_text
 from focalnet.visualize.draw import draw_detections, side_by_side
 from focalnet.visualize.plots import mosaic, per_class_table, pr_curves
 from focalnet.weights.spec import ModelSpec
+
+log = logging.getLogger(__name__)
 
 TEST_SCALES = (0.75, 1.0, 1.25)
 TEST_NMS = 0.6
@@ -37,6 +41,27 @@ class Detect(DetectOptions, DenseTask):
     """Object detection and instance segmentation."""
 
     kind: ClassVar[Kind] = "detection"
+
+    def head_options(self) -> dict[str, Any]:
+        options = super().head_options()
+        if self.detections is not None:
+            options["detections"] = self.detections
+            if "num_queries" not in options and self.head_is_new("num_queries"):
+                head = parse_name(self.model)
+                usual = head.head_options.get("num_queries", get_family(head.head).default("num_queries"))
+                options["num_queries"] = max(usual, self.detections)
+        return options
+
+    def build_model(self, data: Datasets) -> Network:
+        model = super().build_model(data)
+        most = getattr(data.train, "most", None) or 0
+        if most > model.detections:
+            log.warning(
+                "%s has up to %d objects on an image, and %s finds %d at most: --detections %d raises it%s",
+                self.data, most, self.model, model.detections, most,
+                "" if self.detections is None else ", with a new head",
+            )  # fmt: skip
+        return model
 
     def metric(self, spec: ModelSpec) -> "DetectionMetric":
         return DetectionMetric(self, spec)
@@ -52,6 +77,8 @@ class Detect(DetectOptions, DenseTask):
             sizes: (B, 2), height and width of what is image.
             originals: height and width of each original image.
         """
+        if self.detections is not None:
+            model.detections = self.detections
         original = torch.tensor(originals, device=images.device)
         if not self.tta:
             return model.detect(images, sizes, original)
@@ -71,9 +98,10 @@ class Detect(DetectOptions, DenseTask):
         self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
     ) -> list["DetectionPrediction"]:
         names = class_names(model.spec)
+        found = zip(self.find(model, images, sizes, originals), originals, strict=True)
         return [
-            DetectionPrediction(detections.take(detections.scores >= self.threshold), names)
-            for detections in self.find(model, images, sizes, originals)
+            DetectionPrediction(detections.take(detections.scores >= self.threshold), names, size)
+            for detections, size in found
         ]
 
     def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
@@ -91,13 +119,15 @@ class Detect(DetectOptions, DenseTask):
 
 
 class DetectionMetric:
-    """COCO's table over all processes."""
+    """COCO's table over all processes, and the detections with the ids of the data."""
 
     def __init__(self, task: Detect, spec: ModelSpec) -> None:
         self.task = task
         self.masks = learns_masks(spec.head)
         self.precision: AveragePrecision | None = None
-        self.names = class_names(spec)
+        self.names, self.spec = class_names(spec), spec
+        self.limit = max(LIMIT, task.detections or spec.head_options.get("detections") or 0)
+        self.written_as = ""
 
     def update(self, model: Network, batch: Batch) -> None:
         truths = batch["truth"]
@@ -105,24 +135,28 @@ class DetectionMetric:
         for index, detections, truth in zip(batch["index"].tolist(), per_image, truths, strict=True):
             if self.precision is None:  # only now it is known whether the data has masks
                 masks = self.masks and truth["masks"] is not None
-                self.precision = AveragePrecision(self.names, masks=masks, category_ids=category_ids(self.names))
+                ids = category_ids(self.names, truth["category_ids"] or self.spec.category_ids)
+                self.precision = AveragePrecision(self.names, masks=masks, category_ids=ids, limit=self.limit)
+                self.written_as = truth["written_as"]
             if index >= 0:
-                number = truth["image_id"] if isinstance(truth["image_id"], int) else index
-                self.precision.update(number, detections, **{key: truth[key] for key in TRUTH})
+                self.precision.update(truth["image_id"], detections, index=index, **{key: truth[key] for key in TRUTH})
 
     def compute(self) -> dict[str, float]:
         assert self.precision is not None, "nothing was measured"
         metrics = self.precision.compute()
         main = [f"{kind}_{name}" for kind in self.precision.kinds for name in ("ap", "ap50", "ap75")]
+        main = [name for name in main if name in metrics]
         return {name: metrics[name] for name in [*main, *(name for name in metrics if name not in main)]}
 
     def details(self) -> dict[str, Any]:
         assert self.precision is not None, "nothing was measured"
-        results = {kind: self.precision.results(kind) for kind in self.precision.kinds}
+        results: dict[str, Any] = {f"{kind}.json": self.precision.results(kind) for kind in self.precision.kinds}
+        if self.written_as == "yolo":
+            results |= yolo_results(self.precision)
         return {**self.precision.details(), "results": results}
 
 
-TRUTH = ("boxes", "labels", "masks", "crowd", "area", "size")
+TRUTH = ("boxes", "labels", "masks", "crowd", "area", "outlined", "size")
 
 
 @dataclass(frozen=True)
@@ -132,10 +166,12 @@ class DetectionPrediction:
     Attributes:
         detections: the objects, surest first, in pixels of the image.
         classes: names of all classes.
+        size: height and width of the image.
     """
 
     detections: Detections
     classes: tuple[str, ...]
+    size: tuple[int, int] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -197,11 +233,17 @@ class DetectionPrediction:
         )
 
 
-def category_ids(classes: Sequence[str]) -> list[int]:
-    """The numbers of the classes in result files: COCO's for its 80 classes, the place for DINO's 91, else from 1."""
-    if tuple(classes) == COCO_CLASSES:
-        return list(COCO_IDS)
-    return list(range(len(classes)) if tuple(classes) == COCO_RAW_CLASSES else range(1, len(classes) + 1))
+def yolo_results(metric: AveragePrecision) -> dict[str, str]:
+    """The boxes as CSV, and as YOLO's text files, by the names of the files."""
+    names = dict(zip(metric.category_ids, metric.classes, strict=True))
+    table, files = [], {}
+    for image_id, size, rows in metric.by_image():
+        objects = [(row["category_id"], row["score"], row["bbox"]) for row in rows]
+        files[f"labels/{image_id}.txt"] = yolo_text(objects, size)
+        for number, score, (x, y, w, h) in objects:
+            corners = {"x1": x, "y1": y, "x2": x + w, "y2": y + h}
+            table.append({"image": image_id, "label": names[number], "score": score, **corners})
+    return {"box.csv": csv_text(table), **files}
 
 
 def _truth(sample: DenseSample, classes: Sequence[str]) -> Image:

@@ -141,12 +141,19 @@ class DetectOptions(DenseOptions):
 
     model: str = default_model("detect", "focalnet_tiny_lrf")
     """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
+    detections: int | None = None
+    """Most objects of an image; without it, what the network has. Above 100, COCO's table counts so many too."""
+    crowd: Annotated[Literal["learn", "ignore"] | None, tyro.conf.Suppress] = None
+    """What annotations with iscrowd 1 are: objects to learn, or regions to ignore; without it regions, and objects
+    where a data set has nothing else."""
     threshold: Annotated[float, tyro.conf.Suppress] = 0.5
     """Least score of an object in a prediction."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_threshold(self.threshold)
+        if self.detections is not None and self.detections < 1:
+            raise UserError(f"--detections is {self.detections}; give 1 or more.")
 
 
 LEAST_WINDOW = 32

@@ -70,6 +70,8 @@ class ModelSpec:
     """Class names in the order of the logits, where known."""
     things: tuple[bool, ...] | None = None
     """For each class of a panoptic network, whether its objects are counted (things) or not (stuff)."""
+    category_ids: tuple[int | str | None, ...] | None = None
+    """What the annotations that it was trained on call the classes, where they number them."""
     preprocessing: inputs.Image = field(default_factory=inputs.Image)
     task: str | None = None
     """What it was trained for, where the head does not tell it: "segment" or "panoptic"."""
@@ -87,6 +89,8 @@ class ModelSpec:
             raise UserError(
                 f"`things` has {len(self.things)} entries for {self.num_classes} classes; give one per class."
             )
+        if self.category_ids and self.num_classes is not UNSET and len(self.category_ids) != self.num_classes:
+            raise UserError(f"{len(self.category_ids)} category_ids for {self.num_classes} classes; give one each.")
 
     @classmethod
     def partial(cls, said: Said, **facts: Any) -> "ModelSpec":
@@ -125,7 +129,7 @@ class ModelSpec:
         values = dict(fields)
         values["architecture"] = FocalNetConfig.from_dict(values["architecture"])
         values["preprocessing"] = inputs.from_dict(values.get("preprocessing", {}))
-        for name in ("classes", "things"):
+        for name in ("classes", "things", "category_ids"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
         return cls(**values)
@@ -175,5 +179,7 @@ def _facts(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from ((f"{name}.{entry}", entries[entry]) for entry in entries)
 
 
-UNKNOWN = ModelSpec.partial(Said.GUESS, classes=None, things=None, task=None, licence=None, source=None)
+UNKNOWN = ModelSpec.partial(
+    Said.GUESS, classes=None, things=None, category_ids=None, task=None, licence=None, source=None
+)
 """What is known of a network of which nothing more is."""

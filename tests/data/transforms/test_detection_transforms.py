@@ -367,3 +367,18 @@ def test_collate_takes_evaluation_examples():
     batch = collate_dense([transform(scene()), transform(scene(120, 90))])
     assert batch["sizes"].tolist() == [[64, 85], [85, 64]]
     assert batch["targets"] == [{"size": (64, 85)}, {"size": (85, 64)}]
+
+
+def test_objects_without_a_mask_stay():
+    whole = scene()
+    masks, outlined = whole.masks.clone(), torch.tensor([False, True, True])
+    masks[0] = False
+    partly = dataclasses.replace(whole, masks=masks, outlined=outlined)
+    _, target = train_dense_transform(PLAIN, AUGMENTATIONS["none"])(partly)
+    assert target["labels"].tolist() == [0, 1, 2]
+    assert target["outlined"].tolist() == [False, True, True]
+    for name in AUGMENTATIONS:
+        target = train_dense_transform(PLAIN, AUGMENTATIONS[name])(partly)[1]
+        assert target["outlined"].tolist() == [label > 0 for label in target["labels"].tolist()]
+    _, target = train_dense_transform(PLAIN, AUGMENTATIONS["none"])(dataclasses.replace(partly, outlined=None))
+    assert target["labels"].tolist() == [1, 2]

@@ -121,8 +121,9 @@ def open_coco(annotations: Path, folders: Sequence[Path], problems: Problems, *,
     used = frozenset(classes[label] for record in records for label in set(record.labels.tolist()))
     sizes = [record.size for record in records]
     return Split(
-        reader=Objects(masks), entries=records, classes=classes, things=(True,) * len(classes), sizes=sizes, used=used
-    )
+        reader=Objects(masks), entries=records, classes=classes, things=(True,) * len(classes), sizes=sizes, used=used,
+        category_ids=tuple(labels),
+    )  # fmt: skip
 
 
 def _notes(

@@ -130,8 +130,8 @@ def train_dense_transform(preprocessing: inputs.Image, augmentation: DenseAugmen
     """Augmentation for training: a sample to its image (3, H, W), float32, and its target.
 
     The target has `boxes` (N, 4) in pixels of the image, `labels` (N,), `size`: the (height, width) of what is image
-    (the image may be padded on the right and at the bottom), and where the sample has them `masks` (N, H, W), bool, and
-    `semantic` (H, W), uint8, 255 in the padding. Crowds are left out.
+    (the image may be padded on the right and at the bottom), and where the sample has them `masks` (N, H, W), bool,
+    `outlined` (N,), bool, and `semantic` (H, W), uint8, 255 in the padding. Crowds are left out.
     """
 
     def transform(sample: DenseSample) -> Example:
@@ -145,6 +145,8 @@ def train_dense_transform(preprocessing: inputs.Image, augmentation: DenseAugmen
         target: dict[str, Any] = {"boxes": view.boxes, "labels": view.labels, "size": view.size}
         if view.masks is not None:
             target["masks"] = view.masks
+        if view.outlined is not None:
+            target["outlined"] = view.outlined
         if view.semantic is not None:
             target["semantic"] = view.semantic
         image = preprocessing.normalize(view.image)

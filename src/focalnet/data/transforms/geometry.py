@@ -23,6 +23,7 @@ class View:
         boxes: (N, 4), float32.
         labels: (N,).
         masks: (N, H, W), bool, or None.
+        outlined: (N,), bool, which objects have a mask; None where all have one, or none.
         semantic: (H, W), uint8, or None.
     """
 
@@ -31,6 +32,7 @@ class View:
     labels: Tensor
     masks: Tensor | None
     semantic: Tensor | None
+    outlined: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -41,7 +43,9 @@ def start(sample: DenseSample) -> View:
     """A sample without its crowds."""
     kept = ~sample.crowd
     masks = None if sample.masks is None else sample.masks[kept]
-    return View(V.pil_to_tensor(sample.image), sample.boxes[kept], sample.labels[kept], masks, sample.semantic)
+    outlined = None if sample.outlined is None else sample.outlined[kept]
+    image = V.pil_to_tensor(sample.image)
+    return View(image, sample.boxes[kept], sample.labels[kept], masks, sample.semantic, outlined)
 
 
 def flip(view: View) -> View:
@@ -94,14 +98,15 @@ def _nearest(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def sane(view: View) -> View:
-    """The view without the objects of which less than a pixel, or nothing of the mask, is in the image."""
+    """The view without the objects of which less than a pixel, or nothing of their mask, is in the image."""
     height, width = view.size
     boxes = view.boxes.clamp(min=0).minimum(view.boxes.new_tensor([width, height, width, height]))
     kept = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
     if view.masks is not None:
-        kept &= view.masks.flatten(1).any(1)
-    masks = None if view.masks is None else view.masks[kept]
-    return replace(view, boxes=boxes[kept], labels=view.labels[kept], masks=masks)
+        seen = view.masks.flatten(1).any(1)
+        kept &= seen if view.outlined is None else seen | ~view.outlined
+    masks, outlined = (None if rows is None else rows[kept] for rows in (view.masks, view.outlined))
+    return replace(view, boxes=boxes[kept], labels=view.labels[kept], masks=masks, outlined=outlined)
 
 
 def draw(low: float = 0.0, high: float = 1.0) -> float:

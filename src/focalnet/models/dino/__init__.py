@@ -34,6 +34,7 @@ FAMILY = Family(
     learns="boxes",
     tasks=("detect",),
     num_classes=91,
+    free=("detections", "dn_number", "dn_label_noise", "dn_box_noise"),
     preprocessing=WHOLE_IMAGE,
     on=(
         On(

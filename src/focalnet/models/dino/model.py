@@ -20,6 +20,7 @@ Legend: B batch, H W pixels, Q queries, C channels, L maps.
 """
 
 import copy
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,8 @@ class DinoOptions:
     """Denoising: twice the probability that a label is replaced."""
     dn_box_noise: float = 1.0
     """Denoising: largest move of a side of a box, in half its width or height."""
+    detections: int = 300
+    """The most per image, over all queries and classes: a query counts once per class."""
 
 
 class DinoOutputs(NamedTuple):
@@ -158,6 +161,15 @@ class Dino(Detector[DinoOutputs]):
         self.bbox_embed = nn.ModuleList(box if shared else copy.deepcopy(box) for _ in layers)
         self.class_embed = nn.ModuleList(label if shared else copy.deepcopy(label) for _ in layers)
         self.transformer.decoder.bbox_embed, self.transformer.decoder.class_embed = self.bbox_embed, self.class_embed
+
+    @property
+    def detections(self) -> int:
+        """The most objects of an image: no more than there are queries."""
+        return min(self.options.detections, self.options.num_queries)
+
+    @detections.setter
+    def detections(self, most: int) -> None:
+        self.options = dataclasses.replace(self.options, detections=most)
 
     def class_parameters(self) -> Iterator[str]:
         """Names of the class heads and of the label embedding."""
@@ -232,7 +244,7 @@ class Dino(Detector[DinoOutputs]):
         return logits, (moves + references).sigmoid()
 
     def postprocess(
-        self, outputs: DinoOutputs, sizes: Tensor, original_sizes: Tensor | None = None, *, top: int = 300
+        self, outputs: DinoOutputs, sizes: Tensor, original_sizes: Tensor | None = None, *, top: int | None = None
     ) -> list[Detections]:
         """The objects found, best first.
 
@@ -240,7 +252,7 @@ class Dino(Detector[DinoOutputs]):
             outputs: of `forward`.
             sizes: as in `forward`.
             original_sizes: (B, 2), height and width of the images before they were resized; `sizes` by default.
-            top: most objects per image, over all queries and classes: a query counts once per class.
+            top: most objects per image instead of the option `detections`.
 
         Returns:
             per image, boxes in pixels of the original one. As in the original they are not cut at its border.
@@ -248,7 +260,7 @@ class Dino(Detector[DinoOutputs]):
         logits, boxes = (x.float() for x in outputs)
         original = (sizes if original_sizes is None else original_sizes).to(boxes)
         scores, classes = logits.sigmoid(), logits.shape[2]
-        scores, chosen = scores.flatten(1).topk(min(top, scores[0].numel()), 1)
+        scores, chosen = scores.flatten(1).topk(min(top or self.options.detections, scores[0].numel()), 1)
         boxes = corners(boxes) * original.flip(1).repeat(1, 2)[:, None]
         boxes = boxes.gather(1, (chosen // classes)[..., None].expand(-1, -1, 4))
         labels = chosen % classes

@@ -30,6 +30,7 @@ FAMILY = Family(
     learns="masks",
     tasks=("detect",),
     num_classes=80,
+    free=("proposals", "rpn_samples", "roi_samples", "score_threshold", "nms_threshold", "detections"),
     preprocessing=WHOLE_IMAGE,
     on=(
         GROWN,

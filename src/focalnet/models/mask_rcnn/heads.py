@@ -93,7 +93,8 @@ class BoxAndMaskHeads(RoIHeads):
         Args:
             levels: of the pyramid; the last one is not used.
             proposals: of the first stage.
-            targets: `boxes`, `labels` from 1, `masks` at the size of the padded input.
+            targets: `boxes`, `labels` from 1, `masks` at the size of the padded input; `outlined` where some objects
+                have a box and no mask: these are left out of the masks.
 
         Returns:
             `loss_classifier`, `loss_box_reg` and `loss_mask`.
@@ -110,10 +111,15 @@ class BoxAndMaskHeads(RoIHeads):
             "loss_classifier": F.cross_entropy(logits, label),
             "loss_box_reg": F.l1_loss(predicted, delta[positive], reduction="sum") / len(label),
         }
-        masks = self._masks(levels, boxes[positive], images[positive], label[positive])
+        learned = [
+            (one > 0) & target["outlined"][owner] if len(target.get("outlined", ())) else one > 0
+            for target, owner, one in zip(targets, matched, labels, strict=True)
+        ]
+        outlined = torch.where(torch.cat(learned))[0]
+        masks = self._masks(levels, boxes[outlined], images[outlined], label[outlined])
         truth = torch.cat([
-            mask_targets(target["masks"], box[one > 0], owner[one > 0], masks.shape[-1])
-            for target, box, owner, one in zip(targets, sampled, matched, labels, strict=True)
+            mask_targets(target["masks"], box[one], owner[one], masks.shape[-1])
+            for target, box, owner, one in zip(targets, sampled, matched, learned, strict=True)
         ])  # fmt: skip
         pixels = F.binary_cross_entropy_with_logits(masks, truth, reduction="sum")
         return {**losses, "loss_mask": pixels / max(truth.numel(), 1)}

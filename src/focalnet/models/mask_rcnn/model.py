@@ -67,7 +67,7 @@ class MaskRCNNOptions:
     nms_threshold: float = 0.5
     """A detection that overlaps a better one of its class by more is dropped."""
     detections: int = 100
-    """The most per image."""
+    """The most per image; no fewer proposals are looked at."""
 
 
 class MaskRCNNOutputs(NamedTuple):
@@ -115,7 +115,7 @@ class MaskRCNN(Detector[MaskRCNNOutputs]):
         super().__init__()
         stages, channels, width = range(len(architecture.depths)), options.fpn_channels, options.representation_size
         focalnet = FocalNet(architecture, out_indices=stages, frozen_stages=frozen_stages, recompute=recompute)
-        self.num_classes = num_classes
+        self.num_classes, self.proposals = num_classes, options.proposals
         self.backbone = Pyramid(focalnet, channels)
         self.rpn = ProposalNetwork(
             Anchors(self.backbone.strides, options.anchor_size), RPNHead(channels, 3),
@@ -131,7 +131,19 @@ class MaskRCNN(Detector[MaskRCNNOutputs]):
             mask_roi_pool=RoIPool(14, focalnet.strides), mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
             mask_predictor=MaskRCNNPredictor(channels, channels, num_classes + 1),
         )  # fmt: skip
+        self.detections = options.detections
         self._init_weights()
+
+    @property
+    def detections(self) -> int:
+        """The most detections of an image."""
+        return self.roi_heads.detections_per_img
+
+    @detections.setter
+    def detections(self, most: int) -> None:
+        self.roi_heads.detections_per_img = most
+        for kept in (self.rpn._pre_nms_top_n, self.rpn._post_nms_top_n):
+            kept["testing"] = max(self.proposals, most)
 
     def _init_weights(self) -> None:
         """As mmdet, where torchvision does otherwise; rows of the background that nothing reads are zero."""
@@ -176,7 +188,8 @@ class MaskRCNN(Detector[MaskRCNNOutputs]):
 
         Args:
             inputs: (B, 3, H, W), normalized.
-            targets: per image `boxes`, `labels` and `masks`; an image may have no object.
+            targets: per image `boxes`, `labels` and `masks`; an image may have no object. Where `outlined` is False,
+                an object has a box and no mask.
             sizes: (B, 2), height and width of each image in a padded batch.
 
         Raises:
@@ -227,5 +240,6 @@ class MaskRCNN(Detector[MaskRCNNOutputs]):
                     f"{self.num_classes} classes, which count from 0; set num_classes."
                 )
             masks = F.pad(masks, (0, images.shape[3] - masks.shape[2], 0, images.shape[2] - masks.shape[1]))
-            result.append({"boxes": precise(target["boxes"]), "labels": labels.long() + 1, "masks": masks})
+            whole = {name: target[name] for name in ("outlined",) if name in target}
+            result.append({"boxes": precise(target["boxes"]), "labels": labels.long() + 1, "masks": masks, **whole})
         return result
