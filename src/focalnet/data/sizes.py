@@ -8,7 +8,7 @@ by itself: it is taken as the others of its data set are.
 Heads are read of all files up to `LOOK_AT_ALL`, else of some; of all where one of these is not as it should be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from focalnet.data.problems import Problems, some, whole
@@ -51,7 +51,7 @@ def fit_sizes(
     recorded: Sequence[Size | None],
     problems: Problems,
     *,
-    reach: Sequence[Size | None] | None = None,
+    reach: Callable[[int], tuple[float, float] | None] = lambda index: None,
     kind: str = "images of another size than their annotations say, left out",
     examples: Sequence[str] | None = None,
 ) -> list[Fit | None]:
@@ -61,8 +61,8 @@ def fit_sizes(
         files: images that are there.
         recorded: what the annotations say, or the size of a mask; None where they say nothing: the file counts then.
         problems: takes in what does not fit, as `kind`, and how many images are turned.
-        reach: the lowest and rightmost pixel that annotations of each image touch, where known. Some tools write the
-            size of the bitmap as it lies, but annotate the image upright: their boxes leave the one and fit the other.
+        reach: how far down and to the right the annotations of an image reach, where known. Some tools write the size
+            of the bitmap as it lies, but annotate the image upright: their boxes leave the one and fit the other.
         kind: what to call what does not fit.
         examples: what to name instead of the files then.
 
@@ -77,8 +77,7 @@ def fit_sizes(
             continue
         lying |= said == head.size
         upright |= said == head.upright
-        touched = reach[index] if reach else None
-        tells_upright |= said == head.size and touched is not None and _leaves(touched, head.size)
+        tells_upright |= said == head.size and _leaves(reach(index), head.size)
     fits: list[Fit | None] = []
     for index, (file, head, said) in enumerate(zip(files, heads, recorded, strict=True)):
         if head is None:
@@ -102,13 +101,12 @@ def fit_sizes(
     return fits
 
 
-def _leaves(touched: Size, size: Size) -> bool:
-    """Whether annotations reach out of a bitmap, but not of it turned."""
-    slack = 1
-    height, width = size
-    return (touched[0] > height + slack or touched[1] > width + slack) and (
-        touched[0] <= width + slack and touched[1] <= height + slack
-    )
+def _leaves(reach: tuple[float, float] | None, size: Size) -> bool:
+    """Whether annotations reach out of a bitmap by more than a pixel, but not of it turned."""
+    if reach is None:
+        return False
+    (down, right), (height, width) = reach, size
+    return (down > height + 1 or right > width + 1) and down <= width + 1 and right <= height + 1
 
 
 def _heads(files: Sequence[str], recorded: Sequence[Size | None]) -> list[Head | None]:

@@ -132,16 +132,17 @@ def locate(
     return found
 
 
+def is_file(folder: str | Path, name: str) -> bool:
+    """Whether there is a file of this name, whatever is written there."""
+    try:
+        return name != "" and os.path.isfile(os.path.join(folder, name))
+    except ValueError:  # a null byte
+        return False
+
+
 def _first(candidates: Sequence[str], roots: Sequence[str | Path]) -> str | None:
-    for candidate in candidates:
-        for root in roots:
-            path = os.path.join(root, candidate)
-            try:
-                if candidate and os.path.isfile(path):
-                    return path
-            except ValueError:  # a null byte
-                return None
-    return None
+    places = ((root, candidate) for candidate in candidates for root in roots)
+    return next((os.path.join(*place) for place in places if is_file(*place)), None)
 
 
 def _readings(name: str) -> list[str]:

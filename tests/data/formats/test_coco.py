@@ -111,7 +111,7 @@ def test_one_file(tmp_path, place):
 
 def test_crowds_and_areas_are_kept(tmp_path):
     runs = {"size": [H, W], "counts": [0, H, H * (W - 1)]}
-    notes = [note(1, area=5.5), note(2, box=(0, 0, 1, H), iscrowd=1, segmentation=runs, area=None)]
+    notes = [note(1, area=5.5), note(2, box=(0, 0, 1, H), iscrowd=1, segmentation=runs, area=None), note(3, 2)]
     scene = by_id(opened(one_file(tmp_path, notes), masks=True).train) | by_id(opened(tmp_path / "notes.json").val)
     scene = scene[1]
     assert scene.crowd.tolist() == [False, True]
@@ -234,23 +234,28 @@ def test_broken_annotations(tmp_path, case, caplog):
 
 
 def test_broken_pictures(tmp_path):
-    path = one_file(tmp_path, [note(1), note(2, 3)], pictures=(1, 2, 3))
+    path = one_file(tmp_path, [note(1), note(2, 2), note(3, 3)], pictures=(1, 2, 3))
     refused(path, "1 missing images, left out .first: 3.png")
     data = opened(path, on_bad_annotation="skip")
     assert len(data.train) + len(data.val) == 2
     refused(one_file(tmp_path, [], pictures=(1, 1, 2)), "1 images of an id that another has")
     broken = content([note(1)])
-    broken["images"][1].pop("width")
-    refused(write(tmp_path / "notes.json", broken), "1 images without id, file_name, width or height, left out")
+    broken["images"][1].pop("file_name")
+    refused(write(tmp_path / "notes.json", broken), "1 images without id or file_name, left out")
     refused(one_file(tmp_path, [], pictures=(5, 6)), "No image of .*notes.json is in .*the first is 5.png")
-    refused(one_file(tmp_path, [], pictures=()), "No image of .*notes.json is in")
+    refused(one_file(tmp_path, [], pictures=()), "notes.json has a split without images")
 
 
 def test_a_picture_of_another_size(tmp_path):
-    path = one_file(tmp_path, [note(1), note(2, 2)])
-    draw_pictures(tmp_path, size=(H, W))
+    path = one_file(tmp_path, [note(1), note(2, 2), note(3, 3)], pictures=(1, 2, 3))
+    draw_pictures(tmp_path, (1, 2, 3))
+    data = opened(path)
+    draw_pictures(tmp_path, (1, 2), size=(H, W))
+    refused(path, "2 images of another size than their annotations say, left out .first: .*1.png, 31 x 23 not 23 x 31")
+    with pytest.raises(UserError, match="So only 1 of 3 images are left in the train split, less than half"):
+        opened(path, on_bad_annotation="skip")
     with pytest.raises(BadImageError, match=r"is 23 x 31 pixels, its annotations say 31 x 23. To go on"):
-        opened(path).train[0]
+        [data.train[0], data.val[0], data.val[1]]
 
 
 def test_broken_files(tmp_path):
@@ -400,7 +405,7 @@ def test_png_files_are_compared_with_their_segments(tmp_path):
     ):
         panoptic(tmp_path)
     panoptic_folder(tmp_path, [segments(n, f"{n}.png") for n in (1, 2)])
-    with pytest.raises(UserError, match="has no segment of a known category on its 2 images"):
+    with pytest.raises(UserError, match="has no objects on its 1 training images: there is nothing to train on"):
         panoptic(tmp_path, on_bad_annotation="skip")
 
 

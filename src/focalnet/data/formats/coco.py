@@ -23,10 +23,28 @@ import numpy as np
 import torch
 
 from focalnet.data.base import DenseSample, Openers, Request, Split
-from focalnet.data.formats.coco_files import categories, find_images, find_json, is_id, is_json, listed, load_json
+from focalnet.data.formats.coco_files import (
+    Found,
+    categories,
+    find_images,
+    find_json,
+    is_id,
+    is_json,
+    listed,
+    load_json,
+)
 from focalnet.data.problems import Problems
+from focalnet.data.sizes import Fit
 from focalnet.inputs.image import BadImageError, load_image
-from focalnet.structures import Outline, mask_api, outline_to_mask, polygon_arrays, read_counts
+from focalnet.structures import (
+    Outline,
+    mask_api,
+    outline_to_mask,
+    polygon_arrays,
+    read_counts,
+    turn_boxes,
+    turn_pixels,
+)
 
 LARGEST = 1e9
 """Numbers from here on are no coordinates or areas."""
@@ -45,6 +63,7 @@ class Record(NamedTuple):
     crowd: np.ndarray
     area: np.ndarray
     outlines: list[Outline]
+    orientation: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,8 +81,8 @@ class Objects:
 
     def read(self, entry: Record) -> DenseSample:
         image = load_image(entry.path)
-        if (image.height, image.width) != entry.size:
-            height, width = entry.size
+        height, width = Fit(entry.size, entry.orientation).upright
+        if (image.height, image.width) != (height, width):
             raise BadImageError(
                 f"{entry.path} is {image.width} x {image.height} pixels, its annotations say {width} x {height}."
             )
@@ -72,16 +91,18 @@ class Objects:
             masks = torch.zeros(len(entry.labels), *entry.size, dtype=torch.bool)
             for index, outline in enumerate(entry.outlines):
                 masks[index] = torch.from_numpy(outline_to_mask(outline, entry.size))
+            masks = turn_pixels(masks, entry.orientation)
         return DenseSample(
             image=image,
             path=entry.path,
-            boxes=torch.from_numpy(entry.boxes.copy()),
+            boxes=turn_boxes(torch.from_numpy(entry.boxes.copy()), entry.size, entry.orientation),
             labels=torch.from_numpy(entry.labels.copy()),
             masks=masks,
             crowd=torch.from_numpy(entry.crowd.copy()),
             area=torch.from_numpy(entry.area.copy()),
             semantic=None,
             image_id=entry.image_id,
+            orientation=entry.orientation,
         )
 
 
@@ -115,13 +136,13 @@ def open_coco(annotations: Path, folders: Sequence[Path], problems: Problems, *,
     entries = find_images(content, annotations, folders, problems)
     notes = _notes(content, labels, listed(content), problems)
     records = []
-    for image_id, (path, size) in entries.items():
-        objects = [_object(note, size, masks, problems) for note in notes.get(image_id, [])]
-        records.append(_record(path, image_id, size, [found for found in objects if found], labels))
-    used = frozenset(classes[label] for record in records for label in set(record.labels.tolist()))
-    sizes = [record.size for record in records]
+    for image_id, found in entries.items():
+        objects = [_object(note, found.size, masks, problems) for note in notes.get(image_id, [])]
+        records.append(_record(found, image_id, [one for one in objects if one], labels))
     return Split(
-        reader=Objects(masks), entries=records, classes=classes, things=(True,) * len(classes), sizes=sizes, used=used,
+        reader=Objects(masks), entries=records, classes=classes, things=(True,) * len(classes),
+        sizes=[Fit(record.size, record.orientation).upright for record in records],
+        labels=[record.labels.tolist() for record in records], crowd=[record.crowd for record in records],
         category_ids=tuple(labels),
     )  # fmt: skip
 
@@ -134,17 +155,21 @@ def _notes(
     seen = set()
     for place, note in enumerate(content["annotations"]):
         if not isinstance(note, dict):
-            problems.add("annotations that are no objects of JSON, left out", f"annotations[{place}]")
+            problems.add(
+                "annotations that are no objects of JSON, left out", f"annotations[{place}]", lost="annotations"
+            )
             continue
         number, image, category = note.get("id"), note.get("image_id"), note.get("category_id")
         number = number if is_id(number) else f"[{place}]"
         example = f"annotation {number}"
         if number in seen:
-            problems.add("annotations of an id that another has, left out", example)
+            problems.add("annotations of an id that another has, left out", example, lost="annotations")
         elif not is_id(image) or image not in images:
-            problems.add("annotations of an unknown image, left out", f"{example}, image {image}")
+            problems.add("annotations of an unknown image, left out", f"{example}, image {image}", lost="annotations")
         elif not isinstance(category, int) or category not in labels:
-            problems.add("annotations of an unknown category, left out", f"{example}, category {category}")
+            problems.add(
+                "annotations of an unknown category, left out", f"{example}, category {category}", lost="annotations"
+            )
         else:
             notes.setdefault(image, []).append(note)
         seen.add(number)
@@ -163,7 +188,7 @@ def _object(note: Mapping[str, Any], size: tuple[int, int], masks: bool, problem
     example = f"annotation {note.get('id')}"
     box = note.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-        problems.add("annotations without four numbers as bbox, left out", example)
+        problems.add("annotations without four numbers as bbox, left out", example, lost="annotations")
         return None
     corners = clip_box((box[0], box[1], box[0] + box[2], box[1] + box[3]), size, example, problems)
     if corners is None:
@@ -195,12 +220,12 @@ def clip_box(
     left, top, right, bottom = box
     height, width = size
     if not (right > left and bottom > top):
-        problems.add("boxes of no area, left out", example)
+        problems.add("boxes of no area, left out", example, lost="annotations")
         return None
     if left < -SLACK or top < -SLACK or right > width + SLACK or bottom > height + SLACK:
         left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
         if not (right > left and bottom > top):
-            problems.add("boxes outside the image, left out", example)
+            problems.add("boxes outside the image, left out", example, lost="annotations")
             return None
         problems.add("boxes that reach out of the image, clipped", example)
     return left, top, right, bottom
@@ -210,31 +235,30 @@ def _outline(segmentation: Any, size: tuple[int, int], example: str, problems: P
     if isinstance(segmentation, dict):
         if segmentation.get("size") != list(size):
             kind = "run-length codes of another size than the image, left out"
-            problems.add(kind, f"{example}, {segmentation.get('size')} not {list(size)}")
+            problems.add(kind, f"{example}, {segmentation.get('size')} not {list(size)}", lost="annotations")
             return None
         counts = read_counts(segmentation.get("counts"))
         if counts is None or counts.sum() != size[0] * size[1]:
-            problems.add("run-length codes that do not fill the image, left out", example)
+            problems.add("run-length codes that do not fill the image, left out", example, lost="annotations")
             return None
         return counts
     polygons = segmentation if isinstance(segmentation, list) else []
     sane = [p for p in polygons if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(map(_is_number, p))]
     if not sane:
-        problems.add("objects without an outline of three points, left out", example)
+        problems.add("objects without an outline of three points, left out", example, lost="annotations")
         return None
     return polygon_arrays(sane, size)
 
 
-def _record(
-    path: str, image_id: int | str, size: tuple[int, int], objects: Sequence[_Object], labels: Mapping[int, int]
-) -> Record:
+def _record(found: Found, image_id: int | str, objects: Sequence[_Object], labels: Mapping[int, int]) -> Record:
     return Record(
-        path=path,
+        path=found.path,
         image_id=image_id,
-        size=size,
-        boxes=np.array([found.box for found in objects], np.float32).reshape(-1, 4),
-        labels=np.array([labels[found.category] for found in objects], np.int64),
-        crowd=np.array([found.crowd for found in objects], bool),
-        area=np.array([found.area for found in objects], np.float32),
-        outlines=[found.outline for found in objects],
+        size=found.size,
+        orientation=found.orientation,
+        boxes=np.array([one.box for one in objects], np.float32).reshape(-1, 4),
+        labels=np.array([labels[one.category] for one in objects], np.int64),
+        crowd=np.array([one.crowd for one in objects], bool),
+        area=np.array([one.area for one in objects], np.float32),
+        outlines=[one.outline for one in objects],
     )

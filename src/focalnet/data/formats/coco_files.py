@@ -6,16 +6,17 @@ a .json file                         the images lie beside it, in images/, or wh
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from focalnet.data.base import Openers, Split
 from focalnet.data.problems import Problems, preview, some
-from focalnet.data.splits import choose_splits
+from focalnet.data.sizes import fit_sizes, read_size
+from focalnet.data.splits import choose_splits, split_of
 from focalnet.errors import UserError
+from focalnet.inputs.folders import is_file, is_ignored, locate
 
 Files = tuple[Path, list[Path]]
 """A JSON file, and the folders where its images may lie."""
@@ -45,14 +46,15 @@ def find_json(source: str, stem: str, open_file: Callable[..., Split]) -> Opener
         UserError: no JSON file, or several among which there is no choice.
     """
     path = Path(source).expanduser()
-    train, val = _files(path, stem)
+    train, val, test = _files(path, stem)
 
     def open_train() -> Split:
         if train is None:
             raise UserError(f"{path.absolute()} has a validation split only; add annotations/{stem}_train2017.json.")
         return open_file(*train)
 
-    return Openers(open_train, partial(open_file, *val) if val else None)
+    second, third = (partial(open_file, *files) if files else None for files in (val, test))
+    return Openers(open_train, second, third)
 
 
 def _roboflow(path: Path) -> dict[str, Path]:
@@ -61,30 +63,35 @@ def _roboflow(path: Path) -> dict[str, Path]:
 
 def _json_files(path: Path, stem: str) -> list[Path]:
     files = sorted([*path.glob("*.json"), *path.glob("annotations/*.json")])
+    files = [file for file in files if not is_ignored(file.name)]
     named = [file for file in files if file.name.startswith(stem)]
     return named or [file for file in files if not file.name.startswith(OTHERS)]
 
 
-def _files(path: Path, stem: str) -> tuple[Files | None, Files | None]:
+def _files(path: Path, stem: str) -> tuple[Files | None, Files | None, Files | None]:
+    """The files of training, validation and test."""
     if path.is_file():
-        return (path, _image_folders(path, stem)), None
+        return (path, _image_folders(path, stem)), None, None
     folders = _roboflow(path)
-    train, val, _ = choose_splits(folders)
-    if train is not None or val is not None:
-        first, second = ((folders[name] / ROBOFLOW, [folders[name]]) if name else None for name in (train, val))
-        return first, second
+    chosen = choose_splits(folders)
+    if any(chosen):
+        first, second, third = ((folders[name] / ROBOFLOW, [folders[name]]) if name else None for name in chosen)
+        return first, second, third
     files = _json_files(path, stem)
-    splits = [[file for file in files if word in file.stem.lower()] for word in ("train", "val")]
-    if not any(splits):
-        splits[0] = files
-    if max(map(len, splits)) != 1:
+    named = [file for file in files if split_of(file.stem)] or files
+    by_split = {name: [file for file in named if split_of(file.stem) == name] for name in ("train", "val", "test")}
+    if len(named) == 1 and not any(by_split.values()):
+        by_split["train"] = named
+    if not named or any(len(found) > 1 for found in by_split.values()) or not any(by_split.values()):
         what = f"the JSON files {preview([file.name for file in files])}" if files else "no JSON file of annotations"
         raise UserError(
             f"{path.absolute()} has {what}; wanted are annotations/{stem}_train2017.json and, if there is one, "
             f"annotations/{stem}_val2017.json: give such a folder, or one JSON file."
         )
-    first, second = ((found[0], _image_folders(found[0], stem)) if found else None for found in splits)
-    return first, second
+    first, second, third = (
+        (found[0], _image_folders(found[0], stem)) if found else None for found in by_split.values()
+    )
+    return first, second or third, third
 
 
 def _image_folders(file: Path, stem: str) -> list[Path]:
@@ -124,33 +131,68 @@ def categories(content: Mapping[str, Any], path: Path) -> tuple[dict[int, int], 
     return {number: label for label, number in enumerate(ids)}, names
 
 
+class Found(NamedTuple):
+    """An image that is there: its file, the (height, width) that the annotations mean, and EXIF's orientation where
+    they are still to be turned by it, else 1; see `sizes.py`."""
+
+    path: str
+    size: tuple[int, int]
+    orientation: int
+
+
 def find_images(
     content: Mapping[str, Any], path: Path, folders: Sequence[Path], problems: Problems
-) -> dict[int | str, tuple[str, tuple[int, int]]]:
-    """Image id to file and (height, width), for the images that are there, in the order of the file."""
+) -> dict[int | str, Found]:
+    """Image id to file and size, for the images that are there, in the order of the file.
+
+    Names are read as `locate` does; sizes that are not said are those of the files, the others are compared with them.
+    """
     entries: dict[int | str, Mapping[str, Any]] = {}
     for entry in content["images"]:
-        if not isinstance(entry, dict) or not _sane_image(entry):
-            problems.add("images without id, file_name, width or height, left out", str(entry)[:80])
+        if not isinstance(entry, dict) or not is_id(entry.get("id")) or not isinstance(entry.get("file_name"), str):
+            problems.add("images without id or file_name, left out", str(entry)[:80], lost="images")
         elif entry["id"] in entries:
-            problems.add("images of an id that another has, left out", f"{entry['file_name']} ({entry['id']})")
+            example = f"{entry['file_name']} ({entry['id']})"
+            problems.add("images of an id that another has, left out", example, lost="images")
         else:
             entries[entry["id"]] = entry
     names = [entry["file_name"] for entry in entries.values()]
     looked_at = some(names)
-    root = max(folders, key=lambda folder: sum((folder / name).is_file() for name in looked_at))
-    found: dict[int | str, tuple[str, tuple[int, int]]] = {}
-    for number, entry in entries.items():
-        file = os.path.join(root, entry["file_name"])
-        if os.path.isfile(file):
-            found[number] = (file, (entry["height"], entry["width"]))
-        else:
-            problems.add("missing images, left out", entry["file_name"])
-    if not found:
+    hits = [sum(is_file(folder, name) for name in looked_at) for folder in folders]
+    likeliest = sorted(zip(hits, folders, strict=True), key=lambda pair: -pair[0])
+    files = locate(names, [folder for _, folder in likeliest], problems.note)
+    for name, file in zip(names, files, strict=True):
+        if file is None:
+            problems.add("missing images, left out", name, lost="images")
+    if names and not any(files):
         places = " or ".join(str(folder.absolute()) for folder in folders)
-        first = f"; the first is {names[0]}" if names else ""
-        raise UserError(f"No image of {path.absolute()} is in {places}{first}: put them there.")
-    return found
+        raise UserError(f"No image of {path.absolute()} is in {places}; the first is {names[0]}: put them there.")
+    there = [(number, file) for number, file in zip(entries, files, strict=True) if file is not None]
+    sizes = [read_size(entries[number].get("height"), entries[number].get("width")) for number, _ in there]
+    for (number, file), size in zip(there, sizes, strict=True):
+        if size is None:
+            problems.note("images without width or height, which the file tells", f"{file} ({number})")
+    reach = _reach(content)
+    fits = fit_sizes([file for _, file in there], sizes, problems, reach=lambda index: reach(there[index][0]))
+    return {number: Found(file, *fit) for (number, file), fit in zip(there, fits, strict=True) if fit}
+
+
+def _reach(content: Mapping[str, Any]) -> Callable[[int | str], tuple[float, float] | None]:
+    """How far down and to the right the boxes of an image reach; they are read when somebody asks."""
+
+    @cache
+    def known() -> dict[Any, tuple[float, float]]:
+        found: dict[Any, tuple[float, float]] = {}
+        for note in content["annotations"]:
+            box = note.get("bbox") if isinstance(note, dict) else None
+            if isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box):
+                number = note.get("image_id")
+                if is_id(number):
+                    down, right = found.get(number, (0.0, 0.0))
+                    found[number] = max(down, box[1] + box[3]), max(right, box[0] + box[2])
+        return found
+
+    return lambda image_id: known().get(image_id)
 
 
 def listed(content: Mapping[str, Any]) -> set[int | str]:
@@ -161,12 +203,3 @@ def listed(content: Mapping[str, Any]) -> set[int | str]:
 def is_id(value: Any) -> bool:
     """Whether a value of JSON can name something."""
     return isinstance(value, int | str)
-
-
-def _sane_image(entry: Mapping[str, Any]) -> bool:
-    sides = (entry.get("width"), entry.get("height"))
-    return (
-        is_id(entry.get("id"))
-        and isinstance(entry.get("file_name"), str)
-        and all(isinstance(side, int) and side > 0 for side in sides)
-    )

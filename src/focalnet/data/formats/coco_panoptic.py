@@ -10,7 +10,6 @@ of each split are searched for both when the data is opened.
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +23,11 @@ from PIL import Image
 from focalnet.data.base import IGNORE, DenseSample, Openers, Request, Split
 from focalnet.data.formats.coco_files import categories, find_images, find_json, is_id, is_json, listed, load_json
 from focalnet.data.problems import Problems, preview, some
+from focalnet.data.sizes import Fit
 from focalnet.errors import UserError
+from focalnet.inputs.folders import is_file, locate
 from focalnet.inputs.image import BadImageError, NotIdsError, load_image, size_of
-from focalnet.structures import masks_to_boxes
+from focalnet.structures import masks_to_boxes, turn_pixels
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Segments(NamedTuple):
     ids: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
+    orientation: int = 1
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class PanopticFiles:
 
     def read(self, entry: Segments) -> DenseSample:
         image = load_image(entry.path)
-        ids = torch.from_numpy(segment_ids(entry.png))
+        ids = turn_pixels(torch.from_numpy(segment_ids(entry.png)), entry.orientation)
         if ids.shape != (image.height, image.width):
             height, width = ids.shape
             raise BadImageError(
@@ -78,6 +80,7 @@ class PanopticFiles:
             area=masks.sum((1, 2)).float(),
             semantic=semantic,
             image_id=entry.image_id,
+            orientation=entry.orientation,
         )
 
 
@@ -136,32 +139,34 @@ def open_panoptic(annotations: Path, folders: Sequence[Path], problems: Problems
             problems.add("images annotated twice, the first kept", f"image {note['image_id']}")
         else:
             notes[note["image_id"]] = note
-    root = _segment_folder(annotations, [note["file_name"] for note in notes.values()])
+    located = _locate_pngs(annotations, [note["file_name"] for note in notes.values()], problems)
+    pngs = dict(zip(notes, located, strict=True))
     found: list[Segments] = []
-    for image_id, (path, size) in find_images(content, annotations, folders, problems).items():
-        note = notes.pop(image_id, None)
+    for image_id, (path, size, orientation) in find_images(content, annotations, folders, problems).items():
+        note, png = notes.pop(image_id, None), pngs.get(image_id)
         if note is None:
-            problems.add("images without segments, left out", path)
-        elif not os.path.isfile(png := os.path.join(root, note["file_name"])):
-            problems.add("missing PNG files of segments, their images left out", note["file_name"])
+            problems.add("images without segments, left out", path, lost="images")
+        elif png is None:
+            kind = "missing PNG files of segments, their images left out"
+            problems.add(kind, note["file_name"], lost="images")
         elif (painted := size_of(png)) not in (None, size):  # a broken file is met when it is read
             example = f"{note['file_name']}, {painted[1]} x {painted[0]} not {size[1]} x {size[0]}"
-            problems.add("PNG files of segments of another size than their images, both left out", example)
+            kind = "PNG files of segments of another size than their images, both left out"
+            problems.add(kind, example, lost="images")
         else:
             segments = _segments(note, labels, problems)
             ids, kinds, crowd = zip(*segments, strict=True) if segments else ((), (), ())
             arrays = np.array(ids, np.int64), np.array(kinds, np.int64), np.array(crowd, bool)
-            found.append(Segments(path, image_id, png, size, *arrays))
+            found.append(Segments(path, image_id, png, size, *arrays, orientation))
     for image_id in notes.keys() - listed(content):
-        problems.add("annotations of an unknown image, left out", f"image {image_id}")
-    if not found:
-        raise UserError(f"No image of {annotations.absolute()} has its PNG file of segments in {root}.")
-    _look(some(found), problems)
-    used = frozenset(classes[label] for entry in found for label in entry.labels.tolist())
-    if not used:
-        raise UserError(f"{annotations.absolute()} has no segment of a known category on its {len(found)} images.")
-    sizes = [entry.size for entry in found]
-    return Split(reader=PanopticFiles(), entries=found, classes=classes, things=things, sizes=sizes, used=used)
+        problems.add("annotations of an unknown image, left out", f"image {image_id}", lost="images")
+    if found:
+        _look(some(found), problems)
+    return Split(
+        reader=PanopticFiles(), entries=found, classes=classes, things=things,
+        sizes=[Fit(entry.size, entry.orientation).upright for entry in found],
+        labels=[entry.labels.tolist() for entry in found], crowd=[entry.crowd for entry in found],
+    )  # fmt: skip
 
 
 def _look(entries: Sequence[Segments], problems: Problems) -> None:
@@ -192,10 +197,11 @@ def _sane(note: Any) -> bool:
     )
 
 
-def _segment_folder(annotations: Path, names: Sequence[str]) -> Path:
+def _locate_pngs(annotations: Path, names: Sequence[str], problems: Problems) -> list[str | None]:
     parent, stem = annotations.parent, annotations.stem
     folders = [parent / stem, parent.parent / stem, parent / "masks", parent]
-    return max(folders, key=lambda folder: sum((folder / name).is_file() for name in names[:50]))
+    root = max(folders, key=lambda folder: sum(is_file(folder, name) for name in names[:50]))
+    return locate(names, [root], problems.note)
 
 
 def _segments(note: dict[str, Any], labels: dict[int, int], problems: Problems) -> list[tuple[int, int, bool]]:
@@ -204,11 +210,12 @@ def _segments(note: dict[str, Any], labels: dict[int, int], problems: Problems) 
     for info in note["segments_info"]:
         example = f"{note['file_name']}, segment {info.get('id') if isinstance(info, dict) else info}"
         if not isinstance(info, dict) or not is_id(info.get("id")) or not 0 < info["id"] < 256**3:
-            problems.add("segments without an id from 1 to 16777215, void", example)
+            problems.add("segments without an id from 1 to 16777215, void", example, lost="annotations")
         elif not isinstance(info.get("category_id"), int) or info["category_id"] not in labels:
-            problems.add("segments of an unknown category, void", f"{example}, category {info.get('category_id')}")
+            kind = f"{example}, category {info.get('category_id')}"
+            problems.add("segments of an unknown category, void", kind, lost="annotations")
         elif info["id"] in segments:
-            problems.add("segments of an id that another has, left out", example)
+            problems.add("segments of an id that another has, left out", example, lost="annotations")
         else:
             segments[info["id"]] = (info["id"], labels[info["category_id"]], bool(info.get("iscrowd", 0)))
     return list(segments.values())
