@@ -20,7 +20,7 @@ Legend: B batch, S the spatial axes (T of a sequence, H W of an image, D H W of 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +135,7 @@ class FocalNetBase(nn.Module):
 
     Attributes:
         config: the architecture.
+        frozen: the parts that `freeze` keeps.
         spec: a `weights.spec.ModelSpec`, on networks that `create_model` made.
     """
 
@@ -152,6 +153,7 @@ class FocalNetBase(nn.Module):
             padding=config.stem_padding if config.use_conv_embed else 0,
         )  # fmt: skip
         self.pos_drop = nn.Dropout(config.drop_rate)
+        self.frozen: tuple[nn.Module, ...] = ()
         blocks = sum(config.depths)
         rates = [config.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks)]
         starts = [sum(config.depths[:stage]) for stage in range(len(config.depths) + 1)]
@@ -174,6 +176,29 @@ class FocalNetBase(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """`set_recompute("block")`, or `"none"`: timm's name for it."""
         self.set_recompute("block" if enable else "none")
+
+    def freeze(self, stages: int | None = None) -> None:
+        """Keep the stem and the first stages as they are: without gradients, and in evaluation mode while training.
+
+        Args:
+            stages: how many, each with the downsample after it; without it everything but a classifier's last layer.
+
+        Raises:
+            UserError: there are fewer.
+        """
+        everything = [module for name, module in self.named_children() if name != "head"]
+        if stages is not None and not 1 <= stages <= len(self.layers):
+            raise UserError(f"--freeze is {stages}; give a number of stages from 1 to {len(self.layers)}, or backbone.")
+        first = (self.patch_embed, self.pos_drop, *self.layers[:stages])
+        self.frozen = tuple(everything) if stages is None else first
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode; frozen parts stay in evaluation mode and without gradients."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval().requires_grad_(False)
+        return self
 
     @property
     def num_features(self) -> int:
@@ -264,24 +289,16 @@ class FocalNet(FocalNetBase):
         if not -1 <= frozen_stages <= stages + 1:
             raise UserError(f"frozen_stages={frozen_stages}; it lies between -1 and {stages + 1}.")
         self.out_indices = tuple(out_indices)
-        self.frozen_stages = frozen_stages
         self.channels = tuple(config.channels[i] for i in out_indices)
         self.strides = tuple(config.strides[i] for i in out_indices)
         for index in out_indices:
             self.add_module(f"norm{index}", nn.LayerNorm(config.channels[index]))
         self.init_weights()
+        if frozen_stages >= 2:
+            self.freeze(frozen_stages - 1)
+        elif frozen_stages >= 0:
+            self.frozen = (self.patch_embed,)
         self.train()
-
-    def train(self, mode: bool = True) -> "FocalNet":
-        """Set the training mode; frozen parts stay in evaluation mode and without gradients."""
-        super().train(mode)
-        if self.frozen_stages >= 0:
-            frozen = [self.patch_embed]
-            if self.frozen_stages >= 2:
-                frozen += [self.pos_drop, *self.layers[: self.frozen_stages - 1]]
-            for module in frozen:
-                module.eval().requires_grad_(False)
-        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Normalised maps of the stages in `out_indices`.

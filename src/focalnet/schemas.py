@@ -49,6 +49,25 @@ def build(cls: type[Class], fields: Any, where: Any, mend: str = "mend the file 
         raise UserError(f"{where}: {error}") from error
 
 
+def check_numbers(options: Any) -> None:
+    """Refuse a dataclass of options that has a number which is none.
+
+    Raises:
+        UserError: a float, alone or in a tuple or mapping, is infinite or not a number; the message names its flag.
+    """
+    for field in dataclasses.fields(options):
+        if bad := [number for number in _floats(getattr(options, field.name)) if not math.isfinite(number)]:
+            raise UserError(f"--{field.name.replace('_', '-')} is {bad[0]}; give a finite number.")
+
+
+def _floats(value: Any) -> list[float]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [number for part in value for number in _floats(part)]
+    return [value] if isinstance(value, float) else []
+
+
 def as_type(value: Any, hint: Any, where: Any, mend: str = "mend the file or take another copy") -> Any:
     """A value of a file as a type of Python; lists become tuples.
 

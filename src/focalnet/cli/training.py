@@ -22,10 +22,10 @@ from focalnet.errors import UserError
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("task", "recipe", "out", "seed"),
     "data": ("data", "num_classes", "val_fraction", "on_bad_image", "on_bad_annotation"),
-    "model": ("model", "weights", "image_size", "detections", "drop_path", "recompute"),
+    "model": ("model", "weights", "freeze", "image_size", "detections", "drop_path", "recompute"),
     "training": (
-        *("epochs", "batch_size", "accumulate", "lr", "warmup_epochs", "weight_decay", "official_decay_bug"),
-        *("clip_grad", "ema"),
+        *("epochs", "batch_size", "accumulate", "lr", "warmup_epochs", "weight_decay", "clip_grad", "ema"),
+        *("patience", "class_weights"),
     ),
     "augmentation": ("augment", "mixing", "label_smoothing"),
     "machine": ("precision", "compile", "strategy", "workers", "trackers"),

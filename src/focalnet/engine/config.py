@@ -8,6 +8,7 @@ import tyro
 
 from focalnet.engine.optim import OPTIMIZERS, SCHEDULES, build_options, find
 from focalnet.errors import UserError
+from focalnet.schemas import check_numbers
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -46,7 +47,7 @@ class TrainConfig:
     """Epochs of linear warm-up, from a thousandth of the peak."""
     weight_decay: float = 0.05
     """Decay of weights with two or more dimensions."""
-    official_decay_bug: bool = False
+    official_decay_bug: Annotated[bool, tyro.conf.Suppress] = False
     """Apply no weight decay to anything, as the official code does by mistake."""
     clip_grad: float = 5.0
     """Largest norm of the gradient; 0 for no clipping."""
@@ -58,6 +59,8 @@ class TrainConfig:
     """Compile the network with torch.compile."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """How several processes (torchrun) share the work: copies of the network, or shards of it."""
+    patience: int = 0
+    """Epochs without a better validation after which training ends; 0 trains all of them."""
     seed: int = 0
     """Where all randomness starts."""
     workers: int = 2
@@ -68,10 +71,12 @@ class TrainConfig:
     """Time between checkpoints inside an epoch; one is always written after an epoch."""
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more.")
-        for name in ("lr", "min_lr", "warmup_epochs", "weight_decay", "clip_grad", "workers", "backbone_lr"):
+        rates = ("lr", "min_lr", "backbone_lr", "warmup_epochs", "weight_decay", "clip_grad")
+        for name in (*rates, "patience", "workers"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 0 or more.")
         if not 0 <= self.ema < 1:

@@ -157,8 +157,11 @@ def _fit(
     at = training.load(checkpoint) if checkpoint else Position()
     done = at.epoch * sampler.steps + at.step
     report = run.path / "report.html"
-    if at.epoch >= config.epochs and report.exists():
-        raise UserError(f"{run.path} is finished, {at.epoch} epochs are done; add --epochs with a larger number.")
+    if _finished(config, at) and report.exists():
+        mend = "start a new run with --weights set to it and another --patience"
+        if at.epoch >= config.epochs:
+            mend = "add --epochs with a larger number"
+        raise UserError(f"{run.path} is finished, {at.epoch} epochs are done; {mend}.")
     if main:
         run.forget_after(at.epoch * sampler.steps)
         report.unlink(missing_ok=True)
@@ -175,7 +178,7 @@ def _fit(
         def check() -> None:
             """End the run here, with a checkpoint, if a signal asks for it."""
             if number := signals.asked():
-                if at.epoch < config.epochs:
+                if not _finished(config, at):
                     training.save(run, "last", at)
                 where = f"after {at.epoch} epochs and {at.step} steps"
                 display.line(f"{Stopped(number)} {where}. To go on: focalnet resume {run.path}")
@@ -189,7 +192,8 @@ def _fit(
 
             return evaluate_batches(task, training.averaged, val_loader, spec, accelerator, on_batch)
 
-        for epoch in range(at.epoch, config.epochs):
+        while not _finished(config, at):
+            epoch = at.epoch
             began, first, speed = time.monotonic(), at.step, 0.0
             sampler.epoch, sampler.start = epoch, at.step
             batches = iter(loader)
@@ -221,7 +225,8 @@ def _fit(
                 "samples_per_second": speed, "seconds": time.monotonic() - began,
             }  # fmt: skip
             better = metrics[task.score] > at.best
-            at = Position(epoch + 1, best=max(metrics[task.score], at.best))
+            best, best_epoch = (metrics[task.score], epoch + 1) if better else (at.best, at.best_epoch)
+            at = Position(epoch + 1, best=best, best_epoch=best_epoch)
             if main:
                 run.append_row(row)
             for name in ("best", "last") if better else ("last",):
@@ -232,6 +237,8 @@ def _fit(
                 display.line(f"{len(skipped)} samples could not be read and were skipped, the first is {skipped[0]}")
             accelerator.log(row, step=row["step"])
             display.line("  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "step"))
+        if at.epoch < config.epochs:
+            display.line(f"No better {task.score} since epoch {at.best_epoch}: stopped after epoch {at.epoch}.")
         training.load(run.checkpoint("best"))
         metrics, details = evaluate()
         if main:
@@ -239,6 +246,12 @@ def _fit(
             display.line(f"Best {task.score} {metrics[task.score]:.4f}. Report: {report}")
     accelerator.end_training()
     return run
+
+
+def _finished(config: TrainConfig, at: Position) -> bool:
+    """Whether all epochs are done, or `patience` is at its end. A score that every process has decides."""
+    patient = not config.patience or at.epoch - at.best_epoch < config.patience
+    return at.epoch >= config.epochs or not (patient or at.step)
 
 
 def _sampler(task: Task, config: TrainConfig, data: Datasets, accelerator: Any) -> TrainSampler:

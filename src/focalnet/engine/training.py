@@ -30,6 +30,8 @@ class Position:
     """Sum of the losses of these steps."""
     best: float = -math.inf
     """Highest score so far."""
+    best_epoch: int = 0
+    """Epochs done when it was reached."""
     part_sums: dict[str, float] = dataclasses.field(default_factory=dict)
     """Of a task of several parts, the sum of the losses of each."""
 
@@ -72,6 +74,8 @@ class Training:
 
         self.config, self.accelerator, self.spec = config, accelerator, network.spec
         self.network: Any = network.to(accelerator.device)
+        if task.freeze is not None:
+            self.network.focalnet.freeze(None if task.freeze == "backbone" else task.freeze)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.skipped: set[str] = set()

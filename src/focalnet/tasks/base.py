@@ -186,5 +186,15 @@ class Task(TaskOptions, ABC):
 class ImageTask(ImageOptions, Task):
     """A task on images."""
 
+    def check_image_size(self, model: Network) -> None:
+        """Refuse images that are smaller than one position of the network's last stage.
+
+        Raises:
+            UserError: they are.
+        """
+        least = model.focalnet.config.strides[-1]
+        if self.image_size is not None and self.image_size < least:
+            raise UserError(f"--image-size is {self.image_size}; {self.model} needs {least} pixels or more.")
+
     def signal(self, sample: Any) -> tuple[str, Image]:
         return sample.path, sample.signal

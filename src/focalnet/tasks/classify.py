@@ -19,7 +19,7 @@ from focalnet import inputs
 from focalnet.data import Datasets, Sample, open_data, open_evaluation
 from focalnet.data.transforms.classification import Augmentation, train_transform
 from focalnet.data.transforms.mixup import MixupCutmix
-from focalnet.errors import MissingExtraError
+from focalnet.errors import MissingExtraError, UserError
 from focalnet.explain import explain
 from focalnet.models.create import create_model
 from focalnet.tasks.base import Batch, ImageTask, MapDataset, Metric, Network, Section
@@ -62,7 +62,23 @@ class Classify(ClassifyOptions, ImageTask):
         if self.image_size is not None:
             preprocessing = dataclasses.replace(model.spec.preprocessing, input_size=self.image_size)
             model.spec = model.spec.replace(preprocessing=preprocessing)
+        self.check_image_size(model)
+        if self.class_weights is not None:
+            model.register_buffer("class_weights", self._weights_of(data), persistent=False)
         return model
+
+    def _weights_of(self, data: Datasets) -> Tensor:
+        """The weight of each class, (K,), float32; "balanced": their mean over the training images is 1."""
+        if self.class_weights == "balanced":
+            train: Any = data.train  # `Samples`
+            counts = torch.tensor(train.labels).bincount(minlength=len(data.classes))
+            return (counts.sum() / (counts > 0).sum() / counts.clamp(min=1)).float()
+        if len(self.class_weights or ()) != len(data.classes):
+            raise UserError(
+                f"--class-weights has {len(self.class_weights or ())} numbers for {len(data.classes)} classes; "
+                f"give one per class, in this order: {', '.join(data.classes)}."
+            )
+        return torch.tensor(self.class_weights)
 
     def example(self, spec: ModelSpec, sample: Sample, *, train: bool) -> tuple[Tensor, int]:
         transform = _train_transform(spec.preprocessing, self.augment) if train else spec.preprocessing
@@ -84,7 +100,11 @@ class Classify(ClassifyOptions, ImageTask):
         return {"images": images, "targets": targets}
 
     def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
-        return model.loss(batch["images"], batch["targets"])
+        targets = batch["targets"]
+        if self.class_weights is not None:  # by the label, before smoothing: the likeliest class stays the same
+            shares = (targets - self.label_smoothing / targets.shape[1]) / (1 - self.label_smoothing)
+            targets = targets * (shares @ model.class_weights)[:, None]
+        return model.loss(batch["images"], targets)
 
     def metric(self, spec: ModelSpec) -> Metric:
         return ClassificationMetric(spec)

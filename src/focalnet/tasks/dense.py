@@ -86,6 +86,7 @@ class DenseTask(DenseOptions, ImageTask):
                 f"{self.model} is a {model.spec.head}, and --task {self.name} trains {' or '.join(fitting)}; "
                 f"take for example --model {fitting[0]}_{self.model.removeprefix(model.spec.head + '_')}."
             )
+        self.check_image_size(model)
         preprocessing = model.spec.preprocessing
         if self.image_size is not None:
             longest = self.longest or preprocessing.long_side / preprocessing.input_size

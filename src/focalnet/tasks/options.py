@@ -12,6 +12,7 @@ import tyro
 
 from focalnet.errors import UserError
 from focalnet.models.registry import families
+from focalnet.schemas import check_numbers
 from focalnet.variants import Recompute
 
 
@@ -62,10 +63,23 @@ class TaskOptions:
     """How many classes you expect; the run stops when the data has another number."""
     val_fraction: float = 0.2
     """Share of the samples set aside for validation when the data has no split of its own."""
+    freeze: int | Literal["backbone"] | None = None
+    """What keeps its weights: "backbone", or a number of stages, the stem and the first of them."""
     drop_path: float | None = None
     """Stochastic depth of the last block; without it, the variant's own."""
     recompute: Recompute = "none"
     """Save memory by computing again in the backward pass: "context" the focal levels, "block" whole blocks."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        if not 0 < self.val_fraction < 1:
+            raise UserError(f"--val-fraction is {self.val_fraction}; give a share between 0 and 1.")
+        if self.drop_path is not None and not 0 <= self.drop_path < 1:
+            raise UserError(f"--drop-path is {self.drop_path}; give a rate from 0 up to, but not including, 1.")
+        if self.freeze is not None and self.weights is None:
+            raise UserError("--freeze keeps the backbone as it is, which is random without --weights: give both.")
+        if isinstance(self.freeze, int) and self.freeze < 1:
+            raise UserError(f"--freeze is {self.freeze}; give a number of stages, 1 or more, or backbone.")
 
     def with_options(self, **options: Any) -> Self:
         """This task with those of `options` that are not None.
@@ -90,6 +104,7 @@ class ImageOptions(TaskOptions):
     """An image that cannot be read stops the run, or is skipped and counted."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.image_size is not None and self.image_size < 1:
             raise UserError(f"--image-size is {self.image_size}; give a side in pixels, or leave it out.")
 
@@ -109,6 +124,20 @@ class ClassifyOptions(ImageOptions):
     """Alpha of mixup and of cutmix; the paper's code has 0.8 1.0; 0 0 mixes nothing."""
     label_smoothing: float = 0.1
     """Share of the target that is spread over all classes."""
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+    """How much the images of each class count in the loss: "balanced" counts classes alike, however many images they
+    have; or a number per class, in the order of their names."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.mixing) < 0:
+            raise UserError(f"--mixing is {' '.join(map(str, self.mixing))}; give two numbers, 0 or more.")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(
+                f"--label-smoothing is {self.label_smoothing}; give a share from 0 up to, not including, 1."
+            )
+        if isinstance(self.class_weights, tuple) and not (min(self.class_weights, default=0) > 0):
+            raise UserError(f"--class-weights is {self.class_weights}; give balanced, or a number above 0 per class.")
 
 
 @dataclass(frozen=True, kw_only=True)
