@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from focalnet.data import open_data
+from focalnet.data import open_data, open_evaluation
 from focalnet.errors import UserError
 
 W, H = 40, 20
@@ -29,7 +29,7 @@ def dataset(root, *texts, yaml="names: [cat, dog]\ntrain: images/train\nval: ima
             Image.new("RGB", (W, H), (number, 0, 0)).save(root / f"images/{side}/{number}.png")
             if text is not None:
                 (root / f"labels/{side}/{number}.txt").write_text(text)
-    (root / "data.yaml").write_text(yaml)
+    (root / "data.yaml").write_text(yaml, encoding="utf-8")
     return root
 
 
@@ -64,9 +64,11 @@ def test_outlines(tmp_path):
 
 
 def test_boxes_among_outlines(tmp_path):
-    dataset(tmp_path, f"{POLYGON}\n{BOX}")
-    refused(tmp_path, "2 objects with a box but no outline, left out")
-    assert opened(tmp_path, on_bad_annotation="skip").train[0].labels.tolist() == [0]
+    scene = opened(dataset(tmp_path, f"{POLYGON}\n{BOX}")).train[0]
+    assert scene.labels.tolist() == [0, 1]
+    assert scene.outlined.tolist() == [True, False]
+    assert scene.masks.sum((1, 2)).tolist() == [32 * 16, 0]
+    assert scene.area.tolist() == [32 * 16, 100]
     assert opened(tmp_path, masks=False).train[0].labels.tolist() == [0, 1]
 
 
@@ -78,11 +80,15 @@ def test_boxes_among_outlines(tmp_path):
         "names: [cat, dog]\ntrain: ../images/train\ntest: ../images/val",
         "names: [cat, dog]\npath: /nowhere/else\ntrain: images/train\nval: images/val",
         "names: [cat, dog]\ntrain: train.txt\nval: images/val",
+        "names: {'0': cat, '1': dog}\nTraining: Images/Train\ndev: images/val",
+        "names: names.txt\ntrain: images/t*/*.png\nval: images\\val",
+        "\ufeffnames: [cat, dog]\ntrain: .\\images\\train\nval: C:\\data\\images\\val\ntest: images/val",
     ],
 )
 def test_ways_to_write_the_yaml(tmp_path, yaml):
     dataset(tmp_path, BOX, BOX, yaml=yaml)
-    (tmp_path / "train.txt").write_text("./images/train/0.png\nimages/train/1.png\n")
+    (tmp_path / "train.txt").write_text("./images/train/0.png\nimages\\\\train\\\\1.png\n")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
     for source in (tmp_path, tmp_path / "data.yaml"):
         data = opened(source)
         assert (data.classes, len(data.train), len(data.val)) == (("cat", "dog"), 2, 2)
@@ -143,3 +149,121 @@ def test_files_that_do_not_fit(tmp_path):
     (tmp_path / "gone/train.txt").write_text("images/train/0.png\nimages/train/7.png\n")
     refused(tmp_path / "gone", "1 missing images, left out .first: .*7.png")
     assert len(opened(tmp_path / "gone", on_bad_annotation="skip").train) == 1
+
+
+def test_from_inside_and_from_outside(tmp_path, monkeypatch):
+    dataset(tmp_path, BOX)
+    monkeypatch.chdir(tmp_path)
+    for source in ("data.yaml", ".", "./data.yaml", f"../{tmp_path.name}"):
+        assert opened(source).train[0].labels.tolist() == [1], source
+    monkeypatch.chdir(tmp_path / "images")
+    assert opened("../data.yaml").train[0].labels.tolist() == [1]
+
+
+def moved(root, *moves):
+    for old, new in moves:
+        (root / new).parent.mkdir(parents=True, exist_ok=True)
+        (root / old).rename(root / new)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("moves", "train"),
+    [
+        ([("images", "Images"), ("labels", "Labels")], "Images/train"),
+        ([("images", "IMAGES"), ("labels/train", "labels/Train")], "IMAGES/train"),
+        ([("images/train", "train/images"), ("labels/train", "train/labels")], "train/images"),
+        ([("images/train", "train/images"), ("labels/train", "train/labels")], "../train"),
+        ([("images/train", "train"), ("labels/train", "train/labels")], "train"),
+        ([("images/train", "train")], "train"),
+        ([("images/train/0.png", "all/0.png"), ("labels/train/0.txt", "all/0.txt")], "all"),
+        ([("images/train", "images/x/images"), ("labels/train", "images/x/labels")], "images/x"),
+    ],
+)
+def test_where_the_text_files_lie(tmp_path, moves, train):
+    root = moved(dataset(tmp_path, BOX), *moves)
+    (root / "data.yaml").write_text(f"names: [cat, dog]\ntrain: {train}\n")
+    split = opened_split(root, "train")
+    assert [split[index].labels.tolist() for index in range(len(split))] == [[1]]
+
+
+def opened_split(source, split, classes=("cat", "dog")):
+    return open_evaluation("detection", str(source), classes, len(classes), on_bad_image="stop", split=split)
+
+
+def test_an_evaluation_needs_its_own_split(tmp_path):
+    dataset(tmp_path, BOX, yaml="names: [cat, dog]\ntrain: images/train\nval: [images/val]\ntest: images/test")
+    for folder in ("images", "labels"):
+        for path in (tmp_path / folder / "train").iterdir():
+            path.unlink()
+        (tmp_path / folder / "train").rmdir()
+    assert len(opened_split(tmp_path, None)) == len(opened_split(tmp_path, "val")) == 1
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match=f"names images/{split}, but there is no"):
+            opened_split(tmp_path, split)
+    moved(tmp_path, ("images/val", "images/test"), ("labels/val", "labels/test"))
+    assert opened_split(tmp_path, "test")[0].labels.tolist() == [1]
+
+
+def test_poses_give_their_boxes(tmp_path):
+    points = " 0.5 0.5 2 0.1 0.2 0"
+    dataset(
+        tmp_path, f"{BOX}{points}\n0 0.25 0.5 0.5 1", yaml="names: [cat, dog]\ntrain: images/train\nkpt_shape: [2, 3]"
+    )
+    split = opened_split(tmp_path, "train")
+    assert split[0].boxes.tolist() == [[15, 5, 25, 15], [0, 0, 20, 20]]
+    assert split[0].masks is None
+    (tmp_path / "labels/train/0.txt").write_text(f"{BOX} 0.5 0.5 0.1 0.2\n{BOX}")
+    refused(tmp_path, "1 lines that are no box and no pose of 6 numbers after it", on_bad_annotation="stop")
+    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: images/train\nkpt_shape: 17")
+    refused(tmp_path, "has kpt_shape: 17; give two numbers")
+
+
+def test_label_studio_has_a_list_of_classes_and_no_yaml(tmp_path):
+    for number in range(4):
+        for folder, text in (("images", None), ("labels", f"{BOX}\n")):
+            path = tmp_path / folder / f"{number}{'.png' if text is None else '.txt'}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text) if text else Image.new("RGB", (W, H), (number, 0, 0)).save(path)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "notes.json").write_text("{}")
+    data = opened(tmp_path)
+    assert (data.classes, len(data.train), len(data.val)) == (("cat", "dog"), 2, 2)
+    for split, number in (("train", 0), ("train", 1), ("val", 2), ("val", 3)):
+        for folder, suffix in (("images", "png"), ("labels", "txt")):
+            moved(tmp_path, (f"{folder}/{number}.{suffix}", f"{folder}/{split}/{number}.{suffix}"))
+    data = opened(tmp_path)
+    assert [data.val[index].image_id for index in range(2)] == ["2", "3"]
+    assert "its own split" in data.description
+
+
+def test_darknets_lists(tmp_path):
+    """As CVAT exports YOLO 1.1: the text files beside the images, the paths from another folder."""
+    folder = tmp_path / "obj_train_data"
+    folder.mkdir()
+    for number in range(4):
+        Image.new("RGB", (W, H), (number, 0, 0)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(BOX)
+    (tmp_path / "obj.names").write_text("cat\ndog\n")
+    (tmp_path / "train.txt").write_text("".join(f"data/obj_train_data/{number}.png\n" for number in range(4)))
+    data = opened(tmp_path)
+    assert (len(data.train), len(data.val)) == (2, 2)
+
+
+def test_images_of_one_name_are_told_apart(tmp_path):
+    dataset(tmp_path, BOX, yaml="names: [cat, dog]\ntrain: [images/train, images/val]")
+    split = opened_split(tmp_path, "train")
+    assert [split[index].image_id for index in range(2)] == ["train/0", "val/0"]
+    assert split[0].category_ids == split.category_ids == (0, 1)
+    other = opened_split(tmp_path, "train", ("dog", "pig", "cat"))
+    assert other.category_ids == (1, None, 0)
+
+
+def test_text_files_that_cannot_be_read(tmp_path):
+    dataset(tmp_path, BOX, BOX, BOX)
+    (tmp_path / "labels/train/1.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "labels/train/2.txt").write_text(f"\ufeff{BOX}\r\n", encoding="utf-8")
+    refused(tmp_path, "1 images whose text file cannot be read, left out")
+    data = opened(tmp_path, on_bad_annotation="skip")
+    assert [data.train[index].image_id for index in range(2)] == ["0", "2"]
+    assert data.train[1].labels.tolist() == [1]

@@ -1,42 +1,60 @@
 """YOLO's text files: a data.yaml, and for each image a text file with a line per object.
 
     data.yaml   names: a list, or numbers to names; train:, val: (or valid:, test:), each a folder, a text file that
-                lists images, or several of these; path: what they are relative to
-    images    any/images/more/x.jpg, its objects in any/labels/more/x.txt; no text file means no objects
+                lists images, a pattern, or several of these; path: what they are relative to; kpt_shape: of poses
+    classes.txt instead (Label Studio, LabelImg): a name per line, beside images/ and labels/
+    images      any/images/more/x.jpg, its objects in any/labels/more/x.txt, in upper or lower case, or beside it; no
+                text file means no objects
     box         label cx cy w h              centre and sides, as shares of the width and height
     outline     label x1 y1 x2 y2 x3 y3 ...  a polygon of three points or more, likewise
+    pose        label cx cy w h, and the points of kpt_shape, which are not read
 
-Where a data set has outlines, objects of which only the box is known have no mask and are left out, unless masks are
-not wanted.
+Where a data set has outlines, objects of which only the box is known teach boxes and count in the AP of boxes.
+Categories are called by their numbers, images by their names without the ending, with as many folders as tell them
+apart.
 """
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from focalnet.data.base import DenseSample, Openers, Request, Split
-from focalnet.data.problems import Problems, preview
-from focalnet.errors import MissingExtraError, UserError
-from focalnet.inputs.image import EXTENSIONS, load_image
+from focalnet.data.base import DenseSample, Opener, Openers, Request, Split
+from focalnet.data.formats.yolo_files import (
+    CLASS_LISTS,
+    DESCRIPTIONS,
+    find_description,
+    find_label_files,
+    image_ids,
+    list_images,
+    split_folders,
+)
+from focalnet.data.problems import Problems, whole
+from focalnet.data.splits import choose_splits, split_of
+from focalnet.errors import UserError
+from focalnet.inputs.folders import locate
+from focalnet.inputs.image import load_image
+from focalnet.reading import read_lines, read_yaml, shown
 from focalnet.structures import mask_api, outline_to_mask, polygon_arrays
 
 log = logging.getLogger(__name__)
 
 EDGE = 1e-3
 """Share of a side by which coordinates may reach over the edge, for rounding."""
+LINES = 64 * 2**20
+"""Most bytes of a text file of one image."""
 
 
 class Row(NamedTuple):
     """One image; boxes (N, 4) as x1 y1 x2 y2 and polygons (2 P,) in shares of the sides."""
 
     path: str
+    image_id: str
     boxes: np.ndarray
     labels: np.ndarray
     outlines: list[np.ndarray | None]
@@ -47,7 +65,7 @@ class YoloFiles:
     """Reads images with objects; an entry is a `Row`.
 
     Attributes:
-        masks: whether the objects have outlines.
+        masks: whether some objects have outlines.
     """
 
     masks: bool
@@ -59,158 +77,139 @@ class YoloFiles:
         image = load_image(entry.path)
         size = (image.height, image.width)
         boxes = torch.from_numpy(entry.boxes * np.tile([image.width, image.height], 2)).float()
-        masks = None
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        masks, outlined = None, None
         if self.masks:
             masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
             for index, outline in enumerate(entry.outlines):
-                assert outline is not None
-                points = outline.reshape(-1, 2) * (image.width, image.height)
-                masks[index] = torch.from_numpy(
-                    outline_to_mask(polygon_arrays([points.reshape(-1).tolist()], size), size)
-                )
-        lengths = boxes[:, 2:] - boxes[:, :2]
+                if outline is not None:
+                    points = outline.reshape(-1, 2) * (image.width, image.height)
+                    polygons = polygon_arrays([points.reshape(-1).tolist()], size)
+                    masks[index] = torch.from_numpy(outline_to_mask(polygons, size))
+            known = torch.tensor([outline is not None for outline in entry.outlines], dtype=torch.bool)
+            area = torch.where(known, masks.sum((1, 2)).float(), area)
+            outlined = None if known.all() else known
         return DenseSample(
             image=image,
             path=entry.path,
             boxes=boxes,
             labels=torch.from_numpy(entry.labels.copy()),
             masks=masks,
+            outlined=outlined,
             crowd=torch.zeros(len(boxes), dtype=torch.bool),
-            area=lengths.prod(1) if masks is None else masks.sum((1, 2)).float(),
+            area=area,
             semantic=None,
-            image_id=Path(entry.path).stem,
+            image_id=entry.image_id,
+            written_as="yolo",
         )
 
 
 def is_yolo(source: str) -> bool:
-    """Whether a source is a YAML file, or a folder with a data.yaml."""
+    """Whether a source is a YAML file, or a folder with a data.yaml, or with a list of classes beside text files."""
     path = Path(source).expanduser()
-    return (path.is_file() and path.suffix in (".yaml", ".yml")) or (path / "data.yaml").is_file()
+    return (path.is_file() and path.suffix.lower() in (".yaml", ".yml")) or find_description(path) is not None
 
 
 def find_yolo(source: str, request: Request) -> Openers:
-    """Open a data.yaml; no image is decoded yet.
+    """Find the splits of a data.yaml, or of a folder with a list of classes; each is opened by itself.
 
     Args:
-        source: the YAML file, or its folder.
-        request: outlines are read only if they are wanted and some object has one, in whichever split.
+        source: the YAML file, or the folder.
+        request: outlines are read only if they are wanted and some object of the split has one.
 
     Raises:
-        UserError: it is no YAML, has no names or no train, or a folder of it is missing or has no images.
+        UserError: it is no YAML, or has no names.
     """
-    path = Path(source).expanduser()
-    description, problems = path if path.is_file() else path / "data.yaml", request.problems
-    fields = _load_yaml(description)
+    path = Path(os.path.abspath(Path(source).expanduser()))
+    description = path if path.is_file() else find_description(path) or path / DESCRIPTIONS[0]
+    if description.name in CLASS_LISTS:
+        fields: dict[str, Any] = {"names": read_lines(description), **split_folders(description.parent)}
+    else:
+        fields = read_yaml(description)
+        if not isinstance(fields, dict):
+            raise UserError(f"{description} is no data.yaml: it needs names, train and val.")
     classes = _classes(fields.get("names"), description)
-    val = next((name for name in ("val", "valid", "validation", "test") if fields.get(name)), None)
-    if not fields.get("train"):
-        raise UserError(f"{description.absolute()} has no train: add the folder of the training images.")
-    splits = [
-        _rows(list(_images(fields, name, description)), len(classes), problems) for name in ("train", val) if name
-    ]
-    masks = request.masks and any(outline is not None for rows in splits for row in rows for outline in row.outlines)
-    if masks:
-        mask_api()
-        splits = [[_with_outlines(row, problems) for row in rows] for rows in splits]
+    points = _points(fields.get("kpt_shape"), description)
+    names = [name for name, value in fields.items() if isinstance(name, str) and value and split_of(name)]
+    train, val, test = choose_splits(names)
 
-    def open_split(rows: list[Row]) -> Split:
-        used = frozenset(classes[label] for row in rows for label in row.labels.tolist())
-        things = (True,) * len(classes)
-        return Split(reader=YoloFiles(masks), entries=rows, classes=classes, things=things, used=used)
+    def opener(name: str | None) -> Opener | None:
+        if name is None:
+            return None
+        return lambda: _split(list_images(fields, name, description, request.problems), classes, points, request)
 
-    return Openers(partial(open_split, splits[0]), partial(open_split, splits[1]) if val else None)
+    def no_train() -> Split:
+        raise UserError(f"{description} has no train: add the folder of the training images.")
 
-
-def _load_yaml(path: Path) -> dict[str, Any]:
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingExtraError("a data.yaml", "dense") from error
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        reason = next(iter(str(error).splitlines()), "")
-        raise UserError(f"{path.absolute()} cannot be read as YAML ({reason}): check the file.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path.absolute()} is no data.yaml: it needs names, train and val.")
-    return content
+    return Openers(opener(train) or no_train, opener(val), opener(test))
 
 
 def _classes(names: Any, path: Path) -> tuple[str, ...]:
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[number] for number in range(len(names))]
+    if isinstance(names, str):
+        (found,) = locate([names], [path.parent])
+        names = read_lines(found) if found else None
+    if isinstance(names, dict) and sorted(map(whole, names), key=str) == sorted(range(len(names)), key=str):
+        numbered = {whole(number): name for number, name in names.items()}
+        names = [numbered[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise UserError(f"{path.absolute()} has no names: list the classes, or number them from 0 without gaps.")
+        raise UserError(f"{path} has no names: list the classes, or number them from 0 without gaps.")
     classes = tuple(str(name) for name in names)
     if twice := [name for name in classes if classes.count(name) > 1]:
-        raise UserError(f"{path.absolute()} has two classes of the name {twice[0]!r}: rename or merge them.")
+        raise UserError(f"{path} has two classes of the name {shown(twice[0])}: rename or merge them.")
     return classes
 
 
-def _images(fields: dict[str, Any], split: str, description: Path) -> Iterator[str]:
-    entries = fields[split] if isinstance(fields[split], list) else [fields[split]]
-    found = False
-    for entry in entries:
-        place = _place(str(entry), fields.get("path"), description)
-        if place.is_dir():
-            files = (file for file in sorted(place.rglob("*")) if file.suffix.lower() in EXTENSIONS)
+def _points(shape: Any, path: Path) -> int | None:
+    """How many numbers follow the box of a pose; None where the objects are none."""
+    if shape is None:
+        return None
+    numbers = [whole(side) or 0 for side in shape] if isinstance(shape, list) else []
+    if len(numbers) != 2 or min(numbers) < 1:
+        raise UserError(f"{path} has kpt_shape: {shown(shape)}; give two numbers, of points and of values for each.")
+    return numbers[0] * numbers[1]
+
+
+def _split(files: list[str], classes: tuple[str, ...], points: int | None, request: Request) -> Split:
+    problems, rows, bare = request.problems, [], 0
+    there = [file for file in files if os.path.isfile(file)]
+    for file in sorted(set(files) - set(there)):
+        problems.add("missing images, left out", file, lost="images")
+    for file, image_id, label_file in zip(there, image_ids(there), find_label_files(there), strict=True):
+        lines: list[str] = []
+        if label_file is None:
+            bare += 1
         else:
             try:
-                lines = place.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeError) as error:
-                raise UserError(f"{place.absolute()} is no text file that lists images: mend {description}.") from error
-            files = ((place.parent / line.strip()) for line in lines if line.strip())
-        for file in files:
-            found = True
-            yield str(file)
-    if not found:
-        raise UserError(f"{description.absolute()}: {split} has no images ({preview([str(e) for e in entries])}).")
-
-
-def _place(entry: str, root: Any, description: Path) -> Path:
-    """Where an entry of a data.yaml lies; Roboflow writes ../train/images for what lies in train/images."""
-    bases = [description.parent / str(root), Path(str(root)).expanduser()] if root else []
-    tries = [base / entry for base in [*bases, description.parent]]
-    tries.append(description.parent / entry.removeprefix("../"))
-    for place in tries:
-        if place.exists():
-            return place
-    raise UserError(f"{description.absolute()} names {entry}, but there is no {tries[0].absolute()}: check the path.")
-
-
-def _label_file(image: str) -> str:
-    head, found, tail = image.rpartition(f"{os.sep}images{os.sep}")
-    path = f"{head}{os.sep}labels{os.sep}{tail}" if found else image
-    return os.path.splitext(path)[0] + ".txt"
-
-
-def _rows(files: list[str], classes: int, problems: Problems) -> list[Row]:
-    rows, bare = [], 0
-    for file in files:
-        if not os.path.isfile(file):
-            problems.add("missing images, left out", file)
-            continue
-        label_file = _label_file(file)
-        try:
-            text = Path(label_file).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            text, bare = "", bare + 1
-        except (OSError, UnicodeError):
-            problems.add("text files that cannot be read, taken as empty", label_file)
-            text = ""
-        rows.append(_row(file, label_file, text, classes, problems))
-    if not rows or bare == len(rows):
-        first = _label_file(files[0])
-        raise UserError(f"None of the {len(rows)} images has a text file of objects; the first would be {first}.")
+                lines = read_lines(label_file, most=LINES)
+            except UserError as error:
+                problems.add("images whose text file cannot be read, left out", str(error), lost="images")
+                continue
+        rows.append(_row(file, image_id, label_file or "", lines, len(classes), points, problems))
+    if bare and bare == len(rows):
+        folder, name = os.path.split(there[0])
+        wanted = os.path.join(folder.replace(f"{os.sep}images", f"{os.sep}labels"), f"{os.path.splitext(name)[0]}.txt")
+        raise UserError(f"None of the {len(rows)} images has a text file of objects; the first would be {wanted}.")
     if bare:
         log.info("%d of %d images have no text file: taken as without objects", bare, len(rows))
-    return rows
+    masks = request.masks and any(outline is not None for row in rows for outline in row.outlines)
+    if masks:
+        mask_api()
+        for row in rows:
+            if lacking := sum(outline is None for outline in row.outlines):
+                problems.note("objects with a box and no outline, which teach boxes alone", row.path, count=lacking)
+    return Split(
+        reader=YoloFiles(masks), entries=rows, classes=classes, things=(True,) * len(classes),
+        labels=[row.labels.tolist() for row in rows], category_ids=tuple(range(len(classes))),
+    )  # fmt: skip
 
 
-def _row(file: str, label_file: str, text: str, classes: int, problems: Problems) -> Row:
+def _row(
+    file: str, image_id: str, label_file: str, lines: Sequence[str], classes: int, points: int | None,
+    problems: Problems,
+) -> Row:  # fmt: skip
     boxes, labels, outlines, seen = [], [], [], set()
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
+    for number, line in enumerate(lines, 1):
+        words = line.replace(",", " ").split()
         if not words:
             continue
         example = f"{label_file} line {number}"
@@ -219,11 +218,16 @@ def _row(file: str, label_file: str, text: str, classes: int, problems: Problems
         except ValueError:
             values = np.array([np.nan])
         coordinates = values[1:]
+        if points is not None and len(coordinates) == 4 + points:
+            coordinates = coordinates[:4]
         is_box = len(coordinates) == 4
-        if not np.isfinite(values).all() or not (is_box or (len(coordinates) >= 6 and len(coordinates) % 2 == 0)):
-            problems.add("lines that are no box and no polygon, left out", example)
+        polygon = points is None and len(coordinates) >= 6 and len(coordinates) % 2 == 0
+        if not np.isfinite(values[:5]).all() or not np.isfinite(coordinates).all() or not (is_box or polygon):
+            what = "box and no polygon" if points is None else f"box and no pose of {points} numbers after it"
+            problems.add(f"lines that are no {what}, left out", example, lost="annotations")
         elif values[0] not in range(classes):
-            problems.add("objects of an unknown class, left out", f"{example}, class {words[0]}")
+            kind = "objects of an unknown class, left out"
+            problems.add(kind, f"{example}, class {words[0][:40]}", lost="annotations")
         elif tuple(values) in seen:
             problems.add("objects that occur twice, once left out", example)
         elif (box := _box(coordinates, is_box, example, problems)) is not None:
@@ -231,26 +235,21 @@ def _row(file: str, label_file: str, text: str, classes: int, problems: Problems
             labels.append(int(values[0]))
             outlines.append(None if is_box else coordinates)
         seen.add(tuple(values))
-    return Row(file, np.array(boxes, np.float64).reshape(-1, 4), np.array(labels, np.int64), outlines)
+    return Row(file, image_id, np.array(boxes, np.float64).reshape(-1, 4), np.array(labels, np.int64), outlines)
 
 
 def _box(coordinates: np.ndarray, is_box: bool, example: str, problems: Problems) -> np.ndarray | None:
-    points = coordinates.reshape(-1, 2)
-    low, high = (points[0] - points[1] / 2, points[0] + points[1] / 2) if is_box else (points.min(0), points.max(0))
+    corners = coordinates.reshape(-1, 2)
+    low, high = corners.min(0), corners.max(0)
+    if is_box:
+        low, high = corners[0] - corners[1] / 2, corners[0] + corners[1] / 2
     if not (high > low).all():
-        problems.add("boxes of no area, left out", example)
+        problems.add("boxes of no area, left out", example, lost="annotations")
         return None
     if (low < -EDGE).any() or (high > 1 + EDGE).any():
         if (low >= 1).any() or (high <= 0).any():
             kind = "boxes outside the image, left out (coordinates are shares of the sides, from 0 to 1)"
-            problems.add(kind, example)
+            problems.add(kind, example, lost="annotations")
             return None
         problems.add("boxes that reach out of the image, clipped", example)
     return np.concatenate((low, high)).clip(0, 1)
-
-
-def _with_outlines(row: Row, problems: Problems) -> Row:
-    kept = [index for index, outline in enumerate(row.outlines) if outline is not None]
-    for _ in range(len(row.outlines) - len(kept)):
-        problems.add("objects with a box but no outline, left out", row.path)
-    return Row(row.path, row.boxes[kept], row.labels[kept], [row.outlines[index] for index in kept])
