@@ -25,6 +25,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Literal, NamedTuple, overload
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -198,6 +199,27 @@ def capture(model: nn.Module) -> Iterator[dict[str, ModulationParts]]:
             layer.forward = partial(record, name, layer.forward)  # pyright: ignore[reportAttributeAccessIssue]
             stack.callback(layer.__dict__.pop, "forward", None)
         yield parts
+
+
+def strongest(modulator: Tensor, size: Sequence[int], share: float = 0.1) -> Tensor:
+    """Where a modulator is longest: the thresholded activation map of Della Libera et al. 2024 (2402.02754).
+
+    Args:
+        modulator: (B, h, w, C), for example of the last block, from `capture`.
+        size: height and width of what the map lies over: an image, a spectrogram.
+        share: of the positions to keep, between 0 and 1.
+
+    Returns:
+        (B, *size), bool: the length over the channels, enlarged bilinearly, is in the upper `share` of its map.
+
+    Raises:
+        UserError: `share` is no share.
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"share={share}; give a share of the positions between 0 and 1.")
+    length = F.interpolate(modulator.norm(dim=-1)[:, None], size=tuple(size), mode="bilinear")[:, 0]
+    least = length.flatten(1).float().quantile(1 - share, dim=1).to(length.dtype)
+    return length >= least[:, None, None]
 
 
 class CausalFocalModulation(FocalModulation):

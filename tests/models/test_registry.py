@@ -41,6 +41,7 @@ SMALL = {
     "mask2former": {"hidden_dim": 32, "heads": 2, "ffn_dim": 16, "encoder_layers": 1, "decoder_layers": 2},
     "video_focalnet": {},
     "focal_unet": {},
+    "sound": {"embedding": 8},
 }
 UNSEEN = {"dino": {"points": 2}}  # of what small networks have otherwise: no shape tells heads from points
 FOREIGN = {
@@ -50,6 +51,7 @@ FOREIGN = {
     "mask2former": "facebookresearch",
     "video_focalnet": "official",
     "focal_unet": "official",
+    "sound": "speechbrain",
 }
 TRUNK = {"embed_dim": 8, "depths": (1, 1, 1, 1)}
 

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from focalnet.errors import unknown
+from focalnet.inputs.audio import Audio
 from focalnet.inputs.image import Image
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["INPUTS", "Image", "Input", "from_dict", "register", "to_dict"]
+__all__ = ["INPUTS", "Audio", "Image", "Input", "from_dict", "register", "to_dict"]
 
 
 @runtime_checkable
@@ -79,3 +80,4 @@ def from_dict(fields: Mapping[str, Any]) -> Any:
 
 
 register(Image)
+register(Audio)

@@ -100,6 +100,7 @@ class Family:
         on: what it does otherwise on some variants; later rows win.
         suffix: an ending of its names.
         files: released files of its whole networks.
+        parts: files that lie in one folder and are one network together -> what their names begin with then.
         published: name of a published network -> its figures, None where none are known.
         classes_of: what a file with this number of classes was trained on, by the published networks of that number:
             `classes`, and where they apply `things`, `task` and `preprocessing` of a `ModelSpec`.
@@ -124,6 +125,7 @@ class Family:
     on: tuple[On, ...] = ()
     suffix: Suffix | None = None
     files: tuple[WeightsEntry, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Any] = field(default_factory=dict)
     classes_of: Callable[[int, FocalNetConfig], Mapping[str, Any]] = lambda num_classes, architecture: {}
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from focalnet.backbone import FocalNetBase
 from focalnet.errors import UserError
 from focalnet.models.base import Network
-from focalnet.models.registry import build, find_layout, get_family
+from focalnet.models.registry import build, families, find_layout, get_family
 from focalnet.variants import FocalNetConfig, get_variant
 from focalnet.weights.adapt import adapt_dense, adapt_state_dict
 from focalnet.weights.architecture import UNSEEN, alike, match_backbone, seen_facts, under
@@ -42,8 +42,9 @@ def load(weights: str | Path, variant: str | None = None, *, head: str = "classi
         UserError: they are not found, damaged, NaN, no FocalNet's, or a classifier's of an unknown variant and
             `variant` is not given.
     """
-    located = resolve(weights, variant, head=head)
-    checkpoint = read_checkpoint(located.path)
+    joined = read_parts(Path(weights).expanduser())
+    located = Located(Path(weights)) if joined else resolve(weights, variant, head=head)
+    checkpoint = joined or read_checkpoint(located.path)
     if what := amiss(checkpoint.state_dict):
         raise UserError(f"{located.path} is of no use: {what}; take another file, or an earlier checkpoint.")
     with whole(located.path):
@@ -52,6 +53,15 @@ def load(weights: str | Path, variant: str | None = None, *, head: str = "classi
             return load_classifier(located, checkpoint, variant)
         ours = layout.read(checkpoint.state_dict)
         return Weights(ours, describe(layout, ours, located, checkpoint, variant), layout.backbone_prefix)
+
+
+def read_parts(folder: Path) -> Checkpoint | None:
+    """The files in a folder that are one network together, as one, if they are all there."""
+    for family in families():
+        if family.parts and all((folder / name).is_file() for name in family.parts):
+            read = {prefix: read_checkpoint(folder / name).state_dict for name, prefix in family.parts.items()}
+            return Checkpoint({prefix + name: row[name] for prefix, row in read.items() for name in row}, {})
+    return None
 
 
 def describe(

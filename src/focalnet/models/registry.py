@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
     from focalnet.weights.layouts import Layout
 
-FAMILIES = ("classifier", "backbone", "mask_rcnn", "dino", "upernet", "mask2former", "video_focalnet", "focal_unet")
+FAMILIES = (
+    "classifier",
+    "backbone",
+    "mask_rcnn",
+    "dino",
+    "upernet",
+    "mask2former",
+    "video_focalnet",
+    "focal_unet",
+    "sound",
+)
 """The folders of this package that hold a family's row. Of two that serve a task, the first is its example."""
 
 _KNOWN: dict[str, Family] = {}

@@ -89,10 +89,9 @@ def model_card(
             "```python",
             "import focalnet",
             f"model = focalnet.{create}(weights={json.dumps(address)})",
-            f"{outputs} = model(images)  # (B, {spec.architecture.in_channels}, H, W), normalised",
+            f"{outputs} = model({_batch(spec)}",
             "```", "",
-            "## Images", "",
-            _images(spec.preprocessing), "",
+            *_input(spec.preprocessing),
             *([] if backbone else ["## Classes", "", _classes(spec), ""]),
             *(["## Evaluation", "", *_table(evaluation), ""] if evaluation else []),
             "## Where it comes from", "",
@@ -111,6 +110,19 @@ def _table(evaluation: Evaluation) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _batch(spec: ModelSpec) -> str:
+    if isinstance(spec.preprocessing, inputs.Image):
+        return f"images)  # (B, {spec.architecture.in_channels}, H, W), normalised"
+    return f"{spec.preprocessing.kind})"
+
+
+def _input(how: inputs.Input) -> list[str]:
+    if isinstance(how, inputs.Image):
+        return ["## Images", "", _images(how), ""]
+    describe = getattr(how, "describe", None)  # which a kind from outside may lack
+    return ["## Input", "", describe() if describe else f"`{json.dumps(inputs.to_dict(how))}`", ""]
 
 
 def _images(how: inputs.Image) -> str:

@@ -1,0 +1,133 @@
+"""Sounds: how a file becomes a waveform, and a waveform a spectrogram.
+
+wave            (T,), mono, at `sample_rate`; each clip is divided by its largest value before anything else
+spectrum        the short-time Fourier transform, periodic Hamming window, centred, zeros around
+spectrogram     log(1 + |spectrum|), (T // hop_length + 1, n_fft // 2 + 1): time, frequency
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from focalnet.errors import MissingExtraError, UserError, first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LEAST_POWER = 1e-14
+"""Added to the power before the root, which has no slope at zero."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audio:
+    """How a network wants its sounds. The defaults are those of Della Libera et al. 2024 (2402.02754).
+
+    Raises:
+        UserError: a length below 1, or a window longer than its transform.
+    """
+
+    kind: ClassVar[str] = "audio"
+    suffixes: ClassVar[frozenset[str]] = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"})
+
+    sample_rate: int = 16000
+    """Samples per second."""
+    n_fft: int = 1024
+    """Samples of one transform."""
+    win_length: int = 372
+    """Samples under the window."""
+    hop_length: int = 186
+    """Samples from one transform to the next."""
+    input_size: int = 224
+    """Side in pixels of the square image that the network sees a spectrogram as."""
+    antialias: bool = True
+    """Whether shrinking a spectrogram averages what it drops; torchvision did not before version 0.17."""
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "n_fft", "win_length", "hop_length", "input_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}; give 1 or more.")
+        if self.win_length > self.n_fft:
+            raise UserError(f"win_length={self.win_length} is more than n_fft={self.n_fft}; take a longer transform.")
+
+    def read(self, source: Any, /) -> np.ndarray:
+        """The waveform of a file, (T,), float32: channels averaged, resampled to `sample_rate`.
+
+        Args:
+            source: a path, or an open binary file.
+
+        Raises:
+            UserError: it is no sound, damaged, empty, or holds numbers that are no numbers.
+            MissingExtraError: soundfile is not installed.
+        """
+        try:
+            import soundfile
+        except ImportError:
+            raise MissingExtraError("Reading sounds", "audio") from None
+        if isinstance(source, str | Path) and not Path(source).is_file():
+            raise UserError(f"{source} is no file; check the path.")
+        try:
+            samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+            raise UserError(
+                f"{source} cannot be read as a sound ({first_line(error)}); replace or remove it."
+            ) from error
+        if not len(samples):
+            raise UserError(f"{source} holds no samples; replace or remove it.")
+        if not np.isfinite(samples).all():
+            raise UserError(f"{source} holds samples that are infinite or no numbers; replace or remove it.")
+        return resample(samples.mean(axis=1), rate, self.sample_rate)
+
+    def describe(self) -> str:
+        """What is done to a sound, one sentence for the model card."""
+        return (
+            f"Mono at {self.sample_rate} samples per second, divided by the largest; log(1 + |STFT|) of {self.n_fft} "
+            f"samples under a Hamming window of {self.win_length}, every {self.hop_length}; resized to "
+            f"{self.input_size} x {self.input_size}{' with' if self.antialias else ' without'} antialiasing."
+        )
+
+    def __call__(self, signal: Any, /) -> "Tensor":
+        """(T,), float32: the waveform itself; the network makes its spectrogram."""
+        import torch
+
+        return torch.as_tensor(np.asarray(signal, dtype=np.float32))
+
+    def spectrum(self, waves: "Tensor") -> "Tensor":
+        """(B, T) -> (B, T // hop_length + 1, n_fft // 2 + 1), complex."""
+        import torch
+
+        window = torch.hamming_window(self.win_length, dtype=waves.dtype, device=waves.device)
+        return torch.stft(
+            waves, self.n_fft, self.hop_length, self.win_length, window, pad_mode="constant", return_complex=True
+        ).transpose(1, 2)
+
+    def spectrogram(self, spectrum: "Tensor") -> "Tensor":
+        """log(1 + |spectrum|), of the same shape."""
+        return (spectrum.real.square() + spectrum.imag.square() + LEAST_POWER).sqrt().log1p()
+
+    def waves(self, spectrum: "Tensor") -> "Tensor":
+        """The inverse of `spectrum`: (B, F, n_fft // 2 + 1) -> (B, hop_length · (F - 1))."""
+        import torch
+
+        window = torch.hamming_window(self.win_length, dtype=spectrum.real.dtype, device=spectrum.device)
+        return torch.istft(spectrum.transpose(1, 2), self.n_fft, self.hop_length, self.win_length, window)
+
+
+def resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """(T,) at `rate` samples per second -> (T · wanted / rate,): by soxr where it is installed, else by scipy."""
+    if rate == wanted:
+        return wave
+    try:
+        import soxr
+
+        return soxr.resample(wave, rate, wanted).astype(np.float32)
+    except ImportError:
+        pass
+    try:
+        from scipy.signal import resample_poly
+    except ImportError:
+        raise MissingExtraError(f"Sounds at {rate} samples per second", "audio") from None
+    common = math.gcd(rate, wanted)
+    return resample_poly(wave, wanted // common, rate // common).astype(np.float32)
