@@ -27,16 +27,9 @@ if TYPE_CHECKING:
     from focalnet.weights.layouts import Layout
 
 FAMILIES = (
-    "classifier",
-    "backbone",
-    "mask_rcnn",
-    "dino",
-    "upernet",
-    "mask2former",
-    "video_focalnet",
-    "focal_unet",
-    "sound",
-)
+    "classifier", "backbone", "mask_rcnn", "dino", "upernet", "mask2former", "video_focalnet", "focal_unet",
+    "focal_tsmp", "sound",
+)  # fmt: skip
 """The folders of this package that hold a family's row. Of two that serve a task, the first is its example."""
 
 _KNOWN: dict[str, Family] = {}
@@ -124,9 +117,9 @@ def _split(name: str) -> tuple[Family | None, str, dict[str, int]]:
         return None, name, {}
     rows = families(named=True)
     for family in rows:
-        if not name.startswith(f"{family.name}_"):
+        if not f"{name}_".startswith(f"{family.name}_"):
             continue
-        rest = name.removeprefix(f"{family.name}_")
+        rest = name.removeprefix(family.name).removeprefix("_")
         for owner in rows:
             match = owner.suffix and re.fullmatch(f"(.+?){owner.suffix.pattern}", rest)
             variant = match and family.variant_of(match[1])

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 """What is written."""
 READ_SUFFIXES = (*SUFFIXES, ".pkl")
-WRAPPERS = ("model_ema", "ema_model", "state_dict_ema", "model", "state_dict")
+WRAPPERS = ("model_ema", "ema_model", "state_dict_ema", "model", "state_dict", "model_state_dict")
 DEEPEST = 8
 """Most wrappers around the weights."""
 MOST_SHARED = 16
