@@ -17,7 +17,7 @@ from torch import nn
 
 from focalnet import inputs
 from focalnet.engine.run import RunFolder
-from focalnet.engine.train import load_run
+from focalnet.engine.train import load_run, open_run_data
 from focalnet.errors import UserError
 from focalnet.inputs.files import find_files, find_images
 from focalnet.inputs.video import VIDEO_EXTENSIONS, VideoWriter, frame_rate, read_frames
@@ -227,8 +227,9 @@ def held_out(model: str, most: int = 16) -> list[tuple[str, Any]]:
     """
     if not (Path(model) / "metrics.jsonl").exists():
         raise UserError(f"{model} is no run folder with images of its own; name an image, folder, glob or URL.")
-    task, config = load_run(RunFolder.open(model))
-    dataset = task.datasets(config.seed).val
+    run = RunFolder.open(model)
+    task, data, _ = open_run_data(run, *load_run(run))
+    dataset = data.val
     step = max(1, len(dataset) // most)
     return [task.signal(dataset[index]) for index in range(0, len(dataset), step)[:most]]
 

@@ -98,17 +98,20 @@ def _train(arguments: Sequence[str]) -> None:
 
 
 def _resume(arguments: Sequence[str]) -> None:
-    def resume(run: tyro.conf.Positional[Path], epochs: int | None = None, checkpoint: str = "last") -> None:
+    def resume(
+        run: tyro.conf.Positional[Path], epochs: int | None = None, checkpoint: str = "last", data: str | None = None
+    ) -> None:
         """Go on with a run that was stopped, as if it had not been.
 
         Args:
             run: The run folder.
             epochs: A new total number of epochs.
             checkpoint: Which checkpoint to go on from: last or best.
+            data: Where the data of the run is now, if it was moved.
         """
         from focalnet.engine.train import resume
 
-        resume(run, epochs=epochs, checkpoint=checkpoint)
+        resume(run, epochs=epochs, checkpoint=checkpoint, data=data)
 
     _parse(arguments, "resume", resume)
 
@@ -130,7 +133,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
         Args:
             model: A run folder, or the name of a network with --weights.
-            data: What to evaluate on; without it, the validation split of the run's own data.
+            data: What to evaluate on; without it, the validation split of the run's own data. If that was moved, say
+                where it is now.
             weights: "official", "timm", "transformers", a file or a hub id.
             batch_size: Samples per forward pass; detectors and segmenters take images of unequal size one by one.
             workers: Processes that prepare samples.

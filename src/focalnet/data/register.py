@@ -8,6 +8,7 @@ here, or a `register` from outside.
 
 import difflib
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +152,31 @@ def find_format(kind: str, source: str | None) -> tuple[Format, str]:
     if not fitting and not (outside and Path(source).expanduser().exists()):
         raise _missing(Path(source).expanduser().absolute(), outside, inside)
     return (fitting or outside[-1:])[0], source
+
+
+def locate_source(kind: str, source: str | None, *, recorded: bool = False) -> str | None:
+    """What a source means here, so that it means the same in any other folder.
+
+    Args:
+        kind: of the data.
+        source: as for `find_format`.
+        recorded: it was kept with a run. A name is then one of the hub only where "hf:" marks it, as it does from here
+            on: in another folder, what was a folder here would look like a name.
+
+    Returns:
+        an absolute path, "hf:" and a name of the hub, the name of data inside the package, or None for the usual one.
+    """
+    rows = [row for row in FORMATS if kind in row.kinds]
+    inside = [row.name for row in rows if row.fits is None]
+    if source is None or source.startswith(hub.MARK) or source in inside:
+        return None if source in inside[-1:] else source
+    path = os.path.abspath(os.path.expanduser(source))
+    if os.path.exists(path):
+        return path
+    fitting = [row for row in rows if row.fits and row.fits(source)]
+    if fitting and fitting[0].fits is hub.is_name:
+        return path if recorded else hub.MARK + source
+    return source if fitting and not any(row.fits and row.fits(path) for row in fitting) else path
 
 
 def _missing(path: Path, outside: list[Format], inside: list[Format]) -> UserError:

@@ -1,20 +1,24 @@
 """Evaluation of a finished run, or of a network with released weights, on data."""
 
+import logging
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
+from focalnet.engine.config import TrainConfig
 from focalnet.engine.devices import build_accelerator
 from focalnet.engine.evaluation import evaluate_batches, write_results, write_run_report
 from focalnet.engine.loader import EvalSampler, Examples, build_loader
 from focalnet.engine.run import RunFolder
-from focalnet.engine.train import load_run
+from focalnet.engine.train import data_is_gone, load_run, open_run_data
 from focalnet.errors import UserError
 from focalnet.models.create import create_model, load_model
 from focalnet.tasks import task_of
-from focalnet.tasks.base import Network
+from focalnet.tasks.base import Datasets, MapDataset, Network, Task
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -34,7 +38,8 @@ def evaluate(
     Args:
         model: a run folder, a model folder, a name with `weights`, or a model of `create_model`.
         data: what to evaluate on; its validation split, or all of it where it has none. Without it, the validation
-            split of what the run was trained on; the report of the run is then written anew.
+            split of what the run was trained on; the report of the run is then written anew. So it is with the same
+            data in another place, where there is none any more in the place that the run knows.
         weights: as in `create_model`, where `model` is a name.
         batch_size: samples per forward pass, at most; a detector or segmenter takes images of different sizes one
             by one, since padding leaks into the global context.
@@ -52,12 +57,14 @@ def evaluate(
     for option, value, least in (("--batch-size", batch_size, 1), ("--workers", workers, 0)):
         if value < least:
             raise UserError(f"{option} is {value}; give {least} or more.")
-    run, seed = None, 0
+    own: tuple[RunFolder, MapDataset] | None = None
     network: Network
     if isinstance(model, str) and (Path(model) / "metrics.jsonl").exists():
         run = RunFolder.open(model)
         task, config = load_run(run)
-        seed, network = config.seed, create_model(None, weights=str(run.checkpoint("best")))
+        network = create_model(None, weights=str(run.checkpoint("best")))
+        if datasets := _own_data(run, task, config, data):
+            own = run, datasets.val
     else:
         network = model if isinstance(model, nn.Module) else load_model(model, weights)
         task = task_of(network.spec)()
@@ -66,10 +73,9 @@ def evaluate(
         raise UserError(f"--results writes the predictions of detectors, and {task.name} has no format; leave it out.")
     accelerator = build_accelerator()
     network.to(accelerator.device)
-    own = run if data is None else None
-    dataset = task.datasets(seed).val if own else task.evaluation_data(network.spec)
+    dataset = own[1] if own else task.evaluation_data(network.spec)
     batch_size = task.eval_batch_size(dataset, batch_size)
-    examples = Examples(task, network.spec, dataset, train=False, seed=seed)
+    examples = Examples(task, network.spec, dataset, train=False, seed=0)
     sampler = EvalSampler(len(dataset), batch_size, accelerator.process_index, accelerator.num_processes)
     loader = build_loader(examples, sampler, workers=workers, pin_memory=accelerator.device.type == "cuda")
     with Progress(console=Console(stderr=True), disable=not accelerator.is_main_process) as progress:
@@ -80,5 +86,24 @@ def evaluate(
     if results is not None and accelerator.is_main_process:
         write_results(Path(results), details["results"])
     if own and not tta and window is None and detections is None and accelerator.is_main_process:
-        write_run_report(own, task, dataset, metrics, details)
+        write_run_report(own[0], task, dataset, metrics, details)
     return metrics
+
+
+def _own_data(run: RunFolder, task: Task, config: TrainConfig, data: str | None) -> Datasets | None:
+    """The data that a run was trained on, where that is what is asked for: by no `data`, or by the place that it was
+    moved to."""
+    if data is not None and not data_is_gone(task):
+        return None
+    try:
+        _, datasets, change = open_run_data(run, task, config, data)
+    except UserError:
+        if data is None:
+            raise
+        return None
+    if change and data is None:
+        log.warning("%s: %s", run.path, change)
+    if data is not None:
+        what = f"other data than the run's ({change})" if change else f"the data of the run, once at {task.data}"
+        log.info("%s: %s", data, what)
+    return None if change and data is not None else datasets

@@ -11,6 +11,7 @@ weights, their average, the optimizers and a position, and a killed run ends wit
 import dataclasses
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -52,6 +53,7 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
         KeyboardInterrupt, SystemExit: a signal asked the run to stop (`signals`), after its checkpoint was written.
     """
     accelerator = build_accelerator(config.precision, config.trackers, Path(out))
+    task = task.located()
     config = dataclasses.replace(config, precision=PRECISIONS[accelerator.mixed_precision])
     torch.manual_seed(config.seed)
     data = task.datasets(config.seed)
@@ -78,13 +80,16 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
             raise
 
 
-def resume(path: str | Path, *, epochs: int | None = None, checkpoint: str = "last") -> RunFolder:
+def resume(
+    path: str | Path, *, epochs: int | None = None, checkpoint: str = "last", data: str | None = None
+) -> RunFolder:
     """Continue the run in the folder `path` where it stopped.
 
     Args:
         path: the run folder.
         epochs: a new total number of epochs; the cosine is stretched to it.
         checkpoint: which checkpoint to continue from, `last` or `best`.
+        data: where the data of the run is now, if it was moved.
 
     Raises:
         UserError: no run, one that another process works on, a damaged checkpoint, data that is not what it was, or
@@ -101,22 +106,19 @@ def resume(path: str | Path, *, epochs: int | None = None, checkpoint: str = "la
         accelerator.wait_for_everyone()
         folder = run.to_go_on_from(checkpoint)
         torch.manual_seed(config.seed)
-        data = task.datasets(config.seed)
-        recorded, present = run.config()["data"], _fingerprint(data)
-        for fact, before in recorded.items():
-            if present[fact] != before:
-                raise UserError(
-                    f"The data changed since the run began: {fact} was {before} and is {present[fact]}; "
-                    "put the old data back, or start a new run with --weights set to this one."
-                )
+        task, datasets, change = open_run_data(run, task, config, data)
+        if change:
+            mend = "put the old data back" if data is None else f"{data} is other data"
+            raise UserError(f"{change}; {mend}, or start a new run with --weights set to this one.")
         # The checkpoint tells what the network is, so the weights that the run started from are not needed again.
         start = task if folder is None else dataclasses.replace(task, weights=str(folder))
-        model = start.build_model(data)
-        if epochs is not None and epochs != config.epochs:
-            config = dataclasses.replace(config, epochs=epochs)
-            if accelerator.is_main_process:
-                run.write_config({**run.config(), "train": dataclasses.asdict(config)})
-        return _fit(task, config, run, data, model, accelerator, folder)
+        model = start.build_model(datasets)
+        config = config if epochs is None else dataclasses.replace(config, epochs=epochs)
+        before = run.config()
+        record = before | {"task": before["task"] | {"data": task.data}, "train": dataclasses.asdict(config)}
+        if accelerator.is_main_process and json.dumps(record) != json.dumps(before):
+            run.write_config(record)
+        return _fit(task, config, run, datasets, model, accelerator, folder)
 
 
 def _alone(accelerator: Any, folder: Path) -> AbstractContextManager[None]:
@@ -125,12 +127,55 @@ def _alone(accelerator: Any, folder: Path) -> AbstractContextManager[None]:
 
 
 def load_run(run: RunFolder) -> tuple[Task, TrainConfig]:
-    """The task and the options that a run folder was made with."""
+    """The task and the options that a run folder was made with.
+
+    A place in it is taken for a name of the hub only where the run had it from the hub.
+    """
     record = run.config()
     options: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in record["task"].items()
     }
-    return get_task(options.pop("name"))(**options), TrainConfig(**record["train"])
+    task = get_task(options.pop("name"))(**options)
+    return task.located(recorded=True), TrainConfig(**record["train"])
+
+
+def open_run_data(
+    run: RunFolder, task: Task, config: TrainConfig, moved: str | None = None
+) -> tuple[Task, Datasets, str]:
+    """The data that a run was trained on.
+
+    Args:
+        run: the run folder.
+        task, config: of `load_run`.
+        moved: where the data is now; without it, where it was.
+
+    Returns:
+        the task, which knows where its data is; both splits; and how they differ from what the run began with, empty
+        where they do not.
+
+    Raises:
+        UserError: nothing is there, or no data.
+    """
+    if moved is None and data_is_gone(task):
+        raise UserError(
+            f"{run.path} was trained on {task.data}, which is not there: put it back, or say where it is now with the "
+            "--data of resume and evaluate; predict and explain take images."
+        )
+    task = task if moved is None else dataclasses.replace(task, data=moved).located()
+    data = task.datasets(config.seed)
+    present = _fingerprint(data)
+    changes = (
+        f"The data changed since the run began: {fact} were {before} and are {present[fact]}"
+        for fact, before in run.config()["data"].items()
+        if present[fact] != before
+    )
+    return task, data, next(changes, "")
+
+
+def data_is_gone(task: Task) -> bool:
+    """Whether the data of a task is a place on the disk with nothing there."""
+    place = task.data or ""
+    return os.path.isabs(place) and not os.path.exists(place) and not set("*?[{") & set(place)
 
 
 def _fit(

@@ -4,12 +4,12 @@ import glob
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from focalnet import inputs
 from focalnet.errors import UserError
-from focalnet.inputs.folders import is_ignored
+from focalnet.inputs.folders import is_ignored, walk
 from focalnet.inputs.video import VIDEO_EXTENSIONS
 
 
@@ -22,8 +22,8 @@ def find_files(sources: Iterable[str], kind: str, unreadable: dict[str, UserErro
     """Files meant by what a user wrote.
 
     Args:
-        sources: files, folders (searched all the way down, hidden files left out), globs, URLs, or `-` for a list on
-            standard input.
+        sources: files, folders (searched all the way down, without what `folders` ignores), globs, URLs, or `-` for a
+            list on standard input.
         kind: the kind of input to look for in folders; beside images, videos.
         unreadable: takes in, by its name, what is no file, and why; the others are then found all the same.
 
@@ -41,26 +41,11 @@ def find_files(sources: Iterable[str], kind: str, unreadable: dict[str, UserErro
         unreadable[name] = error
 
     for source in sources:
-        if source == "-":
-            names = [line.strip() for line in sys.stdin if line.strip()]
-            if not names:
-                refuse(source, "Standard input names no file: - takes a list with one name per line.")
-        elif is_address(source):
-            names = [source]
-        elif os.path.isdir(source):
-            names = list(_inside(source, known))
-            if not names:
-                why = "" if os.access(source, os.R_OK | os.X_OK) else "it may not be read; as far as one sees, "
-                refuse(source, f"The folder {source}: {why}it holds no {kind}s ({', '.join(sorted(suffixes))}).")
-        elif os.path.lexists(source):
-            names = [source]
-        else:
-            names = [name for match in _matches(source) for name in _expanded(match, known)]
-            if not names:
-                refuse(
-                    source,
-                    f"{source} is no file, folder, URL or pattern that matches anything (seen from {Path.cwd()}).",
-                )
+        try:
+            names = _names(source, kind, known)
+        except UserError as error:
+            refuse(source, str(error))
+            continue
         for name in names:
             if what := _other_than_a_file(name):
                 refuse(name, f"{name} is {what}, not a file of an {kind}; leave it out.")
@@ -74,22 +59,33 @@ def is_address(source: str) -> bool:
     return source.startswith(("http://", "https://"))
 
 
-def _expanded(match: str, suffixes: frozenset[str]) -> Iterable[str]:
-    return _inside(match, suffixes) if os.path.isdir(match) else [match]
+def _names(source: str, kind: str, suffixes: frozenset[str]) -> list[str]:
+    if source == "-":
+        if names := [line.strip() for line in sys.stdin if line.strip()]:
+            return names
+        raise UserError("Standard input names no file: - takes a list with one name per line.")
+    if os.path.isdir(source):
+        if names := _inside(source, suffixes):
+            return names
+        raise UserError(f"The folder {source} holds no {kind}s ({', '.join(sorted(suffixes))}).")
+    if is_address(source) or os.path.lexists(source):
+        return [source]
+    matches = ((match, os.path.isdir(match)) for match in _matches(source))
+    if names := [name for match, folder in matches for name in (_inside(match, suffixes) if folder else [match])]:
+        return names
+    raise UserError(f"{source} is no file, folder, URL or pattern that matches anything (seen from {Path.cwd()}).")
 
 
-def _inside(folder: str, suffixes: frozenset[str]) -> Iterator[str]:
-    """Files with these endings in a folder and in those below it, in the order of their names."""
-    found = []
-    for parent, folders, names in os.walk(folder):  # links to folders are not followed: they may lead in a circle
-        folders[:] = [name for name in folders if not is_ignored(name)]
-        paths = (Path(parent, name) for name in names if not is_ignored(name))
-        found += [path for path in paths if path.suffix.lower() in suffixes]
-    yield from map(str, sorted(found))
+def _inside(folder: str, suffixes: frozenset[str]) -> list[str]:
+    """What has these endings in a folder and in those below it, in the order of the names: files, and what is none."""
+    found: list[str] = []
+    found += [os.path.join(*place) for place in walk(folder, suffixes, found.append)]
+    paths = (Path(path) for path in found)
+    return [str(path) for path in sorted(paths) if path.suffix.lower() in suffixes and not is_ignored(path.name)]
 
 
 def _matches(pattern: str) -> list[str]:
-    """What a pattern matches, without what is hidden; a folder that links lead to again and again counts once."""
+    """What a pattern matches, without what is ignored; a folder that links lead to again and again counts once."""
     meant, seen = Path(pattern).parts, {}
     for match in sorted(glob.glob(pattern, recursive=True)):
         folder, name = os.path.split(match)

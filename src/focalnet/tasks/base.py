@@ -8,18 +8,22 @@ class from outside the package that is made known with `tasks.register`.
 What a sample is, only a task knows: an image, a sound, a film. Tasks on images are `ImageTask`s.
 """
 
+import dataclasses
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from focalnet.data.base import Datasets, MapDataset
+from focalnet.data.base import Datasets, Kind, MapDataset
+from focalnet.data.register import locate_source
 from focalnet.errors import UserError
 from focalnet.tasks.options import Embedded as Embedded
 from focalnet.tasks.options import ImageOptions, TaskOptions
+from focalnet.weights.sources import located
 from focalnet.weights.spec import ModelSpec
 
 Network = Any
@@ -111,6 +115,20 @@ class Task(TaskOptions, ABC):
                 f"classes; leave the option out, or {mend}."
             )
 
+    def located(self, *, recorded: bool = False) -> Self:
+        """This task with its data and weights as they are found from any folder, which is how a run folder keeps them.
+
+        Args:
+            recorded: they were read from a run folder. A name is then taken for one of the hub only where it is marked
+                as such.
+        """
+        weights = None if self.weights is None else located(self.weights, recorded=recorded)
+        return dataclasses.replace(self, data=self.locate_data(recorded), weights=weights)
+
+    def locate_data(self, recorded: bool) -> str | None:
+        """The source of the data as it is found from any folder, see `located`."""
+        return os.path.abspath(self.data) if self.data and os.path.exists(self.data) else self.data
+
     @abstractmethod
     def datasets(self, seed: int) -> Datasets:
         """Open the data; `seed` splits it where it is not split."""
@@ -184,7 +202,16 @@ class Task(TaskOptions, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTask(ImageOptions, Task):
-    """A task on images."""
+    """A task on images.
+
+    Class attributes:
+        kind: of the data, as in `data.base`.
+    """
+
+    kind: ClassVar[Kind]
+
+    def locate_data(self, recorded: bool) -> str | None:
+        return locate_source(self.kind, self.data, recorded=recorded)
 
     def check_image_size(self, model: Network) -> None:
         """Refuse images that are smaller than one position of the network's last stage.

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from focalnet import inputs
 from focalnet.data import Datasets, Sample, open_data, open_evaluation
+from focalnet.data.base import Kind
 from focalnet.data.transforms.classification import Augmentation, train_transform
 from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.errors import MissingExtraError, UserError
@@ -46,13 +47,17 @@ AUGMENTATIONS = {
 class Classify(ClassifyOptions, ImageTask):
     """Image classification."""
 
+    kind: ClassVar[Kind] = "class"
+
     def datasets(self, seed: int) -> Datasets:
-        data = open_data("class", self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image)
+        data = open_data(
+            self.kind, self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image
+        )
         self.check_num_classes(data, "look for a folder too many or too few")
         return data
 
     def evaluation_data(self, spec: ModelSpec) -> MapDataset:
-        return open_evaluation("class", self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image)
+        return open_evaluation(self.kind, self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image)
 
     def build_model(self, data: Datasets) -> Network:
         overrides: dict[str, Any] = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}

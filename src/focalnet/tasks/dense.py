@@ -19,7 +19,6 @@ from torch import Tensor
 
 from focalnet import inputs
 from focalnet.data import Datasets, DenseSample, open_data, open_evaluation
-from focalnet.data.base import Kind
 from focalnet.data.transforms.detection import (
     AUGMENTATIONS,
     collate_dense,
@@ -47,11 +46,9 @@ class DenseTask(DenseOptions, ImageTask):
     """The parts of the tasks on whole images.
 
     Class attributes:
-        kind: what is known of an image.
         longest: with `image_size`, the longer side at most, as a multiple of it; without, as the head has it.
     """
 
-    kind: ClassVar[Kind]
     longest: ClassVar[int | None] = None
 
     def datasets(self, seed: int) -> Datasets:

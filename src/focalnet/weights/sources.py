@@ -14,6 +14,7 @@ COCO's, ADE20K's or Cityscapes'.
 import difflib
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,6 +122,26 @@ def resolve(weights: str | Path, variant: str | None = None, *, head: str = "cla
             else f"and it is neither {', '.join(SOURCES)} nor a hub id like 'org/name'."
         )
     )
+
+
+def located(weights: str | Path, *, recorded: bool = False) -> str:
+    """`weights` as they are found from any folder: an absolute path, or a name that nothing here hides.
+
+    Args:
+        weights: what the module's text lists.
+        recorded: they were kept with a run. A name is then one of the hub only where "hf-hub:" marks it, as it does
+            from here on.
+    """
+    text = str(weights)
+    path = os.path.abspath(os.path.expanduser(text))
+    if text.lower() in SOURCES:
+        return text
+    if os.path.exists(path):
+        return path
+    hub_id = _HUB_ID.fullmatch(text)
+    if hub_id is None or hub_id[1] != text or text.lower() in ENTRIES:
+        return text
+    return path if recorded or Path(text).suffix in READ_SUFFIXES else f"hf-hub:{text}"
 
 
 def _released_for(variant: str, source: str, head: str) -> WeightsEntry:

@@ -22,6 +22,8 @@ from focalnet.inputs.image import BadImageError, load_image
 
 log = logging.getLogger(__name__)
 
+MARK = "hf:"
+"""Before a name, it says that the name is one of the hub, whatever lies in the folder."""
 LABELS = ("label", "labels", "class")
 
 
@@ -47,7 +49,7 @@ def is_name(source: str) -> bool:
     """Whether a source is org/name where there is no folder org, or begins with "hf:"."""
     path = Path(source).expanduser()
     named = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not {".tar", ".tgz"} & set(path.suffixes)
-    return source.startswith("hf:") or bool(named and not path.parent.exists())
+    return source.startswith(MARK) or bool(named and not path.parent.exists())
 
 
 def is_saved(source: str) -> bool:
@@ -94,7 +96,7 @@ def find_hub(source: str, request: Request) -> Openers:
     Raises:
         UserError: it does not exist, there is no network, or it has no column of images or of labels.
     """
-    datasets, name = _datasets(), source.removeprefix("hf:")
+    datasets, name = _datasets(), source.removeprefix(MARK)
     repository, _, configuration = name.partition(":")
     try:
         loaded = datasets.load_dataset(repository, configuration or None)
