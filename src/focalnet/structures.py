@@ -150,6 +150,22 @@ def outline_to_mask(outline: Outline, size: tuple[int, int]) -> np.ndarray:
     return api.decode(api.merge(codes)).astype(bool)
 
 
+def outline_area(outline: Outline, size: tuple[int, int]) -> float:
+    """How many pixels the mask of an outline has."""
+    if isinstance(outline, np.ndarray):
+        return float(outline[1::2].sum())
+    return float(outline_to_mask(outline, size).sum())
+
+
+def outline_box(outline: Outline, size: tuple[int, int]) -> list[float]:
+    """The box around an outline, x1 y1 x2 y2: of its points, or of the pixels of a mask; empty where it has none."""
+    if isinstance(outline, np.ndarray):
+        mask = torch.from_numpy(outline_to_mask(outline, size))
+        return masks_to_boxes(mask[None])[0].tolist() if mask.any() else []
+    points = np.concatenate(outline).reshape(-1, 2)
+    return [*points.min(0).tolist(), *points.max(0).tolist()]
+
+
 def mask_api() -> Any:
     """COCO's functions on masks; `MissingExtraError` without them."""
     try:

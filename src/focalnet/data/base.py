@@ -34,6 +34,7 @@ IGNORE = 255
 
 Kind = Literal["class", "detection", "semantic", "panoptic"]
 OnBadImage = Literal["stop", "skip"]
+Crowd = Literal["learn", "ignore"]
 SplitName = Literal["train", "val", "test"]
 CategoryIds = tuple[int | str | None, ...]
 """What annotations call the classes, in the order of the labels; None for a class that they do not have."""
@@ -221,7 +222,7 @@ class Request(NamedTuple):
     kind: str
     problems: Problems
     masks: bool = True
-    crowd: Literal["learn", "ignore"] | None = None
+    crowd: Crowd | None = None
 
 
 class MapDataset(Protocol):

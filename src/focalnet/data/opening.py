@@ -5,9 +5,10 @@ at random: of each class where every sample has one, else of all samples.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
-from focalnet.data.base import Datasets, OnBadImage, Opener, Request, Samples, Split, SplitName
+from focalnet.data.base import Crowd, Datasets, OnBadImage, Opener, Request, Samples, Split, SplitName
 from focalnet.data.problems import Finding, OnBadAnnotation, Problems, check_left, preview, report
 from focalnet.data.register import find_format
 from focalnet.data.splits import random_split, shared, stratified_split
@@ -26,6 +27,7 @@ def open_data(
     on_bad_image: OnBadImage,
     on_bad_annotation: OnBadAnnotation = "skip",
     masks: bool = True,
+    crowd: Crowd | None = None,
 ) -> Datasets:
     """Open data for training.
 
@@ -36,7 +38,7 @@ def open_data(
         seed: of that split. The digits are always split the same way.
         on_bad_image: an image that cannot be read stops the run, or is skipped (`Samples`).
         on_bad_annotation: broken annotations are mended or left out, and counted in one line of the log, or stop.
-        masks: of detection; False leaves the outlines alone: faster, and objects without one stay.
+        masks, crowd: of detection, see `Request`.
 
     Returns:
         both splits, as `Samples`; no image is decoded yet.
@@ -48,11 +50,13 @@ def open_data(
     """
     row, place = find_format(kind, source)
     problems = Problems()
-    openers = row.open(place, Request(kind, problems, masks))
+    openers = row.open(place, Request(kind, problems, masks, crowd))
     train, found = _open(openers.train, problems, place)
     val, val_found = _open(openers.val, problems, place) if openers.val else (None, ())
     report(place, (*found, *val_found), on_bad_annotation)
     check_left(place, train.findings("train", found))
+    if kind == "detection" and crowd is None:
+        _check_crowds(train, place)
     classes = train.classes
     if train.names is not None and len(classes) < 2:
         raise UserError(f"{place} has {len(classes)} class ({preview(classes)}); a classifier needs two or more.")
@@ -90,6 +94,7 @@ def open_evaluation(
     on_bad_image: OnBadImage,
     on_bad_annotation: OnBadAnnotation = "skip",
     masks: bool = True,
+    crowd: Crowd | None = None,
     split: SplitName | None = None,
 ) -> Samples:
     """Open data to evaluate a trained model on: the validation split if the source has one, else everything.
@@ -102,7 +107,7 @@ def open_evaluation(
     meets COCO's 80 counts by COCO's raw ids, as the released DINO does.
 
     Args:
-        kind, source, on_bad_image, on_bad_annotation, masks: as in `open_data`.
+        kind, source, on_bad_image, on_bad_annotation, masks, crowd: as in `open_data`.
         classes: names of the model's classes in the order of its labels, or None.
         num_classes: of the model.
         split: "train", "val" or "test" to evaluate on that one.
@@ -112,7 +117,7 @@ def open_evaluation(
     """
     row, place = find_format(kind, source)
     problems = Problems()
-    openers = row.open(place, Request(kind, problems, masks))
+    openers = row.open(place, Request(kind, problems, masks, crowd))
     opener = {"train": openers.train, "val": openers.val, "test": openers.test}[split] if split else openers.val
     if opener is None and split is not None:
         raise UserError(f"{place} has no {split} split; leave --split out, or give data that has one.")
@@ -175,6 +180,27 @@ def _check_learnable(train: Split, place: str) -> None:
     if found.annotations is not None and found.annotations == found.crowd:
         what = f"crowd regions only ({found.crowd})" if found.crowd else "no objects"
         raise UserError(f"{place} has {what} on its {found.images} training images: there is nothing to train on.")
+
+
+def _check_crowds(train: Split, place: str) -> None:
+    """Stop where one class, but not every one, has crowd regions only.
+
+    Raises:
+        UserError: one has.
+    """
+    regions: Counter[int] = Counter()
+    objects: set[int] = set()
+    for labels, flags in zip(train.labels or (), train.crowd or (), strict=False):
+        for label, is_crowd in zip(labels, flags, strict=True):
+            regions[label] += int(is_crowd)
+            if not is_crowd:
+                objects.add(label)
+    bare = [f"{train.classes[label]} ({count})" for label, count in sorted(regions.items()) if label not in objects]
+    if bare and objects:
+        raise UserError(
+            f"{place} has nothing but crowd regions (iscrowd 1) of {preview(bare)}, which are not learned: if they are "
+            "single objects, painted with a brush, --crowd learn; --crowd ignore goes on without."
+        )
 
 
 def _missing(classes: Sequence[str], split: Split) -> list[str]:

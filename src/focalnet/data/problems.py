@@ -145,15 +145,21 @@ def check_left(place: str, findings: Findings) -> None:
                             f"split, less than half: mend the data, or take out what is not meant.")  # fmt: skip
 
 
-def whole(value: Any) -> int | None:
-    """A whole number in any spelling, 96, 96.0 or "96"; None of anything else."""
+def number(value: Any) -> float | None:
+    """A finite number in any spelling, 96, 96.0 or "96"; None of anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        number = float(value)
+        read = float(value)
     except (ValueError, OverflowError):
         return None
-    return int(number) if math.isfinite(number) and number == int(number) and abs(number) <= LARGEST else None
+    return read if math.isfinite(read) else None
+
+
+def whole(value: Any) -> int | None:
+    """A whole number in any spelling; None of anything else."""
+    read = number(value)
+    return int(read) if read is not None and read == int(read) and abs(read) <= LARGEST else None
 
 
 def some(entries: Sequence[Entry], most: int = LOOKED_AT) -> Sequence[Entry]:

@@ -55,14 +55,19 @@ class DenseTask(DenseOptions, ImageTask):
         data = open_data(
             self.kind, self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image,
             on_bad_annotation=self.on_bad_annotation, masks=learns_masks(parse_name(self.model).head),
+            **self.data_options(),
         )  # fmt: skip
         self.check_num_classes(data, "look at the data's list of classes")
         return data
 
+    def data_options(self) -> dict[str, Any]:
+        """What else this task asks of its data, see `data.base.Request`."""
+        return {}
+
     def evaluation_data(self, spec: ModelSpec) -> MapDataset:
         return open_evaluation(
             self.kind, self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image,
-            on_bad_annotation=self.on_bad_annotation, masks=learns_masks(spec.head),
+            on_bad_annotation=self.on_bad_annotation, masks=learns_masks(spec.head), **self.data_options(),
         )  # fmt: skip
 
     def groups(self, dataset: Any) -> Sequence[int] | None:
@@ -117,6 +122,7 @@ class DenseTask(DenseOptions, ImageTask):
         """What is measured against: the annotations in pixels of the original image, and its `size` (H, W)."""
         return {
             "image_id": sample.image_id,
+            "orientation": sample.orientation,
             "category_ids": sample.category_ids,
             "written_as": sample.written_as,
             "size": (sample.image.height, sample.image.width),

@@ -20,7 +20,7 @@ from focalnet.data.base import Kind
 from focalnet.errors import MissingExtraError
 from focalnet.metrics.detection import LIMIT, AveragePrecision
 from focalnet.models.registry import get_family, parse_name
-from focalnet.structures import Detections
+from focalnet.structures import BACK, TURNS, Detections, turn_boxes, turn_pixels
 from focalnet.tasks.base import Batch, Network, Section
 from focalnet.tasks.dense import DenseTask, class_names, learns_masks
 from focalnet.tasks.options import DetectOptions
@@ -41,6 +41,9 @@ class Detect(DetectOptions, DenseTask):
     """Object detection and instance segmentation."""
 
     kind: ClassVar[Kind] = "detection"
+
+    def data_options(self) -> dict[str, Any]:
+        return {"crowd": self.crowd}
 
     def head_options(self) -> dict[str, Any]:
         options = super().head_options()
@@ -139,7 +142,8 @@ class DetectionMetric:
                 self.precision = AveragePrecision(self.names, masks=masks, category_ids=ids, limit=self.limit)
                 self.written_as = truth["written_as"]
             if index >= 0:
-                self.precision.update(truth["image_id"], detections, index=index, **{key: truth[key] for key in TRUTH})
+                found, known = _as_annotated(detections, truth)
+                self.precision.update(truth["image_id"], found, index=index, **{key: known[key] for key in TRUTH})
 
     def compute(self) -> dict[str, float]:
         assert self.precision is not None, "nothing was measured"
@@ -258,6 +262,19 @@ def _view(image: Tensor, scale: float, mirror: bool) -> tuple[Tensor, Tensor]:
     size = [max(1, round(side * scale)) for side in image.shape[1:]]
     view = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=True)
     return view.flip(3) if mirror else view, torch.tensor([size], device=image.device)
+
+
+def _as_annotated(detections: Detections, truth: Mapping[str, Any]) -> tuple[Detections, Mapping[str, Any]]:
+    """Detections and truth in the pixels that the annotations mean: those of a bitmap that EXIF turns."""
+    orientation: int = truth["orientation"]
+    back = BACK.get(orientation, orientation)
+    if back == 1:
+        return detections, truth
+    size = truth["size"]
+    masks, known = (None if rows is None else turn_pixels(rows, back) for rows in (detections.masks, truth["masks"]))
+    turned = Detections(turn_boxes(detections.boxes, size, back), detections.scores, detections.labels, masks)
+    lying = size[::-1] if TURNS[back][0] else size
+    return turned, {**truth, "boxes": turn_boxes(truth["boxes"], size, back), "masks": known, "size": lying}
 
 
 def _mirrored(detections: Detections, width: int) -> Detections:

@@ -120,14 +120,20 @@ def test_crowds_and_areas_are_kept(tmp_path):
     assert scene.masks[1, :, 0].all()
 
 
-def test_boxes_without_outlines(tmp_path):
+def test_boxes_without_outlines(tmp_path, caplog):
     path = one_file(tmp_path, [note(1, segmentation=[]), note(2, 2, segmentation=None)])
     assert opened(path).train[0].masks is None
-    mixed = one_file(tmp_path, [note(1, segmentation=[]), note(2, 2)])
-    with pytest.raises(UserError, match=r"1 objects without an outline of three points, left out .first: annotation 1"):
-        opened(mixed)
+    mixed = one_file(tmp_path, [note(1, segmentation=[]), note(2), note(3, 2, box=(5, 5, 4, 4))])
+    caplog.set_level(logging.WARNING)
+    data = opened(mixed)
+    assert "1 objects with a box and no outline, which teach boxes alone" in caplog.text
+    scenes = by_id(data.train) | by_id(data.val)
+    assert scenes[1].boxes.shape == (2, 4)
+    assert scenes[1].outlined.tolist() == [False, True]
+    assert scenes[1].masks.sum((1, 2)).tolist() == [0, 120]
+    assert scenes[2].outlined is None
     data = opened(mixed, masks=False)
-    assert len(data.train[0].labels) == len(data.val[0].labels) == 1
+    assert len(data.train[0].labels) + len(data.val[0].labels) == 3
     assert data.train[0].masks is None
 
 
@@ -197,23 +203,36 @@ BROKEN = {
     "outside": (note(1, box=(W + 5, 3, 10, 4)), "boxes outside the image, left out"),
     "no area": (note(1, box=(2, 3, 0, 4)), "boxes of no area, left out"),
     "negative": (note(1, box=(2, 3, -2, 4)), "boxes of no area, left out"),
-    "no box": ({**note(1), "bbox": None}, "annotations without four numbers as bbox, left out"),
-    "short box": ({**note(1), "bbox": [1, 2, 3]}, "annotations without four numbers as bbox, left out"),
-    "nan box": ({**note(1), "bbox": [1, 2, float("nan"), 3]}, "annotations without four numbers as bbox, left out"),
+    "no box": (note(1, bbox=None, segmentation=[]), "annotations without four numbers as bbox and without an outline"),
+    "short box": (note(1, bbox=[1, 2, 3], segmentation=[]), "annotations without four numbers as bbox and without an"),
+    "short both": (
+        note(1, bbox=[1, 2, 3], segmentation=[[1, 2]]),
+        "annotations without four numbers as bbox, left out",
+    ),
+    "nan box": ({**note(1), "bbox": [1, 2, float("nan"), 3]}, "as bbox, which is made from the outline"),
     "category": (note(1, category=8), "annotations of an unknown category, left out .first: annotation 1, category 8"),
     "odd category": ({**note(1), "category_id": [7]}, "annotations of an unknown category"),
     "picture": (note(1, picture=9), "annotations of an unknown image, left out .first: annotation 1, image 9"),
     "odd image": ({**note(1), "image_id": {}}, "annotations of an unknown image"),
-    "id": (note(100), "annotations of an id that another has, left out .first: annotation 100"),
+    "twice": (GOOD, "annotations that are there twice, once left out .first: annotation 100"),
     "no object": ("hello", "annotations that are no objects of JSON, left out"),
-    "polygon": (note(1, segmentation=[[1, 2, 3, 4]]), "objects without an outline of three points, left out"),
+    "polygon": (note(1, segmentation=[[1, 2, 3, 4]]), "outlines of less than three points, only the box kept"),
     "size": (
         note(1, segmentation={**RUNS, "size": [W, H]}),
-        r"another size than the image.*\[31, 23\] not \[23, 31\]",
+        r"another size than the image, only the box kept.*a list of 2 not \[23, 31\]",
     ),
-    "sum": (note(1, segmentation={**RUNS, "counts": [5, 5]}), "run-length codes that do not fill the image"),
-    "text": (note(1, segmentation={**RUNS, "counts": "~~~"}), "run-length codes that do not fill the image"),
-    "counts": (note(1, segmentation={**RUNS, "counts": None}), "run-length codes that do not fill the image"),
+    "sum": (
+        note(1, segmentation={**RUNS, "counts": [5, 5]}),
+        "run-length codes that do not fill the image, only the box kept",
+    ),
+    "text": (
+        note(1, segmentation={**RUNS, "counts": "~~~"}),
+        "run-length codes that do not fill the image, only the box kept",
+    ),
+    "counts": (
+        note(1, segmentation={**RUNS, "counts": None}),
+        "run-length codes that do not fill the image, only the box kept",
+    ),
 }
 
 
@@ -229,6 +248,9 @@ def test_broken_annotations(tmp_path, case, caplog):
     assert len(scenes[2].labels) == 1
     if case == "clipped":
         assert scenes[1].boxes.tolist() == [[0, 3, 5, H]]
+    elif "kept" in kind or "made" in kind:
+        assert scenes[1].boxes.tolist() == [[2, 3, 12, 15]]
+        assert scenes[1].masks.any() == ("made" in kind)
     else:
         assert len(scenes[1].labels) == len(scenes[1].masks) == 0
 
@@ -238,7 +260,11 @@ def test_broken_pictures(tmp_path):
     refused(path, "1 missing images, left out .first: 3.png")
     data = opened(path, on_bad_annotation="skip")
     assert len(data.train) + len(data.val) == 2
-    refused(one_file(tmp_path, [], pictures=(1, 1, 2)), "1 images of an id that another has")
+    double = content([note(1), note(2, 2)])
+    double["images"].append({**double["images"][0], "file_name": "2.png"})
+    refused(write(tmp_path / "notes.json", double), "1 images of an id that another has")
+    double["images"][2] = double["images"][0]
+    assert len(opened(write(tmp_path / "notes.json", double)).train) == 1
     broken = content([note(1)])
     broken["images"][1].pop("file_name")
     refused(write(tmp_path / "notes.json", broken), "1 images without id or file_name, left out")
@@ -268,7 +294,7 @@ def test_broken_files(tmp_path):
         json.dumps(content([], names={})): "has no categories",
         json.dumps(content([], names={1: "cat", 2: "cat"})): "two categories of the name 'cat'",
         json.dumps({**content([]), "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}): "of the id 1",
-        json.dumps({**content([]), "categories": [{"id": "1"}]}): "a category without a whole number as id",
+        json.dumps({**content([]), "categories": [{"id": 1.5, "name": "a"}]}): "a category without an id or a name",
     }.items():
         refused(write(path, data), message)
     path.unlink()
@@ -303,6 +329,171 @@ def test_raw_ids_of_coco(tmp_path):
     assert (scenes[1].labels.item(), scenes[2].labels.item()) == (90, 13)
     scenes = by_id(open_evaluation("detection", str(path), None, 80, **options))
     assert (scenes[1].labels.item(), scenes[2].labels.item()) == (79, 11)
+
+
+# --- what is missing is made, and ids are those of the file
+
+
+def test_ids_of_annotations_may_repeat(tmp_path, caplog):
+    notes = [note(1), note(2, box=(1, 1, 5, 5)), note(1, 2), note(2, 2, box=(1, 1, 5, 5)), note(2, 2, box=(1, 1, 5, 5))]
+    caplog.set_level(logging.WARNING)
+    path = one_file(tmp_path, notes)
+    refused(path, "1 annotations that are there twice, once left out")
+    scenes = opened(path, on_bad_annotation="skip")
+    assert [len(scene.labels) for scene in (scenes.train[0], scenes.val[0])] == [2, 2]
+    assert "2 annotations whose id another has too, which nothing reads" in caplog.text
+    without = [{name: value for name, value in one.items() if name != "id"} for one in notes[:4]]
+    data = opened(one_file(tmp_path, without))
+    assert [len(scene.labels) for scene in (data.train[0], data.val[0])] == [2, 2]
+
+
+def test_missing_fields_are_made(tmp_path, caplog):
+    triangle = [[2, 3, 12, 3, 12, 15]]
+    runs = {"size": [H, W], "counts": [2 * H + 1, 3, H * W - 2 * H - 4]}
+    notes = [
+        note(1, segmentation=triangle),
+        note(2, segmentation=runs),
+        note(3, segmentation=[[2, 3], [12, 3], [12, 9]]),
+    ]
+    notes += [note(4, segmentation=[2.0, 3, 12, 3, 12, 15]), note(5, bbox=["2", "3", "10", "12"], area="7"), note(6, 2)]
+    for one in notes[:4]:
+        del one["bbox"], one["area"]
+    data = content(notes)
+    for entry in data["images"]:
+        del entry["width"], entry["height"]
+    draw_pictures(tmp_path)
+    caplog.set_level(logging.WARNING)
+    opened(write(tmp_path / "notes.json", data))
+    for said in ("4 annotations without bbox, which is made from the outline", "2 images without width or height"):
+        assert said in caplog.text
+    for masks in (True, False):
+        both = opened(tmp_path / "notes.json", masks=masks)
+        scene = (by_id(both.train) | by_id(both.val))[1]
+        boxes = [[2, 3, 12, 15], [2, 1, 3, 4], [2, 3, 12, 9], [2, 3, 12, 15], [2, 3, 12, 15]]
+        assert scene.boxes.tolist() == boxes
+        pixels = [outline_to_mask(polygon_arrays(triangle, (H, W)), (H, W)).sum(), 3]
+        assert scene.area.tolist()[:2] == pixels
+        assert scene.area.tolist()[4] == 7
+
+
+@pytest.mark.parametrize("ids", [(7, 3, 90), (0, 2, 1), ("b", "a", "c"), ("10", "9", "2"), (7.0, 3.0, 90.0)])
+def test_ids_of_categories(tmp_path, ids):
+    names = dict(zip(("cat", "ape", "dog"), ids, strict=True))
+    data = content([note(1, category=names["cat"]), note(2, 2, category=names["dog"])], names={})
+    data["categories"] = [{"id": number, "name": name} for name, number in names.items()]
+    draw_pictures(tmp_path)
+    both = opened(write(tmp_path / "notes.json", data))
+    found = by_id(both.train) | by_id(both.val)
+    assert dict(zip(both.train.category_ids, both.classes, strict=True)) == {
+        number: name for name, number in names.items()
+    }
+    assert both.classes[found[1].labels[0]] == "cat"
+    if all(str(number).isdecimal() for number in ids):
+        assert [*both.train.category_ids] == sorted(ids, key=int)
+
+
+@pytest.mark.parametrize(("there", "meant"), [(1, "1"), ("1", 1), ("001", 1), (1, 1.0), ("a b", "a b")])
+def test_ids_of_images_in_another_spelling(tmp_path, there, meant):
+    data = content([note(1), note(2, 2)])
+    data["images"][0]["id"], data["annotations"][0]["image_id"] = there, meant
+    data["categories"][0]["id"], data["annotations"][1]["category_id"] = "7", 7.0
+    draw_pictures(tmp_path)
+    both = opened(write(tmp_path / "notes.json", data))
+    found = by_id(both.train) | by_id(both.val)
+    assert len(found[there].labels) == len(found[2].labels) == 1
+
+
+def test_ids_that_differ_in_spelling_alone(tmp_path):
+    data = content([note(1, 1), note(2, "1"), note(3, "1", box=(1, 1, 4, 4))], pictures=(1, "1"))
+    data["images"][1]["file_name"] = "2.png"
+    draw_pictures(tmp_path)
+    both = opened(write(tmp_path / "notes.json", data))
+    found = by_id(both.train) | by_id(both.val)
+    assert (len(found[1].labels), len(found["1"].labels)) == (1, 2)
+
+
+def roboflow(*rows):
+    return [{"id": number, "name": name, "supercategory": parent} for number, name, parent in rows]
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "ids"),
+    [
+        (roboflow((0, "cat", "none"), (1, "cat", "cat")), ("cat",), (1,)),
+        (roboflow((0, "pets", "none"), (1, "cat", "pets"), (2, "dog", "pets")), ("cat", "dog"), (1, 2)),
+        (roboflow((1, "cat", "pets"), (2, "dog", "cat")), ("cat", "dog"), (1, 2)),
+        (roboflow((1, "cat", "animal"), (2, "animal", "animal")), ("cat",), (1,)),
+        (roboflow((1, "cat", "cat"), (2, "dog", "dog")), ("cat", "dog"), (1, 2)),
+    ],
+)
+def test_categories_that_only_group_others_are_no_classes(tmp_path, rows, classes, ids, caplog):
+    draw_pictures(tmp_path)
+    data = {**content([note(1, category=1), note(2, 2, category=1)]), "categories": rows}
+    caplog.set_level(logging.WARNING)
+    both = opened(write(tmp_path / "notes.json", data))
+    assert (both.classes, both.train.category_ids) == (classes, ids)
+    assert ("1 categories without an annotation that only group others" in caplog.text) == (len(classes) < len(rows))
+
+
+def brushed(number: int, picture: int, category: int = 7) -> dict:
+    return note(
+        number, picture, category, iscrowd=1, segmentation={"size": [H, W], "counts": [2 * H, 3, (W - 2) * H - 3]}
+    )
+
+
+def test_crowds_alone_are_objects(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    path = one_file(tmp_path, [brushed(1, 1), brushed(2, 2)])
+    data = opened(path)
+    assert "2 annotations with iscrowd 1, taken for objects, as there is nothing else" in caplog.text
+    assert not data.train[0].crowd.any()
+    assert data.train.most == 1
+    with pytest.raises(UserError, match=r"has crowd regions only .1. on its 1 training images"):
+        opened(path, crowd="ignore")
+
+
+def test_crowds_among_objects(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    path = one_file(tmp_path, [note(1), brushed(2, 1), note(3, 2), note(4, 2, 3)])
+    data = opened(path)
+    assert data.classes == ("ape", "cat", "dog")
+    assert "1 annotations with iscrowd 1, regions that are not learned (single objects" in caplog.text
+    assert "--crowd learn" in caplog.text
+    assert (by_id(data.train) | by_id(data.val))[1].crowd.tolist() == [False, True]
+    data = opened(path, crowd="learn")
+    assert not (by_id(data.train) | by_id(data.val))[1].crowd.any()
+    path = one_file(tmp_path, [note(1), brushed(2, 1, 90), note(3, 2), note(4, 2, 3)])
+    refused(path, r"has nothing but crowd regions .iscrowd 1. of dog .1., which are not learned: .* --crowd learn")
+    for crowd in ("learn", "ignore"):
+        opened(path, crowd=crowd)
+    open_evaluation("detection", str(path), ("ape", "cat", "dog"), 3, on_bad_image="stop")
+
+
+def test_both_splits_take_crowds_alike(tmp_path):
+    for split, notes in (("train", [brushed(1, 1)]), ("val", [note(1), brushed(2, 1)])):
+        write(tmp_path / f"annotations/instances_{split}.json", content(notes, pictures=(1,)))
+        draw_pictures(tmp_path / split)
+    data = opened(tmp_path)
+    assert not data.train[0].crowd.any()
+    assert not data.val[0].crowd.any()
+
+
+def test_where_tools_put_their_files(tmp_path):
+    for name, json_file, images in (
+        ("cvat", "annotations/instances_default.json", "images/default"),
+        ("fiftyone", "labels.json", "data"),
+        ("bare", "_annotations.coco.json", "."),
+        ("upper", "annotations/Instances_Train.json", "Images/Train"),
+    ):
+        draw_pictures(tmp_path / name / images)
+        write(tmp_path / name / json_file, content([note(1), note(2, 2)]))
+        write(tmp_path / name / f"._{json_file.rpartition('/')[2]}", "rubbish")
+        assert len(opened(tmp_path / name).train) == 1, name
+    for split in ("train", "Test"):
+        draw_pictures(tmp_path / "folders" / split / "images")
+        write(tmp_path / "folders" / split / "labels.json", content([note(1), note(2, 2)]))
+    data = opened(tmp_path / "folders")
+    assert (len(data.train), len(data.val)) == (2, 2)
 
 
 # --- panoptic
@@ -374,7 +565,7 @@ def test_broken_segments(tmp_path):
         "twice": (segments(1, "1.png", (3, 5, 0), (3, 5, 0)), "segments of an id that another has"),
         "no id": (segments(1, "1.png", (None, 5, 0)), "segments without an id from 1 to 16777215, void"),
         "void": (segments(1, "1.png", (0, 5, 0)), "segments without an id from 1 to 16777215, void"),
-        "huge id": (segments(1, "1.png", (2**70, 5, 0)), "segments without an id from 1 to 16777215, void"),
+        "huge id": (segments(1, "1.png", (2**40, 5, 0)), "segments without an id from 1 to 16777215, void"),
         "no png": (segments(1, "7.png"), "missing PNG files of segments, their images left out .first: 7.png"),
         "no infos": ({"image_id": 1, "file_name": "1.png"}, "annotations without image_id, file_name or segments_info"),
         "again": (good, "images annotated twice"),

@@ -8,9 +8,14 @@ A segmentation is a list of polygons [x, y, x, y, ...], or a run-length code {"s
 lengths of runs of 0 and 1 in turn down the columns, as a list or packed into text. Polygons are drawn by COCO's own
 rasteriser, so masks are the same pixel by pixel.
 
-Labels are the categories in the order of their ids, counted from 0; the ids (COCO's go from 1 to 90 with gaps) stay
-out of the library. What is broken is counted and left out, or mended where that is said; see `_objects`. Boxes that
-reach over the edge by up to a pixel are COCO's own rounding and stay as they are.
+Labels are the categories in the order of their ids, counted from 0; results are written with the ids of the file,
+numbers or texts. What is missing is made from what is there: `bbox` and `area` from the outline, width and height from
+the file. What is broken is counted and left out, or mended where that is said. Objects whose outline is missing or
+broken keep their box. The ids of annotations are read by nothing, and may repeat. Boxes that reach over the edge by up
+to a pixel are COCO's own rounding and stay as they are.
+
+A crowd (`iscrowd` 1) is a region of many objects in COCO, but every mask that was painted with a brush in other tools:
+`Request.crowd` says which; without it they are regions, and objects where a file has nothing else.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,20 +30,24 @@ import torch
 from focalnet.data.base import DenseSample, Openers, Request, Split
 from focalnet.data.formats.coco_files import (
     Found,
+    Ids,
     categories,
     find_images,
     find_json,
-    is_id,
     is_json,
     listed,
     load_json,
+    read_id,
 )
-from focalnet.data.problems import Problems
-from focalnet.data.sizes import Fit
+from focalnet.data.problems import Problems, number, whole
+from focalnet.data.sizes import Fit, read_size
 from focalnet.inputs.image import BadImageError, load_image
+from focalnet.reading import shown
 from focalnet.structures import (
     Outline,
     mask_api,
+    outline_area,
+    outline_box,
     outline_to_mask,
     polygon_arrays,
     read_counts,
@@ -62,7 +71,7 @@ class Record(NamedTuple):
     labels: np.ndarray
     crowd: np.ndarray
     area: np.ndarray
-    outlines: list[Outline]
+    outlines: list[Outline | None]
     orientation: int = 1
 
 
@@ -86,18 +95,22 @@ class Objects:
             raise BadImageError(
                 f"{entry.path} is {image.width} x {image.height} pixels, its annotations say {width} x {height}."
             )
-        masks = None
+        masks, outlined = None, None
         if self.masks:
             masks = torch.zeros(len(entry.labels), *entry.size, dtype=torch.bool)
             for index, outline in enumerate(entry.outlines):
-                masks[index] = torch.from_numpy(outline_to_mask(outline, entry.size))
+                if outline is not None:
+                    masks[index] = torch.from_numpy(outline_to_mask(outline, entry.size))
             masks = turn_pixels(masks, entry.orientation)
+            known = [outline is not None for outline in entry.outlines]
+            outlined = None if all(known) else torch.tensor(known)
         return DenseSample(
             image=image,
             path=entry.path,
             boxes=turn_boxes(torch.from_numpy(entry.boxes.copy()), entry.size, entry.orientation),
             labels=torch.from_numpy(entry.labels.copy()),
             masks=masks,
+            outlined=outlined,
             crowd=torch.from_numpy(entry.crowd.copy()),
             area=torch.from_numpy(entry.area.copy()),
             semantic=None,
@@ -113,97 +126,145 @@ def is_coco(source: str) -> bool:
 
 def find_coco(source: str, request: Request) -> Openers:
     """Find the JSON files of a folder, or take the one that the source is; see `coco_files.py`."""
-    return find_json(source, "instances", partial(open_coco, problems=request.problems, masks=request.masks))
+    return find_json(source, "instances", partial(open_coco, request=request, learned=[]))
 
 
-def open_coco(annotations: Path, folders: Sequence[Path], problems: Problems, *, masks: bool) -> Split:
+def open_coco(annotations: Path, folders: Sequence[Path], request: Request, learned: list[bool]) -> Split:
     """Open one JSON file with its images; nothing is decoded yet.
 
     Args:
         annotations: the JSON file.
         folders: where the images may lie.
-        problems: takes in what is wrong.
-        masks: whether outlines are wanted. They are read only if some object has one.
+        request: outlines are read only if they are wanted and some object has one.
+        learned: whether crowds were taken for objects in the splits opened before; this one's answer is added.
 
     Raises:
         UserError: no COCO file, no image of it is there, or masks are wanted and a package for them is missing.
     """
-    content = load_json(annotations, ("images", "annotations", "categories"))
-    labels, classes = categories(content, annotations)
-    masks = masks and any(isinstance(note, dict) and note.get("segmentation") for note in content["annotations"])
+    content, problems = load_json(annotations, ("images", "annotations", "categories")), request.problems
+    notes = [note for note in content["annotations"] if isinstance(note, dict)]
+    rows = categories(content, annotations, problems, (note.get("category_id") for note in notes))
+    masks = request.masks and any(note.get("segmentation") for note in notes)
     if masks:
         mask_api()
     entries = find_images(content, annotations, folders, problems)
-    notes = _notes(content, labels, listed(content), problems)
+    by_image = _by_image(content, Ids(row.id for row in rows), listed(content), problems)
+    labels = {row.id: label for label, row in enumerate(rows)}
     records = []
     for image_id, found in entries.items():
-        objects = [_object(note, found.size, masks, problems) for note in notes.get(image_id, [])]
+        objects = [_object(note, label, found.size, masks, problems) for note, label in by_image.get(image_id, [])]
         records.append(_record(found, image_id, [one for one in objects if one], labels))
+    if _learn_crowds(records, request, any(learned)):
+        records = [record._replace(crowd=np.zeros_like(record.crowd)) for record in records]
+        learned.append(True)
     return Split(
-        reader=Objects(masks), entries=records, classes=classes, things=(True,) * len(classes),
+        reader=Objects(masks), entries=records, classes=tuple(row.name for row in rows), things=(True,) * len(rows),
         sizes=[Fit(record.size, record.orientation).upright for record in records],
         labels=[record.labels.tolist() for record in records], crowd=[record.crowd for record in records],
         category_ids=tuple(labels),
     )  # fmt: skip
 
 
-def _notes(
-    content: Mapping[str, Any], labels: Mapping[int, int], images: set[int | str], problems: Problems
-) -> dict[Any, list[dict[str, Any]]]:
-    """Annotations by image, without those that refer to nothing."""
-    notes: dict[Any, list[dict[str, Any]]] = {}
-    seen = set()
+def _learn_crowds(records: Sequence[Record], request: Request, learned: bool) -> bool:
+    """Whether crowds are objects: as asked for, as in the split before, or because there is nothing else."""
+    crowds = [(int(record.crowd.sum()), record.path) for record in records if record.crowd.any()]
+    if not crowds:
+        return False
+    count, first = sum(many for many, _ in crowds), crowds[0][1]
+    alone = count == sum(len(record.crowd) for record in records)
+    if request.crowd == "learn" or (request.crowd is None and (alone or learned)):
+        why = "" if request.crowd else ", as there is nothing else" if alone else ", as in the other split"
+        request.problems.note(f"annotations with iscrowd 1, taken for objects{why}", first, count=count)
+        return True
+    advice = "" if request.crowd else " (single objects painted with a brush? --crowd learn)"
+    request.problems.note(f"annotations with iscrowd 1, regions that are not learned{advice}", first, count=count)
+    return False
+
+
+def _by_image(
+    content: Mapping[str, Any], categories: Ids, images: Ids, problems: Problems
+) -> dict[Any, list[tuple[dict[str, Any], int | str]]]:
+    """Annotations by image with their category, without those that refer to nothing, or are there twice."""
+    found: dict[Any, list[tuple[dict[str, Any], int | str]]] = {}
+    seen: dict[Any, Any] = {}
+    again: dict[Any, list[Any]] = {}
     for place, note in enumerate(content["annotations"]):
         if not isinstance(note, dict):
-            problems.add(
-                "annotations that are no objects of JSON, left out", f"annotations[{place}]", lost="annotations"
-            )
+            kind = "annotations that are no objects of JSON, left out"
+            problems.add(kind, f"annotations[{place}]", lost="annotations")
             continue
-        number, image, category = note.get("id"), note.get("image_id"), note.get("category_id")
-        number = number if is_id(number) else f"[{place}]"
-        example = f"annotation {number}"
-        if number in seen:
-            problems.add("annotations of an id that another has, left out", example, lost="annotations")
-        elif not is_id(image) or image not in images:
-            problems.add("annotations of an unknown image, left out", f"{example}, image {image}", lost="annotations")
-        elif not isinstance(category, int) or category not in labels:
-            problems.add(
-                "annotations of an unknown category, left out", f"{example}, category {category}", lost="annotations"
-            )
+        own = read_id(note.get("id"))
+        example = f"annotation {f'[{place}]' if own is None else own}"
+        image, category = images.find(note.get("image_id")), categories.find(note.get("category_id"))
+        first = seen.setdefault((image, str(note.get("bbox"))) if own is None else own, note)
+        alike = [] if first is note else again.setdefault((image, own), [first])
+        if image is None:
+            what = f"{example}, image {shown(note.get('image_id'))}"
+            problems.add("annotations of an unknown image, left out", what, lost="annotations")
+        elif category is None:
+            what = f"{example}, category {shown(note.get('category_id'))}"
+            problems.add("annotations of an unknown category, left out", what, lost="annotations")
+        elif note in alike:
+            problems.add("annotations that are there twice, once left out", example)
         else:
-            notes.setdefault(image, []).append(note)
-        seen.add(number)
-    return notes
+            if own is not None and first is not note:
+                problems.note("annotations whose id another has too, which nothing reads", example)
+            found.setdefault(image, []).append((note, category))
+        alike.append(note)
+    return found
 
 
 class _Object(NamedTuple):
     box: tuple[float, float, float, float]
-    category: int
+    category: int | str
     crowd: bool
     area: float
-    outline: Outline
+    outline: Outline | None
 
 
-def _object(note: Mapping[str, Any], size: tuple[int, int], masks: bool, problems: Problems) -> _Object | None:
+def _object(
+    note: Mapping[str, Any], category: int | str, size: tuple[int, int], masks: bool, problems: Problems
+) -> _Object | None:
     example = f"annotation {note.get('id')}"
-    box = note.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-        problems.add("annotations without four numbers as bbox, left out", example, lost="annotations")
-        return None
-    corners = clip_box((box[0], box[1], box[0] + box[2], box[1] + box[3]), size, example, problems)
+    box, area, segmentation = _numbers(note.get("bbox")), _number(note.get("area")), note.get("segmentation")
+    if len(box) == 4:
+        box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+    outline = None
+    if segmentation and (masks or len(box) != 4 or area is None):
+        outline = _outline(segmentation, size, example, problems)
+    elif masks:
+        problems.note("objects with a box and no outline, which teach boxes alone", example)
+    if len(box) != 4:
+        there = note.get("bbox") not in (None, [])
+        if outline is None or len(box := outline_box(outline, size)) != 4:
+            kind = "annotations without four numbers as bbox" + ("" if segmentation else " and without an outline")
+            problems.add(f"{kind}, left out", example, lost="annotations")
+            return None
+        if there:
+            problems.add("annotations without four numbers as bbox, which is made from the outline", example)
+        else:
+            problems.note("annotations without bbox, which is made from the outline", example)
+    corners = clip_box((box[0], box[1], box[2], box[3]), size, example, problems)
     if corners is None:
         return None
-    outline = _outline(note.get("segmentation"), size, example, problems) if masks else []
-    if outline is None:
-        return None
-    area: Any = note.get("area")
-    if not _is_number(area):
+    if area is None or area < 0:
         area = (corners[2] - corners[0]) * (corners[3] - corners[1])
-    return _Object(corners, note["category_id"], bool(note.get("iscrowd", 0)), float(area), outline)
+        if outline is not None:
+            area = outline_area(outline, size) or area
+    crowd = bool(whole(note.get("iscrowd")) or 0)
+    return _Object(corners, category, crowd, area, outline if masks else None)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < LARGEST  # which nan is not
+def _number(value: Any) -> float | None:
+    """What `number` reads, if it can be a coordinate or an area."""
+    read = number(value)
+    return read if read is not None and abs(read) < LARGEST else None
+
+
+def _numbers(values: Any) -> list[float]:
+    """Numbers of a list; none where one of them is not."""
+    read = [_number(value) for value in values] if isinstance(values, list) else []
+    return [] if None in read else [value for value in read if value is not None]
 
 
 def clip_box(
@@ -233,24 +294,33 @@ def clip_box(
 
 def _outline(segmentation: Any, size: tuple[int, int], example: str, problems: Problems) -> Outline | None:
     if isinstance(segmentation, dict):
-        if segmentation.get("size") != list(size):
-            kind = "run-length codes of another size than the image, left out"
-            problems.add(kind, f"{example}, {segmentation.get('size')} not {list(size)}", lost="annotations")
+        said = read_size(*segmentation["size"][:2]) if _pair(segmentation.get("size")) else None
+        if said != size:
+            kind = "run-length codes of another size than the image, only the box kept"
+            problems.add(kind, f"{example}, {shown(segmentation.get('size'))} not {list(size)}")
             return None
         counts = read_counts(segmentation.get("counts"))
         if counts is None or counts.sum() != size[0] * size[1]:
-            problems.add("run-length codes that do not fill the image, left out", example, lost="annotations")
+            problems.add("run-length codes that do not fill the image, only the box kept", example)
             return None
         return counts
     polygons = segmentation if isinstance(segmentation, list) else []
-    sane = [p for p in polygons if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(map(_is_number, p))]
+    if all(isinstance(value, int | float) for value in polygons):  # one polygon, not in a list of its own
+        polygons = [polygons]
+    elif len(polygons) > 2 and all(map(_pair, polygons)):  # one polygon of points
+        polygons = [[value for point in polygons for value in point]]
+    sane = [numbers for polygon in polygons if len(numbers := _numbers(polygon)) >= 6 and len(numbers) % 2 == 0]
     if not sane:
-        problems.add("objects without an outline of three points, left out", example, lost="annotations")
+        problems.add("outlines of less than three points, only the box kept", example)
         return None
     return polygon_arrays(sane, size)
 
 
-def _record(found: Found, image_id: int | str, objects: Sequence[_Object], labels: Mapping[int, int]) -> Record:
+def _pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2
+
+
+def _record(found: Found, image_id: int | str, objects: Sequence[_Object], labels: Mapping[int | str, int]) -> Record:
     return Record(
         path=found.path,
         image_id=image_id,

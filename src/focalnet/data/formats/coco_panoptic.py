@@ -10,7 +10,7 @@ of each split are searched for both when the data is opened.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,17 @@ import torch
 from PIL import Image
 
 from focalnet.data.base import IGNORE, DenseSample, Openers, Request, Split
-from focalnet.data.formats.coco_files import categories, find_images, find_json, is_id, is_json, listed, load_json
-from focalnet.data.problems import Problems, preview, some
+from focalnet.data.formats.coco_files import (
+    Ids,
+    categories,
+    find_images,
+    find_json,
+    is_json,
+    listed,
+    load_json,
+    read_id,
+)
+from focalnet.data.problems import Problems, preview, some, whole
 from focalnet.data.sizes import Fit
 from focalnet.errors import UserError
 from focalnet.inputs.folders import is_file, locate
@@ -125,20 +134,25 @@ def open_panoptic(annotations: Path, folders: Sequence[Path], problems: Problems
         UserError: no panoptic file, or none of its images or PNG files is there.
     """
     content = load_json(annotations, ("images", "annotations", "categories"))
-    labels, classes = categories(content, annotations)
-    if len(classes) > IGNORE:
-        raise UserError(f"{annotations.absolute()} has {len(classes)} categories; at most {IGNORE} fit a mask.")
-    isthing = {entry["id"]: bool(entry.get("isthing", 1)) for entry in content["categories"]}
-    things = tuple(isthing[number] for number in sorted(isthing))
+    images = listed(content)
     notes: dict[Any, Any] = {}
     for place, note in enumerate(content["annotations"]):
         if not _sane(note):
             kind = "annotations without image_id, file_name or segments_info, left out"
             problems.add(kind, f"annotations[{place}]")
-        elif note["image_id"] in notes:
-            problems.add("images annotated twice, the first kept", f"image {note['image_id']}")
+        elif (number := images.find(note["image_id"])) is None:
+            problems.add("annotations of an unknown image, left out", f"image {note['image_id']}", lost="images")
+        elif number in notes:
+            problems.add("images annotated twice, the first kept", f"image {number}")
         else:
-            notes[note["image_id"]] = note
+            notes[number] = note
+    segments = (info for note in notes.values() for info in note["segments_info"] if isinstance(info, dict))
+    rows = categories(content, annotations, problems, (info.get("category_id") for info in segments))
+    classes = tuple(row.name for row in rows)
+    labels = {row.id: label for label, row in enumerate(rows)}
+    if len(classes) > IGNORE:
+        raise UserError(f"{annotations.absolute()} has {len(classes)} categories; at most {IGNORE} fit a mask.")
+    things = tuple(bool(row.entry.get("isthing", 1)) for row in rows)
     located = _locate_pngs(annotations, [note["file_name"] for note in notes.values()], problems)
     pngs = dict(zip(notes, located, strict=True))
     found: list[Segments] = []
@@ -158,8 +172,6 @@ def open_panoptic(annotations: Path, folders: Sequence[Path], problems: Problems
             ids, kinds, crowd = zip(*segments, strict=True) if segments else ((), (), ())
             arrays = np.array(ids, np.int64), np.array(kinds, np.int64), np.array(crowd, bool)
             found.append(Segments(path, image_id, png, size, *arrays, orientation))
-    for image_id in notes.keys() - listed(content):
-        problems.add("annotations of an unknown image, left out", f"image {image_id}", lost="images")
     if found:
         _look(some(found), problems)
     return Split(
@@ -191,7 +203,7 @@ def _look(entries: Sequence[Segments], problems: Problems) -> None:
 def _sane(note: Any) -> bool:
     return (
         isinstance(note, dict)
-        and is_id(note.get("image_id"))
+        and read_id(note.get("image_id")) is not None
         and isinstance(note.get("file_name"), str)
         and isinstance(note.get("segments_info"), list)
     )
@@ -204,18 +216,20 @@ def _locate_pngs(annotations: Path, names: Sequence[str], problems: Problems) ->
     return locate(names, [root], problems.note)
 
 
-def _segments(note: dict[str, Any], labels: dict[int, int], problems: Problems) -> list[tuple[int, int, bool]]:
+def _segments(note: dict[str, Any], labels: Mapping[int | str, int], problems: Problems) -> list[tuple[int, int, bool]]:
     """(id, label, crowd) of the segments of one image that are in order."""
     segments: dict[int, tuple[int, int, bool]] = {}
+    known = Ids(labels)
     for info in note["segments_info"]:
         example = f"{note['file_name']}, segment {info.get('id') if isinstance(info, dict) else info}"
-        if not isinstance(info, dict) or not is_id(info.get("id")) or not 0 < info["id"] < 256**3:
+        number = whole(info.get("id")) if isinstance(info, dict) else None
+        if number is None or not 0 < number < 256**3:
             problems.add("segments without an id from 1 to 16777215, void", example, lost="annotations")
-        elif not isinstance(info.get("category_id"), int) or info["category_id"] not in labels:
+        elif (category := known.find(info.get("category_id"))) is None:
             kind = f"{example}, category {info.get('category_id')}"
             problems.add("segments of an unknown category, void", kind, lost="annotations")
-        elif info["id"] in segments:
+        elif number in segments:
             problems.add("segments of an id that another has, left out", example, lost="annotations")
         else:
-            segments[info["id"]] = (info["id"], labels[info["category_id"]], bool(info.get("iscrowd", 0)))
+            segments[number] = (number, labels[category], bool(whole(info.get("iscrowd")) or 0))
     return list(segments.values())
