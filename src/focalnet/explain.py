@@ -5,14 +5,15 @@
     modulators    the length of the modulator m at each position: last block of each stage            (Fig. 1, 6, 7, 15)
     grad_cam      where the last map speaks for one class                                 (Selvaraju et al., ICCV 2017)
 
-As in the official notebook the image is resized to the input size on its shorter side and not cropped to a square.
+As in the official notebook the image is resized to the input size on its shorter side and not cropped to a square;
+where the network was trained on squashed or padded images, it is what the network sees.
 What differs: the few pixels of the longer side that fill no whole position of the last map are cut off, so that the
 maps lie exactly over the image; the forward pass leaves nothing behind in the model (`capture`).
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from focalnet import inputs
 from focalnet.backbone import KINDS, FocalNetBase
 from focalnet.errors import MissingExtraError, UserError
+from focalnet.inputs.image import Signal, pixels_of
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.modulation import FocalModulation, capture
 from focalnet.visualize.explanation import Explanation
@@ -34,7 +36,7 @@ LONGEST = 8
 
 def explain(
     model: nn.Module,
-    image: Image,
+    image: Signal,
     *,
     preprocessing: inputs.Image | None = None,
     target: int | None = None,
@@ -44,8 +46,8 @@ def explain(
 
     Args:
         model: a `FocalNetClassifier`, a `FocalNet`, or a module that holds one of them.
-        image: the image.
-        preprocessing: input size, mean and std; by default those of `model.spec`.
+        image: the image: what `inputs.Image.read` gives, or takes.
+        preprocessing: how it is read and seen; by default those of `model.spec`.
         target: the class that Grad-CAM explains; by default the likeliest.
         grad_cam: also compute Grad-CAM, which needs a classifier.
 
@@ -75,7 +77,7 @@ def explain(
         with torch.no_grad(), capture(network) as parts:
             output = classifier(tensor) if classifier else network.forward_stages(tensor)
         explanation = Explanation(
-            image=_array(pixels.permute(1, 2, 0)),
+            image=_array(pixels[[0, 1, 2] if len(pixels) >= 3 else [0, 0, 0]].permute(1, 2, 0)),
             kernels=[_mean_kernels(network.get_submodule(name)) for name in last],
             gates=_array(parts[last[-1]].gates[0].permute(2, 0, 1)),
             modulators=[_array(parts[name].modulator[0].float().norm(dim=-1)) for name in last],
@@ -88,15 +90,18 @@ def explain(
     return explanation
 
 
-def _pixels(image: Image, preprocessing: inputs.Image, stride: int) -> Tensor:
-    """(3, H, W), 0 to 1, H and W multiples of `stride`."""
-    from torchvision.transforms.v2 import InterpolationMode
+def _pixels(image: Signal, how: inputs.Image, stride: int) -> Tensor:
+    """(C, H, W), 0 to 1, H and W multiples of `stride`."""
     from torchvision.transforms.v2 import functional as tf
 
-    limit = LONGEST * min(image.size)
-    cropped: Any = tf.center_crop(cast(Any, image.convert("RGB")), [min(side, limit) for side in image.size[::-1]])
-    how = InterpolationMode(preprocessing.interpolation)
-    pixels = tf.pil_to_tensor(tf.resize(cropped, [preprocessing.input_size], interpolation=how))
+    signal = how.read(image)
+    seen: Any = signal if isinstance(signal, Image) else pixels_of(signal)
+    if how.long_side is None and how.view != "crop":
+        seen = how.seen(seen)
+    else:
+        limit = LONGEST * min(signal.size)
+        seen = how.covering(tf.center_crop(seen, [min(side, limit) for side in signal.size[::-1]]), how.size)
+    pixels = tf.pil_to_tensor(seen) if isinstance(seen, Image) else seen
     height, width = (max(stride, side // stride * stride) for side in pixels.shape[1:])
     return tf.center_crop(pixels, [height, width]).float() / 255
 

@@ -5,9 +5,10 @@ predictions of signals. Only films are special: a network for images sees them f
 """
 
 import itertools
+import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,10 +17,12 @@ import torch
 from torch import nn
 
 from focalnet import inputs
+from focalnet.data.survey import reading
 from focalnet.engine.run import RunFolder
 from focalnet.engine.train import load_run, open_run_data
 from focalnet.errors import UserError
 from focalnet.inputs.files import find_files, find_images
+from focalnet.inputs.image import Range, load_image
 from focalnet.inputs.video import VIDEO_EXTENSIONS, VideoWriter, frame_rate, read_frames
 from focalnet.models.create import load_model
 from focalnet.tasks import task_of
@@ -27,6 +30,7 @@ from focalnet.tasks.base import Network, Prediction
 
 if TYPE_CHECKING:
     from focalnet.tasks.results import ResultFormat, Writer
+log = logging.getLogger(__name__)
 
 __all__ = ["Predictor", "find_files", "find_images", "held_out", "is_video"]
 
@@ -42,6 +46,8 @@ class Predictor:
         window: side in pixels of the overlapping squares in which a semantic segmenter sees an image; without it, it
             sees the whole.
         detections: most objects of an image that a detector tells; without it, what the network has.
+        range: what the values of images with other than 8 bits mean; without it, what they meant in training.
+        max_pixels: most pixels of an image; without it, Pillow's limit.
 
     Raises:
         UserError: an option that the task of the model does not have.
@@ -61,20 +67,39 @@ class Predictor:
         threshold: float | None = None,
         window: int | None = None,
         detections: int | None = None,
+        range: Range | None = None,  # noqa: A002 - the name of the option
+        max_pixels: int | None = None,
     ) -> None:
         network: Network = model if isinstance(model, nn.Module) else load_model(model, weights)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = network.to(device).eval()
         self.task = task_of(network.spec)().with_options(threshold=threshold, window=window, detections=detections)
+        self._reading = {"range": range, "max_pixels": max_pixels}
+        self._remarked = False
 
     @property
     def input(self) -> inputs.Input:
         """How the network reads and takes a source."""
-        return self.model.spec.preprocessing
+        return inputs.changed(self.model.spec.preprocessing, **self._reading)
 
     def __call__(self, source: Any) -> Any:
-        """The prediction for one source: of an image a path, a URL, bytes or a PIL image."""
-        return self.task.predict(self.model, [self.input.read(source)])[0]
+        """The prediction for one source.
+
+        Args:
+            source: of an image a path, an address, bytes, an open file, a PIL image, an array (H, W, 3) or (H, W), RGB
+                or grey, or a tensor (3, H, W); uint8, uint16 or floats.
+
+        Raises:
+            UserError: it cannot be read, or is nothing of these.
+        """
+        return self._predict([self.input.read(source)])[0]
+
+    def _predict(self, signals: Sequence[Any]) -> list[Any]:
+        if not self._remarked and isinstance(self.input, inputs.Image):
+            for remark in self.input.remarks(signals):
+                log.warning(remark)
+        self._remarked = True
+        return self.task.predict(self.model, signals)
 
     def stream(self, sources: Iterable[Any], batch_size: int = 16) -> Iterator[tuple[Any, Prediction]]:
         """Predictions for many sources, read as they are needed.
@@ -114,7 +139,7 @@ class Predictor:
             if not batch:
                 break
             names, signals = zip(*batch, strict=True)
-            yield from zip(names, signals, self.task.predict(self.model, signals), strict=True)
+            yield from zip(names, signals, self._predict(signals), strict=True)
         if broken is not None:
             raise broken
 
@@ -138,7 +163,7 @@ class Predictor:
         frames = read_frames(source)
         with VideoWriter(target, frame_rate(source)) if target else nullcontext() as writer:
             while batch := list(itertools.islice(frames, batch_size)):
-                predictions = self.task.predict(self.model, [image for _, image in batch])
+                predictions = self._predict([self.input.read(image) for _, image in batch])
                 for (place, image), prediction in zip(batch, predictions, strict=True):
                     if writer:
                         writer.write(prediction.draw(image))
@@ -219,8 +244,8 @@ def is_video(source: Any) -> bool:
     return isinstance(source, str | Path) and Path(source).suffix.lower() in VIDEO_EXTENSIONS
 
 
-def held_out(model: str, most: int = 16) -> list[tuple[str, Any]]:
-    """Names and signals (images) that a run was not trained on, spread over its validation split.
+def held_out(model: str, most: int = 16, load: Callable[..., Any] = load_image) -> list[tuple[str, Any]]:
+    """Names and signals (images) that a run was not trained on, spread over its validation split, read by `load`.
 
     Raises:
         UserError: `model` is no run folder.
@@ -229,7 +254,7 @@ def held_out(model: str, most: int = 16) -> list[tuple[str, Any]]:
         raise UserError(f"{model} is no run folder with images of its own; name an image, folder, glob or URL.")
     run = RunFolder.open(model)
     task, data, _ = open_run_data(run, *load_run(run))
-    dataset = data.val
+    dataset = reading(data.val, load)
     step = max(1, len(dataset) // most)
     return [task.signal(dataset[index]) for index in range(0, len(dataset), step)[:most]]
 

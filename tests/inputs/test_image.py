@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from torch._utils import ExceptionWrapper
 
-from focalnet.inputs import image as images
+from focalnet.inputs import decoding as images
 from focalnet.inputs.image import BadImageError, load_image
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import tyro
 
 from focalnet._version import __version__
+from focalnet.cli.reading import AS_TRAINED, Reading
 from focalnet.cli.training import new_run, parse_train
 from focalnet.errors import UserError, unknown
 
@@ -127,6 +128,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         detections: int | None = None,
         json: Path | None = None,
         results: Path | None = None,
+        reading: Reading = AS_TRAINED,
     ) -> None:
         """Evaluate a run, or a network with released weights: accuracy, AP, mIoU or PQ, samples per second.
 
@@ -148,7 +150,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
         metrics = evaluate(
             model, data=data, weights=weights, batch_size=batch_size, workers=workers, tta=tta, window=window,
-            detections=detections, results=results,
+            detections=detections, results=results, **vars(reading),
         )  # fmt: skip
         _table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in metrics.items()])
         if json:
@@ -173,6 +175,7 @@ def _explain(arguments: Sequence[str]) -> None:
         out: Path = Path("explanation.png"),
         grad_cam: bool = False,
         target: int | None = None,
+        reading: Reading = AS_TRAINED,
     ) -> None:
         """Show where a model looks, as one PNG and its arrays as .npz: kernels, gates and modulators.
 
@@ -184,13 +187,13 @@ def _explain(arguments: Sequence[str]) -> None:
             grad_cam: Add Grad-CAM (classifiers).
             target: The class that Grad-CAM explains; without it, the likeliest.
         """
-        from focalnet.data import load_image
         from focalnet.explain import explain
         from focalnet.predict import Predictor, held_out
 
-        picture = load_image(image) if image else held_out(model, 1)[0][1]
-        predictor = Predictor(model, weights=weights)
-        explanation = explain(predictor.model, picture, target=target, grad_cam=grad_cam)
+        predictor = Predictor(model, weights=weights, **vars(reading))
+        how: Any = predictor.input
+        signal = how.read(image) if image else held_out(model, 1, how.read)[0][1]
+        explanation = explain(predictor.model, signal, preprocessing=how, target=target, grad_cam=grad_cam)
         explanation.save(out)
         explanation.save_npz(out.with_suffix(".npz"))
         print(f"{out}\n{out.with_suffix('.npz')}")

@@ -8,6 +8,7 @@ from typing import Literal, TextIO
 
 import tyro
 
+from focalnet.cli.reading import AS_TRAINED, Reading
 from focalnet.errors import UserError
 
 
@@ -24,6 +25,7 @@ def predict(
     out: Path | None = None,
     batch_size: int = 16,
     on_bad_image: Literal["fail", "skip"] = "fail",
+    reading: Reading = AS_TRAINED,
 ) -> None:
     """Say what is on images and videos.
 
@@ -47,10 +49,12 @@ def predict(
 
     if out is not None and format is None:
         raise UserError("--out is where --format writes; give --format csv, coco or yolo with it.")
-    predictor = Predictor(model, weights=weights, threshold=threshold, window=window, detections=detections)
+    predictor = Predictor(
+        model, weights=weights, threshold=threshold, window=window, detections=detections, **vars(reading)
+    )
     unreadable: dict[str, UserError] = {}
     files = find_files(images, predictor.input.kind, unreadable) if images else []
-    sources = [(file, file) for file in files] if images else held_out(model)
+    sources = [(file, file) for file in files] if images else held_out(model, load=predictor.input.read)
     total = len(sources) + len(unreadable)
     quiet = format is not None and out is None  # the predictions themselves are printed
     with (

@@ -13,7 +13,7 @@ import textwrap
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -22,7 +22,8 @@ from focalnet.errors import UserError
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("task", "recipe", "out", "seed"),
     "data": ("data", "num_classes", "val_fraction", "on_bad_image", "on_bad_annotation"),
-    "model": ("model", "weights", "freeze", "image_size", "detections", "drop_path", "recompute"),
+    "model": ("model", "weights", "freeze", "detections", "drop_path", "recompute"),
+    "input": ("image_size", "resize", "range", "channels"),
     "training": (
         *("epochs", "batch_size", "accumulate", "lr", "warmup_epochs", "weight_decay", "clip_grad", "ema"),
         *("patience", "class_weights"),
@@ -81,8 +82,9 @@ def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Any]:
 def _parse(parts: Sequence[Any], description: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The fields of several dataclasses as one list of flags, with their values here as the defaults."""
     defaults = {name: value for part in parts for name, value in vars(part).items()}
-    hints = {
-        name: Annotated[hint, tyro.conf.arg(help=text)]
+    written = {argument.split("=")[0].lstrip("-").replace("-", "_") for argument in arguments}
+    hints = {  # a hidden field is one that tyro knows where it is written
+        name: Annotated[get_args(hint)[0] if name in written and _is_hidden(hint) else hint, tyro.conf.arg(help=text)]
         for part in parts
         for name, (hint, text) in _documented(type(part)).items()
     }
@@ -101,6 +103,10 @@ def _parse(parts: Sequence[Any], description: str, arguments: Sequence[str]) -> 
     })  # fmt: skip
     parsed = tyro.cli(whole, prog="focalnet train", description=description, args=list(arguments), default=default)
     return {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
+
+
+def _is_hidden(hint: Any) -> bool:
+    return get_origin(hint) is Annotated and tyro.conf.Suppress in get_args(hint)
 
 
 def _documented(cls: type) -> dict[str, tuple[Any, str]]:

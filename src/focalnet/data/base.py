@@ -17,17 +17,17 @@ Data sets hold no state and draw no random numbers: sample i is the same in ever
 Boxes are x1 y1 x2 y2 in pixels and count edges, not centres: the box around the one pixel in the corner is 0 0 1 1.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from focalnet.data.problems import Finding, Findings, Problems
-from focalnet.inputs.image import BadImageError
+from focalnet.inputs.image import BadImageError, Signal, load_image
 
 IGNORE = 255
 """The label of pixels that are neither trained on nor scored."""
@@ -62,7 +62,7 @@ class DenseSample:
     """An image and what is on it. N objects, H x W pixels.
 
     Attributes:
-        image: RGB.
+        image: RGB, or of as many channels as the network takes.
         path: where the image lies.
         boxes: (N, 4), float32, x1 y1 x2 y2 in pixels.
         labels: (N,), int64, indices into `Samples.classes`.
@@ -80,7 +80,7 @@ class DenseSample:
         skipped: paths of the images that could not be read, in whose place this one stands.
     """
 
-    image: Image.Image
+    image: Signal
     path: str
     boxes: Tensor
     labels: Tensor
@@ -104,7 +104,7 @@ class DenseSample:
         assert self.semantic is None or self.semantic.shape == size
 
     @property
-    def signal(self) -> Image.Image:
+    def signal(self) -> Signal:
         """The image, by the name that it has in every kind of sample."""
         return self.image
 
@@ -118,6 +118,10 @@ class DenseSample:
         return replace(self, labels=table[self.labels], semantic=semantic)
 
 
+Load = Callable[..., Any]
+"""Decodes a source: `inputs.Input.read`, or a function like it."""
+
+
 class Reader(Protocol):
     """One kind of storage. `entry` is whatever it keeps for one sample; it goes to worker processes as it is."""
 
@@ -125,9 +129,10 @@ class Reader(Protocol):
         """What to call the sample."""
         ...
 
-    def read(self, entry: Any) -> Any:
+    def read(self, entry: Any, load: Load = ...) -> Any:
         """The signal where the split says the class of each entry (`Split.names`); else the `DenseSample`, labelled
-        by the classes of its split. `BadImageError` where it cannot be decoded."""
+        by the classes of its split. `load` decodes a file as the network wants it; a reader that paints its samples
+        need not take it. `BadImageError` where it cannot be decoded."""
         ...
 
 
@@ -253,6 +258,7 @@ class Samples(Dataset[Any]):
         findings: what the opening step knows of the split, where that opened it.
         category_ids: what the annotations call each class, where they number them; None for those they do not have.
         most: the most objects of one image, where known.
+        load: how a source is decoded: as the published networks want it, until `survey.reading` says otherwise.
     """
 
     def __init__(
@@ -264,8 +270,9 @@ class Samples(Dataset[Any]):
     ) -> None:
         self.classes = split.classes if classes is None else tuple(classes)
         self.findings = findings
-        self.sizes, self.on_bad_image = split.sizes, on_bad_image
         self.sizes, self.most, self.on_bad_image = split.sizes, split.most, on_bad_image
+        self.load: Load = load_image
+        self._loads = "load" in inspect.signature(split.reader.read).parameters
         self._reader, self._entries = split.reader, split.entries
         index = {name: label for label, name in enumerate(self.classes)}
         assert all(name in index for name in split.used or ())
@@ -285,6 +292,9 @@ class Samples(Dataset[Any]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def _read(self, entry: Any) -> Any:
+        return self._reader.read(entry, self.load) if self._loads else self._reader.read(entry)
+
     def __getitem__(self, index: int) -> Any:
         """The `Sample` or `DenseSample`; `BadImageError` names an image that cannot be read."""
         if not -len(self) <= index < len(self):
@@ -294,10 +304,10 @@ class Samples(Dataset[Any]):
             place = (index + step) % len(self)
             path = self._reader.name(self._entries[place])
             try:
-                content = self._reader.read(self._entries[place])
+                content = self._read(self._entries[place])
             except BadImageError as error:
                 if self.on_bad_image == "stop":
-                    raise BadImageError(f"{error} To go on without it: --on-bad-image skip.") from error
+                    raise type(error)(f"{error} To go on without it: --on-bad-image skip.") from error
                 skipped.append(path)
                 continue
             if self.labels is not None:

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
+from focalnet import inputs
+from focalnet.data.survey import reading
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.devices import build_accelerator
 from focalnet.engine.evaluation import evaluate_batches, write_results, write_run_report
@@ -14,6 +16,7 @@ from focalnet.engine.loader import EvalSampler, Examples, build_loader
 from focalnet.engine.run import RunFolder
 from focalnet.engine.train import data_is_gone, load_run, open_run_data
 from focalnet.errors import UserError
+from focalnet.inputs.image import Range
 from focalnet.models.create import create_model, load_model
 from focalnet.tasks import task_of
 from focalnet.tasks.base import Datasets, MapDataset, Network, Task
@@ -32,6 +35,8 @@ def evaluate(
     window: int | None = None,
     detections: int | None = None,
     results: str | Path | None = None,
+    range: Range | None = None,  # noqa: A002 - the name of the option
+    max_pixels: int | None = None,
 ) -> dict[str, float]:
     """Metrics of a model on data, in float32 (a run in bf16 or fp16 is evaluated in that while it trains).
 
@@ -49,6 +54,8 @@ def evaluate(
         detections: most objects of an image that a detector tells; above 100, COCO's table counts so many too.
         results: a folder to write the single predictions to, where the task has a format for them: of a detector
             box.json and mask.json, COCO's results with the ids of the data; on data of YOLO also box.csv and labels/.
+        range: what the values of images with other than 8 bits mean; without it, what they meant in training.
+        max_pixels: most pixels of an image; without it, Pillow's limit.
 
     Raises:
         UserError: the classes of data and model do not fit, one of them cannot be opened, or the task has no such
@@ -74,6 +81,11 @@ def evaluate(
     accelerator = build_accelerator()
     network.to(accelerator.device)
     dataset = own[1] if own else task.evaluation_data(network.spec)
+    how = inputs.changed(network.spec.preprocessing, range=range, max_pixels=max_pixels)
+    dataset = reading(dataset, how.read)
+    if accelerator.is_main_process and own is None:
+        for remark in task.remarks(network.spec, dataset):
+            log.warning(remark)
     batch_size = task.eval_batch_size(dataset, batch_size)
     examples = Examples(task, network.spec, dataset, train=False, seed=0)
     sampler = EvalSampler(len(dataset), batch_size, accelerator.process_index, accelerator.num_processes)

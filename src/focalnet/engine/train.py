@@ -10,6 +10,7 @@ weights, their average, the optimizers and a position, and a killed run ends wit
 
 import dataclasses
 import json
+import logging
 import math
 import os
 import time
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 import focalnet
+from focalnet.data.survey import reading
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.devices import PRECISIONS, build_accelerator
 from focalnet.engine.display import Display
@@ -34,6 +36,8 @@ from focalnet.engine.training import Position, Training
 from focalnet.errors import UserError
 from focalnet.tasks import get_task
 from focalnet.tasks.base import Datasets, Network, Task
+
+log = logging.getLogger(__name__)
 
 SAVE_AT = 20
 """Inside an epoch, checkpoints are considered at multiples of this step."""
@@ -58,7 +62,11 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
     torch.manual_seed(config.seed)
     data = task.datasets(config.seed)
     model = task.build_model(data)
+    data = reading(data, model.spec.preprocessing.read)
     _sampler(task, config, data, accelerator)
+    if accelerator.is_main_process:
+        for remark in task.remarks(model.spec, data.train):
+            log.warning(remark)
     record = {
         "focalnet": focalnet.__version__,
         "recipe": recipe,
@@ -113,6 +121,7 @@ def resume(
         # The checkpoint tells what the network is, so the weights that the run started from are not needed again.
         start = task if folder is None else dataclasses.replace(task, weights=str(folder))
         model = start.build_model(datasets)
+        datasets = reading(datasets, model.spec.preprocessing.read)
         config = config if epochs is None else dataclasses.replace(config, epochs=epochs)
         before = run.config()
         record = before | {"task": before["task"] | {"data": task.data}, "train": dataclasses.asdict(config)}

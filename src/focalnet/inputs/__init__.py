@@ -9,14 +9,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from focalnet.errors import unknown
+from focalnet.errors import UserError, unknown
 from focalnet.inputs.audio import Audio
 from focalnet.inputs.image import Image
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["INPUTS", "Audio", "Image", "Input", "from_dict", "register", "to_dict"]
+__all__ = ["INPUTS", "Audio", "Image", "Input", "changed", "from_dict", "register", "to_dict"]
 
 
 @runtime_checkable
@@ -54,6 +54,20 @@ def register(cls: Kind) -> Kind:
     """Make a kind of input known, so that `config.json` can name it. Also a decorator."""
     INPUTS[cls.kind] = cls  # pyright: ignore[reportAttributeAccessIssue]
     return cls
+
+
+def changed(how: Any, **changes: Any) -> Any:
+    """An input with other fields, where they are not None.
+
+    Raises:
+        UserError: it has no such field.
+    """
+    changes = {name: value for name, value in changes.items() if value is not None}
+    names = [field.name for field in dataclasses.fields(how)]
+    for name in changes:
+        if name not in names:
+            raise UserError(f"--{name.replace('_', '-')} is for images; leave it out: the network takes {how.kind}.")
+    return dataclasses.replace(how, **changes) if changes else how
 
 
 def to_dict(how: Any) -> dict[str, Any]:

@@ -1,52 +1,36 @@
 """How an image becomes the tensor that a network sees: `read` decodes a file, the call resizes and normalizes.
 
-Reading gives RGB with 8 bits per channel:
+What reading does to orientation, transparency, other than 8 bits and other than three channels stands in `decoding.py`,
+`values.py` and `tiff.py`. A classifier sees one of three views of an image, and so do its training images:
 
-    EXIF orientation             turned upright, as every viewer shows it
-    palette, 1-bit, grey, CMYK   Pillow's conversion (Adobe's inverted CMYK included)
-    transparency                 laid on white
-    16-bit grey                  value / 257: the whole range, not the lowest 256 values
-    32-bit integers              / 257 where they fit 16 bits, else the image's own range onto 0..255
-    floats                       x 255 where they lie in 0..1, as they are in 0..255, else the image's own range
-    animation, several pages     the first one
+    crop      resize until the image covers `input_size / crop_pct`, cut the centre: ImageNet's protocol
+    squash    resize to `input_size`, whatever the shape
+    pad       resize until the image fits into `input_size`, pad around it with the mean
 
-timm and torchvision call `convert("RGB")`, which drops transparency: what lies under a transparent pixel, often black
-or garbage that nobody has ever seen, becomes part of the image. Here it is what a person sees on a page. Opaque
-images come out the same. `convert("RGB")` also clips 16-bit grey to white. Colour profiles are not applied, as there.
-
-An image that cannot be decoded raises `BadImageError`. So does one beyond `PIL.Image.MAX_IMAGE_PIXELS`, which Pillow
-only warns of up to twice the limit.
+Detectors and segmenters see the whole image in its own shape, see `long_side`.
 """
 
 import dataclasses
-import io
-import re
-import urllib.request
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from http.client import HTTPException
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 import PIL.Image
-from PIL import ImageOps
 
 from focalnet.errors import UserError
+from focalnet.inputs.decoding import EXTENSIONS, ROTATED, Head, head_of, load_image, size_of
+from focalnet.inputs.values import STORED, BadImageError, Bands, ChannelsError, NotIdsError, Range, Signal, Stored
+
+__all__ = [
+    "EXTENSIONS", "LONGEST", "ROTATED", "SEMANTIC", "WHOLE_IMAGE", "BadImageError", "Bands", "ChannelsError", "Head",
+    "Image", "Interpolation", "NotIdsError", "Preprocessing", "Range", "Signal", "Size", "View", "head_of",
+    "load_image", "pixels_of", "scaled_size", "size_of", "to_tensor",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-EXTENSIONS = frozenset(
-    ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
-)
-"""Endings of the files that are taken for images, in lower case."""
-ROTATED = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
-DOWNLOAD_SECONDS = 20
-DOWNLOAD_BYTES = 64 * 2**20
 LONGEST = 16
 """Most that a side may be longer than the other one, where `long_side` says nothing."""
 
@@ -54,81 +38,207 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Interpolation = Literal["bilinear", "bicubic"]
+View = Literal["crop", "squash", "pad"]
+Size = int | tuple[int, int]
+"""A side of a square, or (height, width)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
     """How an image becomes the input of a network: resize the shorter side to `input_size / crop_pct`, crop the
-    centre to `input_size`, scale to [0, 1], subtract `mean`, divide by `std`.
+    centre to `input_size` (or another `view`), scale to [0, 1], subtract `mean`, divide by `std`.
 
     Detectors and segmenters see the whole image: with `long_side`, nothing is cropped, and the shorter side becomes
-    `input_size` unless the longer one would then pass `long_side`.
+    `input_size` unless the longer one would then pass `long_side`. With two sides in `input_size`, it is made to fit
+    into them.
 
     Shape:
-        an RGB image -> (3, H, W), float32.
+        an image of C channels -> (C, H, W), float32.
     """
 
     kind: ClassVar[str] = "image"
     suffixes: ClassVar[frozenset[str]] = EXTENSIONS
 
-    input_size: int = 224
-    """Side of the square crop, or the shorter side of a whole image, in pixels."""
+    input_size: Size = 224
+    """Side of the square crop, or the shorter side of a whole image, in pixels; or (height, width)."""
     long_side: int | None = None
     """Most pixels of the longer side of a whole image; None crops."""
     crop_pct: float = 0.875
     """Crop over resized side; 0.875 in the official evaluation, 0.9 in timm."""
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
+    """One number per channel; so many channels has an image."""
     std: tuple[float, ...] = IMAGENET_STD
+    view: View = "crop"
+    """What of an image a classifier sees; see the table on top of the module."""
+    range: Range = "auto"
+    """How other than 8 bits per channel become 8 bits; see `values.py`."""
+    max_pixels: int | None = None
+    """Most pixels of an image that is read; None is Pillow's limit, `PIL.Image.MAX_IMAGE_PIXELS`."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.long_side is not None and self.long_side < self.input_size:
-            raise UserError(f"the longer side, {self.long_side}, is below the shorter one, {self.input_size}.")
+        if not isinstance(self.input_size, int):
+            height, width = self.input_size
+            object.__setattr__(self, "input_size", height if height == width else (height, width))
+        if len(self.mean) != len(self.std):
+            raise UserError(f"the mean has {len(self.mean)} numbers, the std {len(self.std)}; give one per channel.")
+        if self.long_side is not None and self.long_side < min(self.size):
+            raise UserError(f"the longer side, {self.long_side}, is below the shorter one, {min(self.size)}.")
 
     @property
-    def resize(self) -> int:
-        """The shorter side after the resize, in pixels; 256 for an official 224 model."""
-        return int(self.input_size / self.crop_pct)
+    def channels(self) -> int:
+        """Channels of an image."""
+        return len(self.mean)
 
-    def read(self, source: "str | Path | bytes | PIL.Image.Image") -> PIL.Image.Image:
-        """An upright RGB image, from what `load_image` takes."""
-        return load_image(source)
+    @property
+    def size(self) -> tuple[int, int]:
+        """`input_size` as (height, width)."""
+        return (self.input_size, self.input_size) if isinstance(self.input_size, int) else self.input_size
 
-    def __call__(self, signal: PIL.Image.Image) -> "Tensor":
-        """The official evaluation of an RGB image.
+    @property
+    def resize(self) -> Size:
+        """What the image covers before the crop: its shorter side, 256 for an official 224 model, or both."""
+        if isinstance(self.input_size, int):
+            return int(self.input_size / self.crop_pct)
+        height, width = self.input_size
+        return int(height / self.crop_pct), int(width / self.crop_pct)
+
+    def for_channels(self, channels: int) -> "Image":
+        """The same for images of another number of channels: the numbers of `mean` and `std` in turn, as in the stem
+        of adapted weights; their mean for one channel."""
+        if channels == self.channels:
+            return self
+
+        def fitted(values: tuple[float, ...]) -> tuple[float, ...]:
+            if channels == 1:
+                return (sum(values) / len(values),)
+            return tuple(values[index % len(values)] for index in range(channels))
+
+        return dataclasses.replace(self, mean=fitted(self.mean), std=fitted(self.std))
+
+    def read(self, source: Any, *, name: str | None = None) -> Signal:
+        """An upright image of `channels` channels with 8 bits each, from what `load_image` takes."""
+        return load_image(source, name=name, channels=self.channels, values=self.range, max_pixels=self.max_pixels)
+
+    def __call__(self, signal: Signal) -> "Tensor":
+        """What the network sees of an image in evaluation.
 
         Images more than 16 times longer than wide are first cropped to that around their centre, which a centre crop
         does not see: resizing the shorter side of a 1 x 50,000 pixel line would otherwise take gigabytes.
         """
         if self.long_side is None:
-            return _center_crop(self)(signal)
+            return _steps(self)(signal if isinstance(signal, PIL.Image.Image) else pixels_of(signal))
+        whole = pixels_of(signal)
+        return self.normalize(self.resize_to(whole, self.whole_size((whole.shape[1], whole.shape[2]))))
+
+    def seen(self, image: Any) -> Any:
+        """The view of an image that a classifier sees, `size` in pixels; of a PIL image or a tensor (C, H, W)."""
         from torchvision.transforms.v2 import functional as V
 
-        pixels = V.pil_to_tensor(signal)
-        return self.normalize(self.resize_to(pixels, self.whole_size((pixels.shape[1], pixels.shape[2]))))
+        if self.view == "pad":
+            return self.padded(image)
+        if self.view == "squash":
+            return V.resize(image, list(self.size), self._mode)
+        frame = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        return V.center_crop(self.covering(_limited(image), frame), list(self.size))
+
+    def covering(self, image: Any, frame: tuple[int, int]) -> Any:
+        """The image resized, in its shape, to the smallest size that covers a frame, (height, width)."""
+        from torchvision.transforms.v2 import functional as V
+
+        height, width = _size(image)
+        rows, columns = frame
+        by_width = columns * height >= rows * width
+        size = (int(columns * height / width), columns) if by_width else (rows, int(rows * width / height))
+        return image if size == (height, width) else V.resize(image, list(size), self._mode)
+
+    def padded(self, image: Any, factor: float = 1.0) -> Any:
+        """The image made to fit into `factor` times `size`, in the middle of pixels of the mean."""
+        from torchvision.transforms.v2 import functional as V
+
+        size, frame = _size(image), [round(factor * side) for side in self.size]
+        fitting = scaled_size(size, min(frame[0] / size[0], frame[1] / size[1]))
+        image = V.resize(image, [min(pair) for pair in zip(fitting, frame, strict=True)], self._mode)
+        height, width = _size(image)
+        top, left = (frame[0] - height) // 2, (frame[1] - width) // 2
+        fill: Any = [round(255 * value) for value in self.mean]
+        return V.pad(image, [left, top, frame[1] - width - left, frame[0] - height - top], fill=fill)
+
+    def share_seen(self, size: tuple[int, int]) -> float:
+        """Share of an image of `size`, (height, width), that is left when a crop gives it the shape of the input."""
+        if self.long_side is not None or self.view != "crop":
+            return 1.0
+        shape = size[0] * self.size[1] / (size[1] * self.size[0])
+        return min(shape, 1 / shape)
 
     def whole_size(self, size: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
         """(height, width) of a whole image of `size` after the resize to `scale` times `input_size`."""
+        if not isinstance(self.input_size, int):
+            rows, columns = (max(1, round(scale * side)) for side in self.input_size)
+            return scaled_size(size, min(rows / size[0], columns / size[1]))
         short = scale * self.input_size
         long = self.long_side or LONGEST * short
         return scaled_size(size, min(round(short) / min(size), long / max(size)))
 
-    def resize_to(self, pixels: "Tensor", size: tuple[int, int]) -> "Tensor":
-        """(3, H, W), uint8, to another (height, width), antialiased as Pillow does."""
+    @property
+    def _mode(self) -> Any:
         from torchvision.transforms import InterpolationMode
+
+        return InterpolationMode(self.interpolation)
+
+    def resize_to(self, pixels: "Tensor", size: tuple[int, int]) -> "Tensor":
+        """(C, H, W), uint8, to another (height, width), antialiased as Pillow does."""
         from torchvision.transforms.v2 import functional as V
 
-        how = InterpolationMode(self.interpolation)
-        return pixels if pixels.shape[1:] == size else V.resize_image(pixels, list(size), how, antialias=True)
+        return pixels if pixels.shape[1:] == size else V.resize_image(pixels, list(size), self._mode, antialias=True)
 
     def normalize(self, pixels: "Tensor") -> "Tensor":
-        """(3, H, W), 0 to 255, to the floats that the network takes."""
+        """(C, H, W), 0 to 255, to the floats that the network takes."""
         from torchvision.transforms.v2 import functional as V
 
         return V.normalize_image(pixels.float() / 255, list(self.mean), list(self.std))
 
+    def remarks(self, signals: Sequence[Any]) -> list[str]:
+        """What a user should know of how images are read and seen, a sentence each, with the option to choose."""
+        files: list[Stored] = [signal.info[STORED] for signal in signals if STORED in signal.info]
+        count, lines = len(signals), []
+        deep = [file for file in files if file.bits == 16]
+        if self.range == "auto" and deep:
+            low, high = min(file.low for file in deep), max(file.high for file in deep)
+            if high - low <= SMALL_PART * 65535:
+                lines.append(
+                    f"{len(deep)} of {count} images looked at have 16 bits, of whose 0 to 65535 they use {low:.0f} to "
+                    f"{high:.0f}: taken as they are, they are nearly one shade to the network. --range percentile "
+                    f"takes the range of each image instead, --range 8bit 0 to 255, --range full leaves it so."
+                )
+        if stretched := sum(file.stretched for file in files):
+            lines.append(
+                f"{stretched} of {count} images looked at have values beyond 0 to 255 (floats) or 65535 (integers): "
+                f"each was brought onto 0 to 255 by its own range. Otherwise: --range percentile, 8bit or full."
+            )
+        if alpha := sum(file.alpha for file in files):
+            lines.append(
+                f"{alpha} of {count} images looked at are TIFFs whose fourth band says that it is transparency: they "
+                f"were laid on white. If it is a channel: --channels 4."
+            )
+        if pages := sum(file.pages > 1 for file in files):
+            lines.append(f"{pages} of {count} images looked at are TIFFs of several pages: the first one is taken.")
+        cut = [share for signal in signals if (share := self.share_seen(signal.size[::-1])) < 0.5]
+        if len(cut) >= max(1, MANY * count):
+            lines.append(
+                f"{len(cut)} of {count} images looked at have another shape than the input, {self.size[0]} x "
+                f"{self.size[1]}: of them the middle {sum(cut) / len(cut):.0%} is seen. --resize squash or pad shows "
+                f"them whole, --image-size H W takes another shape."
+            )
+        return lines
+
+
+SMALL_PART = 0.25
+"""Of the range of 16 bits: images that use no more of it are told."""
+MANY = 0.25
+"""Of images: so many of another shape than the input are told."""
 
 WHOLE_IMAGE = Image(input_size=800, long_side=1333, crop_pct=1.0, interpolation="bilinear")
 """What the published detectors see."""
@@ -136,20 +246,25 @@ SEMANTIC = dataclasses.replace(WHOLE_IMAGE, input_size=512, long_side=2048)
 """What the published UPerNets see."""
 
 
+def pixels_of(signal: Signal) -> "Tensor":
+    """The pixels of an image: (C, H, W), uint8."""
+    import torch
+    from torchvision.transforms.v2 import functional as V
+
+    if isinstance(signal, Bands):
+        return torch.tensor(signal.values).permute(2, 0, 1).contiguous()
+    return V.pil_to_tensor(signal)
+
+
 @cache
-def _center_crop(how: Image) -> "Callable[[PIL.Image.Image], Tensor]":
+def _steps(how: Image) -> "Callable[[Any], Tensor]":
     from torchvision.transforms import v2
 
-    return v2.Compose([
-        _limit_length,
-        v2.Resize(how.resize, how.interpolation),
-        v2.CenterCrop(how.input_size),
-        *to_tensor(how),
-    ])  # fmt: skip
+    return v2.Compose([how.seen, *to_tensor(how)])
 
 
 def to_tensor(how: Image) -> list[Callable[[Any], Any]]:
-    """The last steps of a transform for classifiers: an RGB image to its normalized tensor."""
+    """The last steps of a transform for classifiers: an image to its normalized tensor."""
     import torch
     from torchvision.transforms import v2
 
@@ -162,148 +277,20 @@ def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
     return height, width
 
 
-def _limit_length(image: PIL.Image.Image) -> PIL.Image.Image:
-    short, long = sorted(image.size)
-    if long <= LONGEST * short:
+def _size(image: Any) -> tuple[int, int]:
+    """(height, width) of a PIL image or a tensor."""
+    height, width = image.size[::-1] if isinstance(image, PIL.Image.Image) else image.shape[-2:]
+    return height, width
+
+
+def _limited(image: Any) -> Any:
+    from torchvision.transforms.v2 import functional as V
+
+    size = _size(image)
+    if max(size) <= LONGEST * min(size):
         return image
-    width, height = (min(side, LONGEST * short) for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-class BadImageError(UserError):
-    """An image that cannot be read; the message names it."""
-
-    def __init__(self, message: str) -> None:
-        # A DataLoader raises a worker's exception again with the whole traceback as its message: keep the sentence.
-        super().__init__(message.rstrip().rsplit(f"{type(self).__name__}: ", 1)[-1])
-
-
-class NotIdsError(BadImageError):
-    """An image that should hold a number per pixel and is of another kind."""
-
-
-def load_image(source: str | Path | bytes | PIL.Image.Image, *, name: str | None = None) -> PIL.Image.Image:
-    """Read an image, upright, as RGB with 8 bits per channel.
-
-    Args:
-        source: a file, an http(s) address, the bytes of a file, or an image.
-        name: what errors call it; by default the path or address.
-
-    Returns:
-        a new image in mode "RGB", in memory.
-
-    Raises:
-        BadImageError: it is missing, broken, no image, larger than `PIL.Image.MAX_IMAGE_PIXELS`, or an address that
-            does not answer within 20 seconds or sends more than 64 MiB.
-    """
-    is_path = isinstance(source, str | Path)
-    name = name or (str(source) if is_path else "the image")
-    if is_path and re.match("https?://", str(source)):
-        source = _download(str(source))
-    if isinstance(source, bytes) and not source:
-        raise _bad(name, "the file is empty")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on files that it decodes all the same
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            if isinstance(source, PIL.Image.Image):
-                return _to_rgb(source)
-            with PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                if image.format == "EPS":
-                    raise ValueError("EPS is a program for Ghostscript, which is not run on images")
-                image.load()
-                return _to_rgb(image)
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
-        pixels = re.search(r"\d+", str(error))
-        raise BadImageError(
-            f"{name} has {pixels[0] if pixels else 'too many'} pixels, the limit is {PIL.Image.MAX_IMAGE_PIXELS}: "
-            f"make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
-        ) from error
-    except FileNotFoundError as error:
-        raise BadImageError(f"There is no image {Path(name).absolute()}; check the path.") from error
-    except IsADirectoryError as error:
-        raise BadImageError(f"{name} is a folder, not an image.") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # a decoder fed with garbage may raise anything
-        if isinstance(source, str | Path) and Path(source).is_file() and Path(source).stat().st_size == 0:
-            raise _bad(name, "the file is empty") from error
-        if isinstance(error, PIL.Image.UnidentifiedImageError):
-            raise _bad(name, "it is no image of a known format") from error
-        raise _bad(name, str(error) or type(error).__name__) from error
-
-
-class Head(NamedTuple):
-    """What the head of a file says: (height, width) as the bitmap lies, and EXIF's orientation, 1 to 8."""
-
-    size: tuple[int, int]
-    orientation: int
-
-    @property
-    def upright(self) -> tuple[int, int]:
-        """(height, width) as `load_image` gives it."""
-        return (self.size[1], self.size[0]) if self.orientation in ROTATED else self.size
-
-
-def head_of(path: str) -> Head | None:
-    """The head of an image file, of which nothing is decoded; None where there is none."""
-    try:
-        with PIL.Image.open(path) as image:
-            known = image.format != "PNG" or "exif" in image.info  # or Pillow decodes a PNG to look
-            orientation = image.getexif().get(0x0112, 1) if known else 1
-            return Head((image.height, image.width), orientation if orientation in range(1, 9) else 1)
-    except Exception:  # whatever it is, reading the image tells it
-        return None
-
-
-def size_of(path: str, *, turned: bool = False) -> tuple[int, int] | None:
-    """(height, width) from the head of a file; None where there is none. `turned`: upright, where EXIF says how."""
-    head = head_of(path)
-    return head and (head.upright if turned else head.size)
-
-
-def _bad(name: str, reason: str) -> BadImageError:
-    return BadImageError(f"{name} cannot be read as an image ({reason.rstrip('.')}): replace or remove it.")
-
-
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image).astype(np.float32) / 257)
-    if image.mode in ("I", "F"):
-        values = np.asarray(image).astype(np.float64)
-        low, high = float(values.min()), float(values.max())
-        if not np.isfinite((low, high)).all():
-            raise ValueError("it holds infinite or undefined values")
-        if image.mode == "I" and low >= 0 and high <= 65535:  # Pillow's mode for 16-bit PGM
-            return _grey(values / 257)
-        if image.mode == "F" and low >= 0 and high <= 255:
-            return _grey(values * 255 if high <= 1 else values)
-        return _grey((values - low) * (255 / max(high - low, 1e-30)))
-    if image.has_transparency_data:
-        white = PIL.Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        image = white
-    return image.convert("RGB")
-
-
-def _grey(values: np.ndarray) -> PIL.Image.Image:
-    return PIL.Image.fromarray((values + 0.5).astype(np.uint8)).convert("RGB")
-
-
-def _download(address: str) -> bytes:
-    try:
-        request = urllib.request.Request(address, headers={"User-Agent": "focalnet"})
-        with urllib.request.urlopen(request, timeout=DOWNLOAD_SECONDS) as answer:
-            data = answer.read(DOWNLOAD_BYTES + 1)
-    except (OSError, HTTPException, ValueError) as error:
-        raise BadImageError(
-            f"{address} cannot be downloaded ({error}): check the address and the network, or give a file."
-        ) from error
-    if len(data) > DOWNLOAD_BYTES:
-        raise BadImageError(f"{address} is more than {DOWNLOAD_BYTES // 2**20} MiB: save it and give the file.")
-    return data
+    height, width = (min(side, LONGEST * min(size)) for side in size)
+    return V.crop(image, (size[0] - height) // 2, (size[1] - width) // 2, height, width)
 
 
 Preprocessing = Image

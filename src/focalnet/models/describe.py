@@ -56,13 +56,13 @@ def describe_call(
     family = get_family(named.head)
     call = _call(family, overrides, num_classes, classes)
     if loaded is None:
-        return merge(call, named, UNKNOWN), None, False
+        return _for_channels(merge(call, named, UNKNOWN)), None, False
     stored, same = loaded.spec, loaded.spec.head == family.name
     check(stored, call, named, where=str(weights), name=name, whole=same and family.named)
     kept = _of_classes(stored, call) if same else _start(stored, family, named)
     if not family.named and stored.variant != named.variant and name is not None:
         kept = kept.replace(variant=UNSET, architecture={})
-    spec = merge(call, kept, named, UNKNOWN)
+    spec = _for_channels(merge(call, kept, named, UNKNOWN))
     others = same and classes is not None and kept.classes not in (None, spec.classes)
     return spec, loaded, others and stored.says("classes") != Said.GUESS
 
@@ -90,8 +90,9 @@ def check(stored: ModelSpec, call: ModelSpec, named: ModelSpec, *, where: str, n
     there = {path: value for path, (value, _) in stored.facts().items()}
     free = {f"head_options.{option}" for option in get_family(stored.head).free}
     options = [path for path in there if path.startswith("head_options.") and path not in free]
+    adapted = f"{prefix}in_channels"
     for path in (*(f"{prefix}{field}" for field in COMPARED), *options) if whole else ():
-        if asked.get(path, there[path]) == there[path]:
+        if asked.get(path, there[path]) == there[path] or (path == adapted and claims.says(path) == Said.CALL):
             continue
         field, who = path.partition(".")[2], "the call" if claims.says(path) == Said.CALL else name
         if who == name and path not in options:
@@ -127,6 +128,14 @@ def _call(
     if num_classes is not None or classes is not None:
         facts["num_classes"] = len(facts["classes"]) if num_classes is None else num_classes
     return ModelSpec.partial(Said.CALL, **facts)
+
+
+def _for_channels(spec: ModelSpec) -> ModelSpec:
+    """The spec, with a mean and a std for each channel of its images."""
+    how = spec.preprocessing
+    if not isinstance(how, inputs.Image) or how.channels == spec.architecture.in_channels:
+        return spec
+    return dataclasses.replace(spec, preprocessing=how.for_channels(spec.architecture.in_channels))
 
 
 def _unnamed(stored: ModelSpec, head: str | None) -> ModelSpec:

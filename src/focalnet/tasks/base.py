@@ -9,6 +9,7 @@ What a sample is, only a task knows: an image, a sound, a film. Tasks on images 
 """
 
 import dataclasses
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -20,11 +21,15 @@ from torch import Tensor, nn
 
 from focalnet.data.base import Datasets, Kind, MapDataset
 from focalnet.data.register import locate_source
+from focalnet.data.survey import mean_and_std, reading, remarks
 from focalnet.errors import UserError
+from focalnet.inputs.image import Signal
 from focalnet.tasks.options import Embedded as Embedded
 from focalnet.tasks.options import ImageOptions, TaskOptions
 from focalnet.weights.sources import located
 from focalnet.weights.spec import ModelSpec
+
+log = logging.getLogger(__name__)
 
 Network = Any
 """A torch module that carries its `ModelSpec` as `spec`."""
@@ -177,6 +182,14 @@ class Task(TaskOptions, ABC):
         """`loss` for one of the `parts`."""
         return self.loss(model, batch)
 
+    def remarks(self, spec: ModelSpec, dataset: MapDataset) -> list[str]:
+        """What a user should know of how the samples of `dataset` are read for a network, a sentence each.
+
+        Raises:
+            UserError: they are none that it takes.
+        """
+        return []
+
     @abstractmethod
     def metric(self, spec: ModelSpec) -> Metric:
         """A fresh metric."""
@@ -220,8 +233,43 @@ class ImageTask(ImageOptions, Task):
             UserError: they are.
         """
         least = model.focalnet.config.strides[-1]
-        if self.image_size is not None and self.image_size < least:
-            raise UserError(f"--image-size is {self.image_size}; {self.model} needs {least} pixels or more.")
+        size = model.spec.preprocessing.size
+        if self.image_size is not None and min(size) < least:
+            raise UserError(f"--image-size is {min(size)}; {self.model} needs {least} pixels or more.")
 
-    def signal(self, sample: Any) -> tuple[str, Image]:
+    def overrides(self) -> dict[str, Any]:
+        """What the options say of the architecture, where they say something."""
+        said = {"drop_path_rate": self.drop_path, "in_channels": self.channels}
+        return {name: value for name, value in said.items() if value is not None}
+
+    def fit_input(self, spec: ModelSpec, data: Datasets, **changes: Any) -> ModelSpec:
+        """The spec of a network that sees images as the options say.
+
+        Args:
+            spec: of the network.
+            data: whose training images give mean and std where they are asked for.
+            changes: fields of `inputs.Image` besides, None for no change.
+
+        Raises:
+            UserError: another number of numbers than the images have channels.
+        """
+        changes |= {name: getattr(self, name) for name in ("range", "max_pixels", "mean", "std")}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        for name in ("mean", "std"):
+            if len(changes.get(name, spec.preprocessing.mean)) != spec.preprocessing.channels:
+                raise UserError(
+                    f"--{name} has {len(changes[name])} numbers, the images {spec.preprocessing.channels} channels: "
+                    f"give one for each."
+                )
+        how = dataclasses.replace(spec.preprocessing, **changes)
+        if self.normalize == "data" and self.mean is None:
+            mean, std = mean_and_std(reading(data.train, how.read))
+            log.info("pixels of the training images: mean %s, std %s", mean, std)
+            how = dataclasses.replace(how, mean=mean, std=std)
+        return spec.replace(preprocessing=how)
+
+    def remarks(self, spec: ModelSpec, dataset: MapDataset) -> list[str]:
+        return [] if self.data in (None, self.embedded.data) else remarks(dataset, spec.preprocessing)
+
+    def signal(self, sample: Any) -> tuple[str, Signal]:
         return sample.path, sample.signal

@@ -4,7 +4,6 @@ Training follows the paper (Table 18): soft targets from mixup or cutmix and lab
 are top-1 and top-5 accuracy and cross-entropy, with a confusion matrix and the worst mistakes for the report.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +21,7 @@ from focalnet.data.transforms.classification import Augmentation, train_transfor
 from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.explain import explain
+from focalnet.inputs.image import Signal
 from focalnet.models.create import create_model
 from focalnet.tasks.base import Batch, ImageTask, MapDataset, Metric, Network, Section
 from focalnet.tasks.options import ClassifyOptions
@@ -60,13 +60,12 @@ class Classify(ClassifyOptions, ImageTask):
         return open_evaluation(self.kind, self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image)
 
     def build_model(self, data: Datasets) -> Network:
-        overrides: dict[str, Any] = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}
+        overrides = self.overrides()
         model = create_model(
             self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides
         )
-        if self.image_size is not None:
-            preprocessing = dataclasses.replace(model.spec.preprocessing, input_size=self.image_size)
-            model.spec = model.spec.replace(preprocessing=preprocessing)
+        model.spec = self.fit_input(model.spec, data, input_size=self.image_size, view=self.resize)
+        _train_transform(model.spec.preprocessing, self.augment)  # refuses what does not fit together
         self.check_image_size(model)
         if self.class_weights is not None:
             model.register_buffer("class_weights", self._weights_of(data), persistent=False)
@@ -147,7 +146,7 @@ class Classify(ClassifyOptions, ImageTask):
         panel = explanation_panel(explain(model, dataset[shown].signal))
         return [*sections, Section("Where it looks", text, png=panel)]
 
-    def predict(self, model: Network, images: Sequence[Image]) -> list["ClassPrediction"]:
+    def predict(self, model: Network, images: Sequence[Signal]) -> list["ClassPrediction"]:
         transform = model.spec.preprocessing
         batch = torch.stack([transform(image) for image in images]).to(next(model.parameters()))
         with torch.inference_mode():
@@ -187,7 +186,7 @@ class ClassPrediction:
     def summary(self) -> str:
         return ", ".join(f"{name} {probability:.1%}" for name, probability in self.top[:3])
 
-    def draw(self, image: Image) -> Image:
+    def draw(self, image: Signal) -> Image:
         return annotate(image, [f"{name}  {probability:.1%}" for name, probability in self.top])
 
     def maps(self) -> dict[str, Image]:

@@ -6,7 +6,6 @@ and portrait images in batches of their own; measuring takes one image at a time
 the figures do not depend on what else is in a batch.
 """
 
-import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from functools import cache
 from typing import Any, ClassVar
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from focalnet import inputs
@@ -27,6 +25,7 @@ from focalnet.data.transforms.detection import (
 )
 from focalnet.errors import UserError
 from focalnet.explain import explain
+from focalnet.inputs.image import Signal
 from focalnet.models.create import create_model
 from focalnet.models.loading import load
 from focalnet.models.registry import families, get_family, parse_name
@@ -77,7 +76,7 @@ class DenseTask(DenseOptions, ImageTask):
         return wish if dataset.sizes is not None and len(set(dataset.sizes)) == 1 else 1
 
     def build_model(self, data: Datasets) -> Network:
-        overrides: dict[str, Any] = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}
+        overrides = self.overrides()
         model = create_model(
             self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides,
             **self.head_options(),
@@ -88,17 +87,15 @@ class DenseTask(DenseOptions, ImageTask):
                 f"{self.model} is a {model.spec.head}, and --task {self.name} trains {' or '.join(fitting)}; "
                 f"take for example --model {fitting[0]}_{self.model.removeprefix(model.spec.head + '_')}."
             )
-        self.check_image_size(model)
-        preprocessing = model.spec.preprocessing
-        if self.image_size is not None:
-            longest = self.longest or preprocessing.long_side / preprocessing.input_size
-            preprocessing = dataclasses.replace(
-                preprocessing, input_size=self.image_size, long_side=int(longest * self.image_size)
-            )
+        how, long_side = model.spec.preprocessing, None
+        if isinstance(self.image_size, tuple):
+            long_side = max(self.image_size)
+        elif self.image_size is not None:
+            long_side = int((self.longest or how.long_side / min(how.size)) * self.image_size)
+        spec = self.fit_input(model.spec, data, input_size=self.image_size, long_side=long_side)
         ids = getattr(data.train, "category_ids", None)
-        model.spec = model.spec.replace(
-            preprocessing=preprocessing, things=data.things, category_ids=ids, task=self.name
-        )
+        model.spec = spec.replace(things=data.things, category_ids=ids, task=self.name)
+        self.check_image_size(model)
         return model
 
     def head_options(self) -> dict[str, Any]:
@@ -146,7 +143,7 @@ class DenseTask(DenseOptions, ImageTask):
         """The truth of a batch as the model takes it."""
         return batch["targets"]
 
-    def predict(self, model: Network, images: Sequence[Image]) -> list[Any]:
+    def predict(self, model: Network, images: Sequence[Signal]) -> list[Any]:
         """One prediction per image; images that have one size for the network share forward passes."""
         transform = _eval_transform(model.spec.preprocessing)
         alike: dict[torch.Size, list[int]] = {}
@@ -196,7 +193,7 @@ def learns_masks(head: str) -> bool:
     return get_family(head).learns == "masks"
 
 
-def bare_sample(image: Image) -> DenseSample:
+def bare_sample(image: Signal) -> DenseSample:
     """An image of which nothing is known."""
     none = torch.zeros(0)
     return DenseSample(image, "", none.reshape(0, 4), none.long(), None, none.bool(), none, None, 0)

@@ -18,6 +18,7 @@ from torchvision.ops import batched_nms
 from focalnet.data import Datasets, DenseSample
 from focalnet.data.base import Kind
 from focalnet.errors import MissingExtraError
+from focalnet.inputs.image import Signal
 from focalnet.metrics.detection import LIMIT, AveragePrecision
 from focalnet.models.registry import get_family, parse_name
 from focalnet.structures import BACK, TURNS, Detections, turn_boxes, turn_pixels
@@ -202,7 +203,7 @@ class DetectionPrediction:
             counts[name] = counts.get(name, 0) + 1
         return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items())) or "nothing found"
 
-    def draw(self, image: Image) -> Image:
+    def draw(self, image: Signal) -> Image:
         return draw_detections(
             image,
             self.detections.boxes,

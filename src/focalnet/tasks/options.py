@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 import tyro
 
 from focalnet.errors import UserError
+from focalnet.inputs.image import Range, View
 from focalnet.models.registry import families
 from focalnet.schemas import check_numbers
 from focalnet.variants import Recompute
@@ -98,15 +99,39 @@ class TaskOptions:
 class ImageOptions(TaskOptions):
     """The options of the tasks on images."""
 
-    image_size: int | None = None
-    """Side of the input in pixels; without it, what the weights were made for."""
+    image_size: int | tuple[int, int] | None = None
+    """Side of the input in pixels, or height and width; without it, what the weights were made for."""
+    channels: int | None = None
+    """Channels of the images, where they are not the weights' own: 1 for grey, 4 or more for TIFFs with bands."""
+    range: Range | None = None
+    """What the values of images with other than 8 bits mean: "auto" the whole range of 16 bits, "8bit" 0 to 255,
+    "full" the whole range of every type, "percentile" each image's own; without it, as the weights ("auto")."""
+    normalize: Annotated[Literal["weights", "data"], tyro.conf.Suppress] = "weights"
+    """Mean and std that pixels are normalized with: those of the weights, or of the training images."""
+    mean: Annotated[tuple[float, ...] | None, tyro.conf.Suppress] = None
+    """The mean itself, of 0 to 1, a number per channel."""
+    std: Annotated[tuple[float, ...] | None, tyro.conf.Suppress] = None
+    """The std itself."""
+    max_pixels: Annotated[int | None, tyro.conf.Suppress] = None
+    """Most pixels of an image; without it, Pillow's limit of 89,478,485 against decompression bombs."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """An image that cannot be read stops the run, or is skipped and counted."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.image_size is not None and self.image_size < 1:
-            raise UserError(f"--image-size is {self.image_size}; give a side in pixels, or leave it out.")
+        sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size or 1,)
+        if self.image_size == 0 or min(sides) < 1:
+            raise UserError(
+                f"--image-size is {' '.join(map(str, sides)) if self.image_size else 0}; give a side in pixels, or "
+                f"height and width, or leave it out."
+            )
+        for option, value in (("--channels", self.channels), ("--max-pixels", self.max_pixels)):
+            if value is not None and value < 1:
+                raise UserError(f"{option} is {value}; give 1 or more, or leave it out.")
+        if (self.mean is None) != (self.std is None):
+            raise UserError("--mean and --std belong together; give both, or --normalize data.")
+        if self.std is not None and not min(self.std, default=0) > 0:
+            raise UserError(f"--std is {' '.join(map(str, self.std))}; give numbers above 0, one per channel.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +147,9 @@ class ClassifyOptions(ImageOptions):
     """Augmentation: "imagenet" is the paper's, "light" crops and flips, "digits" bends a little and never flips."""
     mixing: tuple[float, float] = (0.0, 0.0)
     """Alpha of mixup and of cutmix; the paper's code has 0.8 1.0; 0 0 mixes nothing."""
+    resize: View | None = None
+    """What of an image is seen: "crop" the middle, in the shape of the input, "squash" all of it, out of shape, "pad"
+    all of it, with a border; without it, as the weights ("crop")."""
     label_smoothing: float = 0.1
     """Share of the target that is spread over all classes."""
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None

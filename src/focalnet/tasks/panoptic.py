@@ -18,6 +18,7 @@ from torch import Tensor
 from focalnet.data import DenseSample
 from focalnet.data.base import IGNORE, Kind
 from focalnet.errors import UserError
+from focalnet.inputs.image import Signal
 from focalnet.metrics.detection import AveragePrecision
 from focalnet.metrics.panoptic import PanopticMetric
 from focalnet.metrics.semantic import SemanticMetric
@@ -153,7 +154,7 @@ class PanopticPrediction:
             counts[name] = counts.get(name, 0) + 1
         return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items())) or "nothing found"
 
-    def draw(self, image: Image) -> Image:
+    def draw(self, image: Signal) -> Image:
         return draw_panoptic(image, self.ids, self.segments, self.classes)
 
     def maps(self) -> dict[str, Image]:

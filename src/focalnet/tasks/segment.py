@@ -19,6 +19,7 @@ from torch import Tensor
 
 from focalnet.data import DenseSample
 from focalnet.data.base import IGNORE, Kind
+from focalnet.inputs.image import Signal
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.models.registry import get_family, parse_name
 from focalnet.tasks.base import Batch, Network, Section
@@ -163,7 +164,7 @@ class SegmentPrediction:
         size = self.labels.size
         return ", ".join(f"{self.classes[label]} {n / size:.1%}" for label, n in list(self.pixels.items())[:5])
 
-    def draw(self, image: Image) -> Image:
+    def draw(self, image: Signal) -> Image:
         return draw_semantic(image, self.labels, self.classes)
 
     def maps(self) -> dict[str, Image]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
+from focalnet.inputs.image import Signal
 from focalnet.visualize import style
 from focalnet.visualize.style import BACKGROUND, INK, PALETTE, Color, class_color, ink_on, shade
 
@@ -29,7 +30,7 @@ MOST_NAMED = 24
 
 
 def draw_detections(
-    image: Image.Image,
+    image: Signal,
     boxes: Any,
     names: Sequence[str],
     scores: Sequence[float] | None = None,
@@ -74,7 +75,7 @@ def draw_detections(
     return canvas
 
 
-def draw_semantic(image: Image.Image, labels: Any, classes: Sequence[str]) -> Image.Image:
+def draw_semantic(image: Signal, labels: Any, classes: Sequence[str]) -> Image.Image:
     """The image under the colours of its classes, with a legend below, the largest class first.
 
     Args:
@@ -95,7 +96,7 @@ def draw_semantic(image: Image.Image, labels: Any, classes: Sequence[str]) -> Im
 
 
 def draw_panoptic(
-    image: Image.Image, ids: Any, segments: Sequence[Mapping[str, Any]], classes: Sequence[str]
+    image: Signal, ids: Any, segments: Sequence[Mapping[str, Any]], classes: Sequence[str]
 ) -> Image.Image:
     """The image under its segments: a colour per class, a shade of it per segment, a line around each.
 
@@ -127,7 +128,7 @@ def draw_panoptic(
     return _with_legend(canvas, entries)
 
 
-def annotate(image: Image.Image, lines: Sequence[str]) -> Image.Image:
+def annotate(image: Signal, lines: Sequence[str]) -> Image.Image:
     """The image over a strip with text, the first line larger; small images are enlarged so that it is readable.
 
     Args:
@@ -177,9 +178,10 @@ def side_by_side(left: Image.Image, right: Image.Image, titles: tuple[str, str])
     return sheet
 
 
-def _enlarge(image: Image.Image) -> tuple[Image.Image, int]:
+def _enlarge(image: Signal) -> tuple[Image.Image, int]:
     """An upright copy that text fits on, and by which factor it is larger."""
-    upright = ImageOps.exif_transpose(image).convert("RGB")
+    image = ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else image
+    upright = image.convert("RGB")
     canvas = style.enlarged(upright, READABLE)
     return canvas.copy(), canvas.width // upright.width
 
@@ -201,7 +203,7 @@ def _paint_mask(canvas: Image.Image, mask: np.ndarray, color: Color, factor: int
     canvas.paste(color, (int(left) * factor - line, int(top) * factor - line), stencil)
 
 
-def _paint_regions(image: Image.Image, regions: np.ndarray, colors: np.ndarray) -> Image.Image:
+def _paint_regions(image: Signal, regions: np.ndarray, colors: np.ndarray) -> Image.Image:
     """The enlarged image under the colours (H, W, 3) of its regions (H, W), -1 for none, with light lines between.
 
     Colours are uint8.

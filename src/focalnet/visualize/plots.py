@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from focalnet.inputs.image import Signal
 from focalnet.visualize import style
 from focalnet.visualize.style import BACKGROUND, class_color
 
@@ -166,7 +167,7 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
 
 
-def contact_sheet(images: Sequence[Image.Image], captions: Sequence[str], columns: int = 4) -> bytes:
+def contact_sheet(images: Sequence[Signal], captions: Sequence[str], columns: int = 4) -> bytes:
     """Images in rows, each with a caption under it.
 
     Args:

@@ -4,6 +4,8 @@
                 of a detector or segmenter, all that depends on the classes is the model's own, or nothing is
     whole       a detector or segmenter into one of its kind: nothing else is adapted
     films       what looks along time is new; a stem for several frames has the kernel of one, spread over them
+    channels    of the images: the stem's kernels for red, green and blue in turn, times 3 / C; summed up for one
+                                                                                   as timm does
     kernels     k < K: zeros around; k > K: the centre                         official detection code
     levels      more: gate rows of the new levels are zero, the last row stays the global gate; fewer: refused
     dense use   `norm` and `head` of the classifier are left out, the norms of the maps start as identity
@@ -65,6 +67,7 @@ def adapt_state_dict(
         _fit_head(weights, own, fresh_head)
     else:
         _fit_dense(weights, own)
+    _fit_channels(weights, own, "")
     _fit_additions(weights, own, getattr(model, "additions", ""))
     _fit_levels(weights, own)
     _fit_kernels(weights, own)
@@ -103,6 +106,7 @@ def adapt_dense(
     expected = own if written is None else written
     lacked = {name for name in own if _UNREAD.fullmatch(name) and name not in state_dict}
     weights = {**state_dict, **{name: expected[name] for name in lacked}}
+    _fit_channels(weights, expected, prefix)
     _check(under(state_dict, prefix), weights, expected)
     kept = lacked | {name for name in own if _SETTING.fullmatch(name)}
     if written is not None:
@@ -125,6 +129,20 @@ def _fit_head(weights: dict[str, Tensor], own: Mapping[str, Tensor], fresh: bool
     else:
         logger.info("head: new and random, %d classes (the weights have %s)", here, there or "no head")
         weights.update({name: own[name] for name in own if name.startswith("head.")})
+
+
+def _fit_channels(weights: dict[str, Tensor], own: Mapping[str, Tensor], prefix: str) -> None:
+    """A stem for images of another number of channels."""
+    stem = f"{prefix}patch_embed.proj.weight"
+    there, here = weights.get(stem), own.get(stem)
+    if there is None or here is None or there.ndim != 4 or here.shape[1] == there.shape[1] or there.shape[1] != 3:
+        return
+    count = here.shape[1]
+    if count == 1:
+        weights[stem] = there.sum(1, keepdim=True)
+    else:
+        weights[stem] = there[:, [channel % 3 for channel in range(count)]] * (3 / count)
+    logger.info("stem: for %d channels instead of 3", count)
 
 
 def _fit_additions(weights: dict[str, Tensor], own: Mapping[str, Tensor], additions: str) -> None:

@@ -126,11 +126,19 @@ def _input(how: inputs.Input) -> list[str]:
 
 
 def _images(how: inputs.Image) -> str:
-    then = f"crop the centre to {how.input_size}" if how.long_side is None else f"the longer to {how.long_side} at most"
-    return (
-        f"Resize the shorter side to {how.resize} pixels ({how.interpolation}), {then}, "
-        f"scale to [0, 1], subtract {_numbers(how.mean)}, divide by {_numbers(how.std)}."
-    )
+    size = f"{how.size[0]} x {how.size[1]}"
+    if how.long_side is None and how.view != "crop":
+        first = f"{'Squash to' if how.view == 'squash' else 'Fit into and pad to'} {size} pixels ({how.interpolation})"
+    elif isinstance(how.resize, int):
+        then = (
+            f"crop the centre to {how.input_size}"
+            if how.long_side is None
+            else f"the longer to {how.long_side} at most"
+        )
+        first = f"Resize the shorter side to {how.resize} pixels ({how.interpolation}), {then}"
+    else:
+        first = f"Resize to {'cover' if how.long_side is None else 'fit into'} {size} pixels ({how.interpolation})"
+    return f"{first}, scale to [0, 1], subtract {_numbers(how.mean)}, divide by {_numbers(how.std)}."
 
 
 def _purpose(spec: ModelSpec, purpose: str) -> str:

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from focalnet.data.base import DenseSample, Openers, Request, Split
+from focalnet.data.base import DenseSample, Load, Openers, Request, Split
 from focalnet.data.formats.coco_files import (
     Found,
     Ids,
@@ -88,8 +88,8 @@ class Objects:
     def name(self, entry: Record) -> str:
         return entry.path
 
-    def read(self, entry: Record) -> DenseSample:
-        image = load_image(entry.path)
+    def read(self, entry: Record, load: Load = load_image) -> DenseSample:
+        image = load(entry.path)
         height, width = Fit(entry.size, entry.orientation).upright
         if (image.height, image.width) != (height, width):
             raise BadImageError(

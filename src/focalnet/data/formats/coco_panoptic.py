@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from focalnet.data.base import IGNORE, DenseSample, Openers, Request, Split
+from focalnet.data.base import IGNORE, DenseSample, Load, Openers, Request, Split
 from focalnet.data.formats.coco_files import (
     Ids,
     categories,
@@ -61,8 +61,8 @@ class PanopticFiles:
     def name(self, entry: Segments) -> str:
         return entry.path
 
-    def read(self, entry: Segments) -> DenseSample:
-        image = load_image(entry.path)
+    def read(self, entry: Segments, load: Load = load_image) -> DenseSample:
+        image = load(entry.path)
         ids = turn_pixels(torch.from_numpy(segment_ids(entry.png)), entry.orientation)
         if ids.shape != (image.height, image.width):
             height, width = ids.shape

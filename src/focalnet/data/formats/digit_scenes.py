@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from focalnet.data.base import DenseSample, Openers, Request, Split
+from focalnet.data.base import DenseSample, Load, Openers, Request, Split
 from focalnet.data.formats.digits import Digits, open_digits
+from focalnet.inputs.image import Signal, load_image
 from focalnet.structures import masks_to_boxes
 
 TRAIN_SCENES = {"detection": 4000, "semantic": 12000, "panoptic": 6000}
@@ -63,12 +64,11 @@ class DigitScenes:
     def name(self, entry: int) -> str:
         return f"digit_scenes/{'val' if self.stream else 'train'}[{entry}]"
 
-    def read(self, entry: int) -> DenseSample:
+    def read(self, entry: int, load: Load = load_image) -> DenseSample:
         if entry not in self.painted:
             self.painted[entry] = self._paint(entry)
         pixels, owner, labels = self.painted[entry]
-        image = Image.fromarray(pixels)
-        return self._scene(entry, image, torch.from_numpy(owner.astype(np.int64)), torch.tensor(labels))
+        return self._scene(entry, load(pixels), torch.from_numpy(owner.astype(np.int64)), torch.tensor(labels))
 
     def _paint(self, entry: int) -> Painted:
         rng = np.random.default_rng((self.stream, entry))
@@ -96,7 +96,7 @@ class DigitScenes:
             visible = np.append(visible - covered, areas[-1])
         return np.clip(pixels + 0.5, 0, 255).astype(np.uint8), owner.astype(np.int8), labels
 
-    def _scene(self, entry: int, image: Image.Image, owner: torch.Tensor, labels: torch.Tensor) -> DenseSample:
+    def _scene(self, entry: int, image: Signal, owner: torch.Tensor, labels: torch.Tensor) -> DenseSample:
         masks = owner == torch.arange(len(labels))[:, None, None]
         semantic = None
         if self.kind == "semantic":  # class 0 is the background

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from focalnet.data.base import Openers, Request, Split
+from focalnet.data.base import Load, Openers, Request, Split
 from focalnet.errors import MissingExtraError
+from focalnet.inputs.image import Signal, load_image
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Digits:
     def name(self, entry: int) -> str:
         return f"digits[{entry}]"
 
-    def read(self, entry: int) -> Image.Image:
-        return Image.fromarray(self.images[entry]).convert("RGB")
+    def read(self, entry: int, load: Load = load_image) -> Signal:
+        return load(self.images[entry])
 
 
 def find_digits(source: str, _: Request) -> Openers:

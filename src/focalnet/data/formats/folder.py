@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
-from focalnet.data.base import Opener, Openers, Request, Split
+from focalnet.data.base import Load, Opener, Openers, Request, Split
 from focalnet.data.problems import Problems, endings, preview
 from focalnet.data.splits import Splits, choose_splits, split_of
 from focalnet.errors import UserError
 from focalnet.inputs.folders import UNREAD, folders_in, is_ignored, walk
-from focalnet.inputs.image import EXTENSIONS, load_image
+from focalnet.inputs.image import EXTENSIONS, Signal, load_image
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +30,8 @@ class Files:
     def name(self, entry: str) -> str:
         return entry
 
-    def read(self, entry: str) -> Image.Image:
-        return load_image(entry)
+    def read(self, entry: str, load: Load = load_image) -> Signal:
+        return load(entry)
 
 
 def is_class_folders(source: str) -> bool:

@@ -12,13 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from focalnet.data.base import Openers, Request, Split
+from focalnet.data.base import Load, Openers, Request, Split
 from focalnet.data.problems import preview
 from focalnet.data.splits import choose_splits, sort_labels
 from focalnet.errors import MissingExtraError, UserError
-from focalnet.inputs.image import BadImageError, load_image
+from focalnet.inputs.image import BadImageError, Signal, load_image
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +36,11 @@ class Rows:
     def name(self, entry: int) -> str:
         return f"{self.source}[{entry}]"
 
-    def read(self, entry: int) -> Image.Image:
+    def read(self, entry: int, load: Load = load_image) -> Signal:
         cell = self.table[entry][self.column]
         if cell is None:
             raise BadImageError(f"{self.name(entry)} has no image: remove the row.")
-        return load_image(cell["bytes"] or cell["path"], name=self.name(entry))
+        return load(cell["bytes"] or cell["path"], name=self.name(entry))
 
 
 def is_name(source: str) -> bool:

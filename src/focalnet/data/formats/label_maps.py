@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from focalnet.data.base import IGNORE, DenseSample, Openers, Request, Split
+from focalnet.data.base import IGNORE, DenseSample, Load, Openers, Request, Split
 from focalnet.data.problems import Problems, preview, some
 from focalnet.data.sizes import fit_sizes
 from focalnet.data.splits import choose_splits, split_of
@@ -65,8 +65,8 @@ class MaskFiles:
     def name(self, entry: Pair) -> str:
         return entry.path
 
-    def read(self, entry: Pair) -> DenseSample:
-        image = load_image(entry.path)
+    def read(self, entry: Pair, load: Load = load_image) -> DenseSample:
+        image = load(entry.path)
         ids = turn_pixels(torch.from_numpy(read_mask(entry.mask)), entry.orientation).numpy()
         if ids.shape != (image.height, image.width):
             height, width = ids.shape

@@ -22,14 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
-from focalnet.data.base import Openers, Request, Split
+from focalnet.data.base import Load, Openers, Request, Split
 from focalnet.data.problems import preview
 from focalnet.data.splits import choose_splits, sort_labels, split_of
 from focalnet.errors import UserError
 from focalnet.inputs.folders import folders_in, is_ignored
-from focalnet.inputs.image import EXTENSIONS, BadImageError, load_image
+from focalnet.inputs.image import EXTENSIONS, BadImageError, Signal, load_image
 from focalnet.reading import read_lines
 
 LABEL_FIELDS = ("label", "cls", "class", "class_name")
@@ -51,14 +49,14 @@ class Shards:
     def name(self, entry: Member) -> str:
         return f"{entry.tar}:{entry.name}"
 
-    def read(self, entry: Member) -> Image.Image:
+    def read(self, entry: Member, load: Load = load_image) -> Signal:
         try:
             with open(entry.tar, "rb") as file:
                 file.seek(entry.offset)
                 data = file.read(entry.size)
         except OSError as error:
             raise BadImageError(f"{self.name(entry)} cannot be read ({error.strerror}): check the shard.") from error
-        return load_image(data, name=self.name(entry))
+        return load(data, name=self.name(entry))
 
 
 def is_shards(source: str) -> bool:

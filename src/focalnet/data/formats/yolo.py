@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from focalnet.data.base import DenseSample, Opener, Openers, Request, Split
+from focalnet.data.base import DenseSample, Load, Opener, Openers, Request, Split
 from focalnet.data.formats.yolo_files import (
     CLASS_LISTS,
     DESCRIPTIONS,
@@ -73,8 +73,8 @@ class YoloFiles:
     def name(self, entry: Row) -> str:
         return entry.path
 
-    def read(self, entry: Row) -> DenseSample:
-        image = load_image(entry.path)
+    def read(self, entry: Row, load: Load = load_image) -> DenseSample:
+        image = load(entry.path)
         size = (image.height, image.width)
         boxes = torch.from_numpy(entry.boxes * np.tile([image.width, image.height], 2)).float()
         area = (boxes[:, 2:] - boxes[:, :2]).prod(1)

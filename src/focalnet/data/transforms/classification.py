@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
@@ -18,9 +19,9 @@ from torchvision.transforms import v2
 from focalnet import inputs
 from focalnet.data.transforms.randaugment import RandAugment
 from focalnet.errors import UserError
-from focalnet.inputs.image import to_tensor
+from focalnet.inputs.image import Signal, pixels_of, to_tensor
 
-Transform = Callable[[Image.Image], Tensor]
+Transform = Callable[[Signal], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +72,70 @@ class Augmentation:
 
 
 def train_transform(preprocessing: inputs.Image, augmentation: Augmentation) -> Transform:
-    """Augmentation for training: (PIL image, RGB) -> (3, H, W) float32, H = W = `preprocessing.input_size`."""
-    size, how = preprocessing.input_size, augmentation
+    """Augmentation for training: an image of C channels -> (C, H, W) float32, H and W of `preprocessing`.
+
+    Other than RGB images are tensors from the first step on, moved pixels are then bilinear, and their colors jitter
+    in brightness and contrast alone.
+
+    Raises:
+        UserError: a policy that knows RGB alone, for other images.
+    """
+    how, rgb = augmentation, preprocessing.channels == 3
     resample = Image.Resampling[preprocessing.interpolation.upper()]
-    steps: list[Callable] = [v2.RandomResizedCrop(size, how.scale, how.ratio, resample)]
+    steps: list[Callable] = [*([] if rgb else [pixels_of]), _cut(preprocessing, how, resample)]
     if how.hflip:
         steps.append(v2.RandomHorizontalFlip(how.hflip))
     if how.vflip:
         steps.append(v2.RandomVerticalFlip(how.vflip))
     if how.auto_augment is not None:
+        if not rgb:
+            raise UserError(
+                f"RandAugment changes red, green and blue, and the images have {preprocessing.channels} channels: take "
+                f"another --augment, for example light."
+            )
         red, green, blue = (min(255, round(255 * mean)) for mean in preprocessing.mean)
         steps.append(RandAugment(how.auto_augment, resample=resample, color=(red, green, blue)))
     elif how.color_jitter:
-        steps.append(v2.ColorJitter(how.color_jitter, how.color_jitter, how.color_jitter))
+        jitter = v2.ColorJitter(how.color_jitter, how.color_jitter, how.color_jitter)
+        steps.append(jitter if rgb else _Jitter(how.color_jitter))
     if how.rotate or how.shift or how.zoom or how.shear:
         tilt = [-how.shear, how.shear, -how.shear, how.shear]
         shift, scale = (how.shift, how.shift), (1 - how.zoom, 1 + how.zoom)
-        steps.append(v2.RandomAffine([-how.rotate, how.rotate], shift, scale, tilt, resample))
+        moved = resample if rgb else Image.Resampling.BILINEAR
+        steps.append(v2.RandomAffine([-how.rotate, how.rotate], shift, scale, tilt, moved))
     steps += to_tensor(preprocessing)
     if how.erase:
         noise: Any = "random"
         steps.append(v2.RandomErasing(how.erase, (0.02, 1 / 3), (0.3, 1 / 0.3), noise))
     return v2.Compose(steps)
+
+
+def _cut(how: inputs.Image, augmentation: Augmentation, resample: Image.Resampling) -> Callable[[Any], Any]:
+    """A random crop, resized to the input, of what of an image is seen (`inputs.Image.view`)."""
+    height, width = how.size
+    scale, (narrow, wide) = augmentation.scale, augmentation.ratio
+
+    def crop(shape: float) -> v2.RandomResizedCrop:
+        return v2.RandomResizedCrop(how.size, scale, (narrow * shape, wide * shape), resample)
+
+    def cut(image: Any) -> Any:
+        if how.view == "squash":  # the ratio is that of the crop when it is squashed
+            rows, columns = image.shape[-2:] if isinstance(image, Tensor) else image.size[::-1]
+            return crop(columns / rows)(image)
+        # as large as keeps the smallest crop from being enlarged
+        return crop(width / height)(how.padded(image, scale[0] ** -0.5))
+
+    return crop(width / height) if how.view == "crop" else cut
+
+
+class _Jitter:
+    """Brightness and contrast of (C, H, W), uint8, times factors up to 1 + or - `strength`; C is not three."""
+
+    def __init__(self, strength: float) -> None:
+        self.least, self.most = max(0.0, 1 - strength), 1 + strength
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        brightness, contrast = (self.least + (self.most - self.least) * torch.rand(2)).tolist()
+        values = pixels.float() * brightness
+        mean = values.mean()
+        return ((values - mean) * contrast + mean).round().clamp(0, 255).to(torch.uint8)

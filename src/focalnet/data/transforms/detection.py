@@ -11,6 +11,7 @@
                  configs one in which no class has more than 3/4 of the pixels (`cat_max_ratio`)
 
 Lengths are given in proportion to `inputs.Image.input_size`, so that a recipe for 800 pixels serves a small demo too.
+Where that is a height and a width, squares have its shape.
 Boxes and masks stay in step (`geometry.py`). Objects of which a cut leaves less than a pixel, or none of the mask, are
 removed.
 
@@ -28,16 +29,15 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as V
 
 from focalnet import inputs
 from focalnet.data.base import IGNORE, DenseSample
 from focalnet.data.transforms.geometry import View, crop, draw, flip, photometric, resize, sane, start
 from focalnet.errors import UserError
-from focalnet.inputs.image import LONGEST, scaled_size
+from focalnet.inputs.image import LONGEST, pixels_of, scaled_size
 
 Example = tuple[Tensor, dict[str, Any]]
-"""An image (3, H, W), float32, normalized, and its target."""
+"""An image (C, H, W), float32, normalized, and its target."""
 DenseTransform = Callable[[DenseSample], Example]
 
 
@@ -119,7 +119,7 @@ def eval_dense_transform(preprocessing: inputs.Image) -> DenseTransform:
     """
 
     def transform(sample: DenseSample) -> Example:
-        image = V.pil_to_tensor(sample.image)
+        image = pixels_of(sample.image)
         size = preprocessing.whole_size((image.shape[1], image.shape[2]))
         return preprocessing.normalize(preprocessing.resize_to(image, size)), {"size": size}
 
@@ -151,8 +151,7 @@ def train_dense_transform(preprocessing: inputs.Image, augmentation: DenseAugmen
             target["semantic"] = view.semantic
         image = preprocessing.normalize(view.image)
         if augmentation.kind in ("square", "window"):
-            side = _length(augmentation.side, preprocessing)
-            return _padded(image, target, (side, side))
+            return _padded(image, target, _frame(augmentation.side, preprocessing))
         return image, target
 
     return transform
@@ -179,8 +178,10 @@ def collate_dense(examples: Sequence[Example], divisor: int = 32) -> dict[str, A
     }
 
 
-def _length(share: float, preprocessing: inputs.Image) -> int:
-    return max(1, round(share * preprocessing.input_size))
+def _frame(share: float, preprocessing: inputs.Image) -> tuple[int, int]:
+    """(height, width) of a square that is a share of the input, in the shape of the input."""
+    height, width = (max(1, round(share * side)) for side in preprocessing.size)
+    return height, width
 
 
 def _draw_int(low: int, high: int) -> int:
@@ -201,37 +202,43 @@ def _whole(view: View, preprocessing: inputs.Image, how: DenseAugmentation) -> V
 
 def _detr(view: View, preprocessing: inputs.Image, how: DenseAugmentation) -> View:
     if draw() < 0.5:
-        first = _length(_pick(how.first_scales), preprocessing)
+        first = min(_frame(_pick(how.first_scales), preprocessing))
         size = scaled_size(view.size, min(first / min(view.size), LONGEST * first / max(view.size)))
         view = resize(view, size, preprocessing)
-        least, most = (_length(share, preprocessing) for share in how.crop)
+        least, most = (min(_frame(share, preprocessing)) for share in how.crop)
         height, width = (_draw_int(min(least, side), min(most, side)) for side in view.size)
         view = crop(view, *_place(view.size, (height, width)), (height, width))
     return _whole(view, preprocessing, how)
 
 
 def _square(view: View, preprocessing: inputs.Image, how: DenseAugmentation) -> View:
-    side = _length(how.side, preprocessing)
-    factor = draw(*how.jitter) * side / max(view.size)  # of the resize that makes the longer side fit
+    frame = _frame(how.side, preprocessing)
+    jitter = draw(*how.jitter)
+    axis = 0 if frame[0] * view.size[1] <= frame[1] * view.size[0] else 1  # the side that fits last
+    factor = jitter * frame[axis] / view.size[axis]
     view = resize(view, scaled_size(view.size, factor), preprocessing)
-    return crop(view, *_place(view.size, (side, side)), (side, side))
+    return crop(view, *_place(view.size, frame), frame)
 
 
 def _window(view: View, preprocessing: inputs.Image, how: DenseAugmentation) -> View:
-    factor, short = draw(*how.jitter), _pick(how.scales) * preprocessing.input_size
-    long = preprocessing.long_side or LONGEST * preprocessing.input_size
-    size = scaled_size(view.size, factor * min(short / min(view.size), long / max(view.size)))
-    view, side = resize(view, size, preprocessing), _length(how.side, preprocessing)
-    top, left = _place(view.size, (side, side))
+    factor, scale = draw(*how.jitter), _pick(how.scales)
+    if isinstance(preprocessing.input_size, int):
+        short, long = scale * preprocessing.input_size, preprocessing.long_side or LONGEST * preprocessing.input_size
+        size = scaled_size(view.size, factor * min(short / min(view.size), long / max(view.size)))
+    else:
+        fitting = min(new / old for new, old in zip(preprocessing.size, view.size, strict=True))
+        size = scaled_size(view.size, factor * scale * fitting)
+    view, frame = resize(view, size, preprocessing), _frame(how.side, preprocessing)
+    top, left = _place(view.size, frame)
     for _ in range(10):
         if view.semantic is None or how.most_of_one == 1:
             break
-        labels = view.semantic[top : top + side, left : left + side]
+        labels = view.semantic[top : top + frame[0], left : left + frame[1]]
         counts = labels[labels != IGNORE].unique(return_counts=True)[1]
         if len(counts) > 1 and counts.max() < how.most_of_one * counts.sum():
             break
-        top, left = _place(view.size, (side, side))
-    return crop(view, top, left, (side, side))
+        top, left = _place(view.size, frame)
+    return crop(view, top, left, frame)
 
 
 _GEOMETRY = {"whole": _whole, "detr": _detr, "square": _square, "window": _window}

@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as V
 
 from focalnet import inputs
 from focalnet.data.base import DenseSample
+from focalnet.inputs.image import pixels_of
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class View:
     """A dense sample on its way. N objects.
 
     Attributes:
-        image: (3, H, W), uint8.
+        image: (C, H, W), uint8.
         boxes: (N, 4), float32.
         labels: (N,).
         masks: (N, H, W), bool, or None.
@@ -44,7 +45,7 @@ def start(sample: DenseSample) -> View:
     kept = ~sample.crowd
     masks = None if sample.masks is None else sample.masks[kept]
     outlined = None if sample.outlined is None else sample.outlined[kept]
-    image = V.pil_to_tensor(sample.image)
+    image = pixels_of(sample.image)
     return View(image, sample.boxes[kept], sample.labels[kept], masks, sample.semantic, outlined)
 
 
@@ -124,15 +125,16 @@ def photometric(image: Tensor, light: float, color: float) -> Tensor:
     pixels are clipped after brightness and contrast, there after each.
 
     Args:
-        image: (3, H, W), uint8.
+        image: (C, H, W), uint8.
         light: strength for brightness and contrast, 0 to 1.
-        color: strength for saturation and hue, 0 to 1.
+        color: strength for saturation and hue, 0 to 1; only three channels have them.
     """
     shift = draw(-32 * light, 32 * light)
     contrast = draw(1 - 0.5 * light, 1 + 0.5 * light)
     saturation = draw(1 - 0.5 * color, 1 + 0.5 * color)
     hue = draw(-0.1, 0.1) * color
     brighter, contrasted, saturated, turned, first = (torch.rand(5) < 0.5).tolist()
+    color = color if len(image) == 3 else 0.0
     pixels = image.float() / 255
     if brighter:
         pixels = pixels + shift / 255
