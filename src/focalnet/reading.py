@@ -127,7 +127,7 @@ def parse_json(text: str, where: Any, *, undefined: bool = False, mend: str = "c
     except RecursionError:
         raise UserError(f"{where} nests deeper than {DEEPEST} levels; {mend}.") from None
     except ValueError as error:
-        raise UserError(f"{where} is no JSON that can be read ({_reason(error)}); {mend}.") from error
+        raise UserError(f"{where} is damaged: it is no JSON that can be read ({_reason(error)}); {mend}.") from error
     _check(content, where, mend, scalars=r"\u" in text)
     return content
 

@@ -85,8 +85,8 @@ def as_type(value: Any, hint: Any, where: Any, mend: str = "mend the file or tak
         if fitting:
             return as_type(value, fitting[0], where, mend)
     elif _fits(value, hint):
-        if kind is tuple:
-            parts = inner[:1] * len(value) if inner[1:] == (...,) else inner
+        if kind in (tuple, Sequence) and inner:
+            parts = inner[:1] * len(value) if kind is Sequence or inner[1:] == (...,) else inner
             return tuple(
                 as_type(v, part, f"{where}[{i}]", mend) for i, (v, part) in enumerate(zip(value, parts, strict=True))
             )

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from focalnet.errors import UserError, unknown
+from focalnet.schemas import build
 
 Recompute = Literal["none", "context", "block"]
 """What the backward pass computes again instead of keeping, while training: nothing; the focal levels, their sum and
@@ -83,6 +84,10 @@ class FocalNetConfig:
             object.__setattr__(self, name, value)
         if self.use_conv_embed and self.patch_size != 4:
             raise UserError(f"use_conv_embed=True has stride 4, but patch_size={self.patch_size}; set patch_size=4.")
+        for name, (least, most) in _BOUNDS.items():
+            value = getattr(self, name)
+            if not all(least <= part <= most for part in (value if isinstance(value, tuple) else (value,))):
+                raise UserError(f"{name}={value}; give {least} to {most}.")
         for name in ("drop_rate", "drop_path_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}; it is a probability below 1.")
@@ -106,11 +111,21 @@ class FocalNetConfig:
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "FocalNetConfig":
-        """The inverse of `dataclasses.asdict`; an unknown field is refused."""
-        _known(fields)
-        values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in fields.items()}
-        return cls(**values)
+    def from_dict(cls, fields: Mapping[str, Any], where: str = "the architecture") -> "FocalNetConfig":
+        """The inverse of `dataclasses.asdict`, from what a file holds.
+
+        Raises:
+            UserError: an unknown field, a missing one, one of another type or out of range; it is said of `where`.
+        """
+        return build(cls, fields, where)
+
+
+_BOUNDS = {
+    "embed_dim": (1, 2**14), "depths": (1, 1000), "focal_levels": (0, 32), "focal_windows": (1, 999),
+    "focal_factor": (0, 99), "patch_size": (1, 999), "in_channels": (1, 9999), "mlp_ratio": (0.01, 99.0),
+    "stem_padding": (0, 99),
+}  # fmt: skip
+"""Far beyond every network there is: what is outside is a mistake, and would take all memory."""
 
 
 def _known(fields: Mapping[str, Any]) -> None:

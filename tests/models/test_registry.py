@@ -316,7 +316,7 @@ def test_a_description_of_other_classes_than_the_file_has_is_refused(tmp_path):
     save_pretrained(small("upernet", classes=["ant", "bee"]), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_classes": 7, "classes": None}))
-    with pytest.raises(UserError, match="4 of another shape"):
+    with pytest.raises(UserError, match="the description says num_classes=7, the tensors show 2"):
         create_model(weights=tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "things": [True]}))
     with pytest.raises(UserError, match="`things` has 1 entries for 2 classes"):
@@ -498,7 +498,7 @@ def test_a_damaged_description_gets_a_sentence(text, tmp_path):
     model = small("upernet", num_classes=4)
     write_state_dict(tmp_path / "w.safetensors", model.state_dict(), metadata={"focalnet": text})
     for use in (create_model, load_model):
-        with pytest.raises(UserError, match=r"the description in the file's metadata .*is damaged|no field"):
+        with pytest.raises(UserError, match=r"the description in w\.safetensors(:| is damaged| is a list| lacks)"):
             use(**{"weights" if use is create_model else "model": tmp_path / "w.safetensors"})
 
 

@@ -478,11 +478,11 @@ def test_what_focalnet_does_not_have_is_refused(transformers_folder, change, mes
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "cannot be read"),
-        ("[]", "holds no JSON object"),
+        ("{", r"config\.json is damaged: it is no JSON that can be read"),
+        ("[]", "holds a list of 0, no object with named fields"),
         ('{"model_type": "swin"}', "describes swin, no FocalNet"),
         ("{}", "something else"),
-        ('{"architecture": {}, "variant": "x"}', "does not describe a model in full"),
+        ('{"architecture": {}, "variant": "x"}', r"config\.json: architecture lacks embed_dim"),
     ],
 )
 def test_a_config_of_something_else(tmp_path, text, message):

@@ -7,7 +7,6 @@ Exit codes: 0; 2 for a mistake of the user, said in one sentence; 1 for a bug of
 Ctrl-C, and 143 and 129 where SIGTERM and SIGHUP ended a run (`engine.signals`).
 """
 
-import json
 import logging
 import os
 import sys
@@ -22,6 +21,7 @@ from focalnet._version import __version__
 from focalnet.cli.reading import AS_TRAINED, Reading
 from focalnet.cli.training import new_run, parse_train
 from focalnet.errors import UserError, unknown
+from focalnet.reading import write_json
 
 HELP = """\
 focalnet: Focal Modulation Networks
@@ -271,7 +271,7 @@ def _cell(value: Any) -> str:
 
 
 def _dumps(value: Any, indent: int | None = 2) -> str:
-    return json.dumps(value, indent=indent)
+    return write_json(value, indent)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

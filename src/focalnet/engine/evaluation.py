@@ -1,6 +1,5 @@
 """The metrics of a network over batches, and the report that a run ends with."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader
 from focalnet.engine.report import write_report
 from focalnet.engine.run import RunFolder, write_atomically
 from focalnet.models.create import create_model
+from focalnet.reading import write_json
 from focalnet.tasks.base import MapDataset, Network, Section, Task
 from focalnet.visualize.plots import curves
 from focalnet.weights.spec import ModelSpec
@@ -87,7 +87,7 @@ def write_run_report(
     }
     kept = dict(details)
     write_results(run.path / "results", kept.pop("results", {}))
-    write_atomically(run.path / "evaluation.json", json.dumps({"metrics": dict(metrics), **kept}).encode())
+    write_atomically(run.path / "evaluation.json", write_json({"metrics": dict(metrics), **kept}).encode())
     plots = run.path / "plots"
     plots.mkdir(exist_ok=True)
     for section in sections:
@@ -111,4 +111,4 @@ def write_results(folder: Path, results: Mapping[str, Any]) -> None:
     for name, content in results.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (content if isinstance(content, str) else json.dumps(content)).encode())
+        write_atomically(path, (content if isinstance(content, str) else write_json(content)).encode())

@@ -13,6 +13,7 @@ checksums, and renamed; at every instant there is a whole one under `last`, or, 
 
 import errno
 import json
+import math
 import os
 import shutil
 import zlib
@@ -23,8 +24,19 @@ from typing import Any
 
 from focalnet.engine.earlier import modern, modern_config
 from focalnet.errors import UserError, unknown
+from focalnet.reading import parse_json, read_json, read_object, read_text, shown, write_json
+from focalnet.schemas import as_type
 
 MANIFEST = "manifest.json"
+PARTS: dict[str, Any] = {
+    "task": dict[str, Any], "train": dict[str, Any], "data": dict[str, Any], "recipe": str | None, "focalnet": str,
+}  # fmt: skip
+"""What `config.json` holds."""
+FACTS: dict[str, Any] = {"training samples": int, "validation samples": int, "classes": tuple[str, ...] | int}
+"""What `data` of it tells."""
+COUNTS = ("epoch", "step")
+"""What is a whole number in a row of `metrics.jsonl`."""
+MEND_ROW = "mend or remove the line"
 CHECKPOINTS = ("last", "best")
 
 
@@ -77,34 +89,59 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
 
     def config(self) -> dict[str, Any]:
-        """Content of `config.json`, in today's names."""
-        return modern_config(read_json(self.path / "config.json"))
+        """Content of `config.json`, in today's names.
+
+        Raises:
+            UserError: it is missing or damaged, or a part of it is something else.
+        """
+        path = self.path / "config.json"
+        content = read_object(path)
+        for part, hint in PARTS.items():
+            if part in content:
+                content[part] = as_type(content[part], hint, f"{path}: {part}")
+        return modern_config(content)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         write_atomically(self.path / "config.json", json.dumps(config, indent=2).encode())
 
     def rows(self) -> list[dict[str, Any]]:
-        """Rows of `metrics.jsonl`, in today's names; a last line that a killed process left unfinished is ignored."""
+        """Rows of `metrics.jsonl`, in today's names; a last line that a killed process left unfinished is ignored.
+
+        Raises:
+            UserError: another line is damaged, or no row of numbers with its step.
+        """
         path = self.path / "metrics.jsonl"
+        *lines, unfinished = read_text(path).split("\n") if path.exists() else [""]
         rows = []
-        for line in path.read_text().splitlines() if path.exists() else []:
+        for number, line in enumerate([*lines, unfinished], 1):
+            where = f"{path} line {number}"
             try:
-                rows.append(modern("row", json.loads(line)))
-            except json.JSONDecodeError:
-                break
+                row = parse_json(line, where, undefined=True, mend=MEND_ROW)
+            except UserError:
+                if number > len(lines):
+                    break
+                raise
+            row = as_type(row, dict[str, Any], where, MEND_ROW)
+            numbers = {name: math.nan if value is None else value for name, value in row.items()}
+            for name, value in numbers.items():
+                if type(value) not in ((int,) if name in COUNTS else (int, float)):
+                    raise UserError(f"{where}: {name} is {shown(value)}, no number; {MEND_ROW}.")
+            if "step" not in numbers:
+                raise UserError(f"{where} lacks step; {MEND_ROW}.")
+            rows.append(modern("row", numbers))
         return rows
 
     def append_row(self, row: Mapping[str, Any]) -> None:
         """Add a row to `metrics.jsonl` and flush it to the disk."""
         with disk_errors(self.path), open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(write_json(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def forget_after(self, step: int) -> None:
         """Drop the rows of `metrics.jsonl` that a resumed run will write again: of epochs that end after `step`."""
         rows = [row for row in self.rows() if row["step"] <= step]
-        write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+        write_atomically(self.path / "metrics.jsonl", "".join(write_json(row) + "\n" for row in rows).encode())
 
     def save_checkpoint(self, name: str, files: Mapping[str, Callable[[], bytes]]) -> None:
         """Replace the checkpoint `name`.
@@ -179,20 +216,6 @@ class RunFolder:
                     shutil.rmtree(leftover)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: {error}.") from None
-
-
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, flush it and rename it.
 
@@ -240,11 +263,16 @@ def _write(path: Path, content: bytes) -> dict[str, int]:
 def _damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+        manifest = as_type(read_json(folder / MANIFEST), dict[str, dict[str, int]], MANIFEST)
+    except UserError:
         return f"{MANIFEST} is missing or unreadable"
+    there = {file.name for file in folder.iterdir() if not file.name.startswith(".")} - {MANIFEST}
+    if unsealed := sorted(there - manifest.keys()):
+        return f"{MANIFEST} does not name {unsealed[0]}"
     for name, facts in manifest.items():
         file = folder / name
+        if facts.keys() != {"bytes", "crc32"} or file.parent != folder:
+            return f"{MANIFEST} has a strange entry for {shown(name)}"
         if not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != facts["bytes"]:

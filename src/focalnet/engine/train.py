@@ -30,10 +30,11 @@ from focalnet.engine.evaluation import evaluate_batches, write_run_report
 from focalnet.engine.loader import EvalSampler, Examples, TrainSampler, build_loader, stable_seed
 from focalnet.engine.lock import lock_run
 from focalnet.engine.optim.build import learning_rate
-from focalnet.engine.run import RunFolder
+from focalnet.engine.run import FACTS, RunFolder
 from focalnet.engine.signals import Signals, Stopped
 from focalnet.engine.training import Position, Training
 from focalnet.errors import UserError
+from focalnet.schemas import as_type, build
 from focalnet.tasks import get_task
 from focalnet.tasks.base import Datasets, Network, Task
 
@@ -140,12 +141,17 @@ def load_run(run: RunFolder) -> tuple[Task, TrainConfig]:
 
     A place in it is taken for a name of the hub only where the run had it from the hub.
     """
-    record = run.config()
-    options: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in record["task"].items()
-    }
-    task = get_task(options.pop("name"))(**options)
-    return task.located(recorded=True), TrainConfig(**record["train"])
+    path, record = run.path / "config.json", run.config()
+    for part in ("task", "train", "data"):
+        if part not in record:
+            raise UserError(f"{path} lacks {part}; give the folder that `focalnet train` made.")
+    for fact, hint in FACTS.items():
+        as_type(record["data"].get(fact), hint, f"{path}: data: {fact}")
+    options = dict(record["task"])
+    kind = get_task(as_type(options.pop("name", None), str, f"{path}: the name of the task"))
+    return build(kind, options, f"{path}: task").located(recorded=True), build(
+        TrainConfig, record["train"], f"{path}: train"
+    )
 
 
 def open_run_data(
@@ -172,11 +178,11 @@ def open_run_data(
         )
     task = task if moved is None else dataclasses.replace(task, data=moved).located()
     data = task.datasets(config.seed)
-    present = _fingerprint(data)
+    before = run.config()["data"]
     changes = (
-        f"The data changed since the run began: {fact} were {before} and are {present[fact]}"
-        for fact, before in run.config()["data"].items()
-        if present[fact] != before
+        f"The data changed since the run began: {fact} were {before[fact]} and are {present}"
+        for fact, present in _fingerprint(data).items()
+        if present != before[fact]
     )
     return task, data, next(changes, "")
 

@@ -4,7 +4,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class Training:
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.skipped: set[str] = set()
+        self.unproven: Path | None = None  # a state that was loaded: the first step shows whether it fits
         self.ema = None
         if config.ema:
             averaging = torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema)
@@ -126,8 +127,10 @@ class Training:
             lr = learning_rate(self.configs[name], step, steps_per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_share", 1.0)
-            optimizer.step()
+            with _of_this_run(self.unproven) if self.unproven else nullcontext():
+                optimizer.step()
             self.network.zero_grad()  # not the optimizer's: a part's loss gives gradients to the others too
+        self.unproven = None
         if self.ema:
             self.ema.update_parameters(self.network)
         return {name: self.accelerator.reduce(loss, "mean").item() for name, loss in losses.items()}
@@ -199,7 +202,8 @@ class Training:
         path = folder / "state.pt"
         state = read_content(path)
         weights: dict[str, Any] = read_state_dict(folder / "model.safetensors")
-        with in_a_sentence(f"{path} is not the state of this run", "resume from another checkpoint, or train again"):
+        self.unproven = path
+        with _of_this_run(path):
             set_model_state_dict(self.averaged, weights, options=whole)
             if self.ema:
                 set_model_state_dict(self.network, state["network"], options=whole)
@@ -207,9 +211,11 @@ class Training:
             if "optimizer" in state:  # of the time when there was one
                 state["optimizers"] = dict.fromkeys(self.parts, state["optimizer"])
             for part, optimizer in self.optimizers.items():
-                kinds = _kinds(optimizer)
+                numbers = [{name for name in group if _is_number(group[name])} for group in optimizer.param_groups]
                 set_optimizer_state_dict(self.network, optimizer.optimizer, state["optimizers"][part], options=whole)
-                _check_state(optimizer, kinds)
+                for group, names in zip(optimizer.param_groups, numbers, strict=True):
+                    if strange := sorted(name for name in names if not _is_number(group[name])):
+                        raise ValueError(f"{strange[0]} of the optimizer is no number")
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             best = state["position"]["best"]
@@ -220,21 +226,8 @@ class Training:
             return position
 
 
-def _kinds(optimizer: Any) -> list[dict[str, bool]]:
-    """Of each group of parameters, which of its settings are numbers."""
-    return [{name: _is_number(value) for name, value in group.items()} for group in optimizer.param_groups]
-
-
-def _check_state(optimizer: Any, kinds: Sequence[Mapping[str, bool]]) -> None:
-    """Raises ValueError where the state of an optimizer is of other parameters, or its settings are no numbers."""
-    for group, numbers in zip(optimizer.param_groups, kinds, strict=True):
-        for name, is_number in numbers.items():
-            if is_number and not _is_number(group[name]):
-                raise ValueError(f"{name} of the optimizer")
-        for parameter in group["params"]:
-            for name, value in optimizer.state.get(parameter, {}).items():
-                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                    raise ValueError(f"{name} of the optimizer has the shape {tuple(value.shape)}")
+def _of_this_run(path: Path) -> AbstractContextManager[None]:
+    return in_a_sentence(f"{path} is not the state of this run", "resume from another checkpoint")
 
 
 def _is_number(value: Any) -> bool:

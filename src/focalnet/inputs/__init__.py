@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_chec
 from focalnet.errors import UserError, unknown
 from focalnet.inputs.audio import Audio
 from focalnet.inputs.image import Image
+from focalnet.schemas import as_type, build
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,22 +76,18 @@ def to_dict(how: Any) -> dict[str, Any]:
     return {"kind": how.kind, **dataclasses.asdict(how)}
 
 
-def from_dict(fields: Mapping[str, Any]) -> Any:
+def from_dict(fields: Mapping[str, Any], where: str = "the preprocessing") -> Any:
     """The inverse of `to_dict`. Descriptions without a kind, of the time when there were only images, are images.
 
     Raises:
-        UserError: an unknown kind, or a field that the kind does not have.
+        UserError: an unknown kind; a field that the kind does not have, or of another type, or out of range. It is said
+            of `where`.
     """
-    values: dict[str, Any] = dict(fields)
+    values: dict[str, Any] = as_type(fields, dict[str, Any], where)
     kind = values.pop("kind", Image.kind)
     if kind not in INPUTS:
-        raise unknown("kind of input", kind, INPUTS)
-    cls = INPUTS[kind]
-    names = [field.name for field in dataclasses.fields(cls)]
-    for name in values:
-        if name not in names:
-            raise unknown(f"field of the input {kind!r}", name, names)
-    return cls(**values)
+        raise unknown("kind of input", str(kind), INPUTS)
+    return build(INPUTS[kind], values, where)
 
 
 register(Image)

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 LONGEST = 16
 """Most that a side may be longer than the other one, where `long_side` says nothing."""
 
+MOST_PIXELS = 8192
+"""Most pixels of a side of a network's input."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -86,6 +89,20 @@ class Image:
             raise UserError(f"the mean has {len(self.mean)} numbers, the std {len(self.std)}; give one per channel.")
         if self.long_side is not None and self.long_side < min(self.size):
             raise UserError(f"the longer side, {self.long_side}, is below the shorter one, {min(self.size)}.")
+        self._check_range()
+
+    def _check_range(self) -> None:
+        """Refuse numbers with which no image can be prepared, or only one of gigabytes."""
+        if not all(1 <= side <= MOST_PIXELS for side in (*self.size, self.long_side or 1)):
+            raise UserError(
+                f"input_size is {self.input_size}, long_side {self.long_side}; give 1 to {MOST_PIXELS} pixels."
+            )
+        if not 0.1 <= self.crop_pct <= 10:
+            raise UserError(
+                f"crop_pct is {self.crop_pct}; give the crop as a share of the resized side, for example 0.875."
+            )
+        if not self.mean or not all(std > 0 for std in self.std):
+            raise UserError(f"mean is {self.mean}, std {self.std}; give a number per channel, the latter above 0.")
 
     @property
     def channels(self) -> int:

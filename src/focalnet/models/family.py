@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from focalnet import inputs
 from focalnet.errors import UserError, unknown
+from focalnet.schemas import build
 from focalnet.variants import VARIANTS, FocalNetConfig
 from focalnet.weights.architecture import shape_of
 from focalnet.weights.hub import WeightsEntry
@@ -178,7 +179,7 @@ class Family:
                 raise unknown(f"option of {self.name}", name, known)
         cls: Any = self.cls
         if hasattr(cls, "Options"):
-            arguments["options"] = cls.Options(**values)
+            arguments["options"] = build(cls.Options, values, f"the options of {self.name}")
         return cls(architecture, num_classes=num_classes, **arguments)
 
     def changes(self, variant: str) -> On:

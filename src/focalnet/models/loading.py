@@ -20,7 +20,7 @@ from focalnet.models.base import Network
 from focalnet.models.registry import build, families, find_layout, get_family
 from focalnet.variants import FocalNetConfig, get_variant
 from focalnet.weights.adapt import adapt_dense, adapt_state_dict
-from focalnet.weights.architecture import UNSEEN, alike, match_backbone, seen_facts, under
+from focalnet.weights.architecture import UNSEEN, alike, contradiction, match_backbone, seen_facts, under
 from focalnet.weights.files import Checkpoint, amiss, read_checkpoint, whole
 from focalnet.weights.hub import default_preprocessing
 from focalnet.weights.layouts import Layout
@@ -83,8 +83,10 @@ def describe(
     described = stored is not None and stored.head == layout.head
     if stored is None or not described:
         stored = _read_off(layout, weights, located, variant)
-    elif stored.classes is not None or located.spec is not None:
-        return stored
+    else:
+        _check_description(stored, layout, weights, located.path)
+        if stored.classes is not None or located.spec is not None:
+            return stored
     known = dict(get_family(layout.head).classes_of(stored.num_classes, stored.architecture))
     if described:
         known.pop("preprocessing", None)
@@ -101,6 +103,20 @@ def describe(
     )  # fmt: skip
     spec = stored.replace(**known)
     return spec.replace(said={**spec.said, **dict.fromkeys(known.keys() - {"preprocessing"}, Said.GUESS)})
+
+
+def _check_description(stored: ModelSpec, layout: Layout, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a description that is not of these tensors.
+
+    Raises:
+        UserError: it says otherwise than the shapes.
+    """
+    what, there = contradiction(stored.architecture, under(weights, layout.backbone_prefix)), stored.facts()
+    for fact, (shown, by) in layout.facts(weights).facts().items():
+        if by == Said.SHAPES and fact in there and there[fact][0] != shown:
+            what = what or f"the description says {fact.rpartition('.')[2]}={there[fact][0]}, the tensors show {shown}"
+    if what:
+        raise UserError(f"{path} and its description do not belong together: {what}; put the right one back.")
 
 
 def _read_off(layout: Layout, weights: Mapping[str, Tensor], located: Located, variant: str | None) -> ModelSpec:

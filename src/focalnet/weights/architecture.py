@@ -75,6 +75,25 @@ def _read(weights: Mapping[str, "Tensor"]) -> dict[str, Any]:
     }
 
 
+def contradiction(config: FocalNetConfig, state_dict: "Mapping[str, Tensor]") -> str | None:
+    """Where a description and the shapes disagree, in words; None where they fit. A network as described may be of any
+    size, so this is asked before one is built. Arguments and errors as in `infer_architecture`."""
+    seen = seen_facts(state_dict)
+    for name, shown in seen.items():
+        said = getattr(config, name)
+        if name == "mlp_ratio":
+            fits = abs(said - shown) * config.embed_dim < 1  # the hidden width is a whole number
+        elif name == "layerscale_value":
+            fits = (said is None) == (shown is None)  # shapes do not show its first value
+        elif name == "focal_windows":
+            fits = all(a == b or not levels for a, b, levels in zip(said, shown, seen["focal_levels"], strict=False))
+        else:
+            fits = said == shown or name == "focal_factor"  # one level does not show it
+        if not fits:
+            return f"the description says {name}={said}, the tensors show {shown}"
+    return None
+
+
 def count(names: Iterable[str], prefix: str) -> int:
     """How many numbered parts stand under a prefix, for example the blocks of a stage.
 

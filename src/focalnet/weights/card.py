@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from focalnet import inputs
+from focalnet.reading import read_object
+from focalnet.schemas import as_type
 from focalnet.weights.spec import ModelSpec
 
 PAPER = "https://arxiv.org/abs/2203.11926"
@@ -33,14 +35,16 @@ class Evaluation:
         kept, config = Path(folder, "evaluation.json"), Path(folder, "config.json")
         if not (kept.is_file() and config.is_file()):
             return None
-        evaluation, task = _read(kept), _read(config).get("task", {})
+        mapping = dict[str, Any]
+        evaluation, task = read_object(kept), as_type(read_object(config).get("task", {}), mapping, f"{config}: task")
         metrics = evaluation.get("metrics", evaluation.get("figures", {}))  # "figures" up to version 0.1.0
+        metrics = as_type(metrics, mapping, f"{kept}: metrics")
         quality = {
             name: value
             for name, value in metrics.items()
-            if isinstance(value, int | float) and not name.endswith(("loss", "per_second"))
+            if type(value) in (int, float) and not name.endswith(("loss", "per_second"))
         }
-        data = task.get("data")
+        data = as_type(task.get("data"), str | None, f"{config}: task: data")
         return cls(quality, f"the held-out split of {Path(data).name if data else 'the embedded digits'}")
 
 
@@ -106,10 +110,6 @@ def model_card(
 def _table(evaluation: Evaluation) -> list[str]:
     rows = [f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in evaluation.metrics.items()]
     return [f"On {evaluation.data}:", "", "| metric | value |", "| --- | ---: |", *rows]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _batch(spec: ModelSpec) -> str:

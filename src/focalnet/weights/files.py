@@ -223,7 +223,7 @@ def in_a_sentence(what: str, mend: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (LookupError, ValueError, TypeError, RuntimeError) as error:
+    except (LookupError, ValueError, TypeError, RuntimeError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{what} ({first_line(error)}); {mend}.") from error
 
 

@@ -12,7 +12,6 @@ COCO's, ADE20K's or Cityscapes'.
 """
 
 import difflib
-import json
 import logging
 import os
 import re
@@ -24,9 +23,10 @@ from torch import Tensor
 
 from focalnet.errors import UserError
 from focalnet.labels import CLASSES_1K
+from focalnet.reading import parse_json
 from focalnet.variants import get_variant
-from focalnet.weights.architecture import infer_variant, under
-from focalnet.weights.files import READ_SUFFIXES, Checkpoint, in_a_sentence
+from focalnet.weights.architecture import contradiction, infer_variant, under
+from focalnet.weights.files import READ_SUFFIXES, Checkpoint
 from focalnet.weights.hub import (
     ENTRIES,
     SOURCES,
@@ -200,6 +200,11 @@ def load_classifier(located: Located, checkpoint: Checkpoint, variant: str | Non
         names = {} if told is None else {"use_postln": told}
         bare = _describe_bare(official, located.path, variant)
         return Weights(official, merge(ModelSpec.partial(Said.SHAPES, architecture=names), bare))
+    what = contradiction(spec.architecture, official)
+    if "head.weight" in official and len(official["head.weight"]) != spec.num_classes:
+        what = what or f"the description says {spec.num_classes} classes, the tensors {len(official['head.weight'])}"
+    if what:
+        raise UserError(f"{located.path} and its description do not belong together: {what}; put the right one back.")
     if told is not None and told != spec.architecture.use_postln:
         raise UserError(
             f"{located.path} has {'res-post-norm' if told else 'pre-norm'} blocks, but its description says otherwise; "
@@ -212,9 +217,8 @@ def stored_spec(located: Located, checkpoint: Checkpoint) -> ModelSpec | None:
     """The `ModelSpec` that stands beside a file or travels in its metadata, or None."""
     if located.spec is not None:
         return located.spec
-    text = checkpoint.metadata.get(SPEC_KEY)
-    with in_a_sentence(f"the description in the file's metadata ({SPEC_KEY!r}) is damaged", "write it again"):
-        return None if text is None else ModelSpec.from_dict(json.loads(text))
+    text, where = checkpoint.metadata.get(SPEC_KEY), f"the description in {located.path.name}"
+    return None if text is None else ModelSpec.from_dict(parse_json(text, where), where)
 
 
 def _describe_bare(official: Mapping[str, Tensor], path: Path, variant: str | None) -> ModelSpec:

@@ -16,6 +16,7 @@ from typing import Any
 
 from focalnet import inputs
 from focalnet.errors import UserError, unknown
+from focalnet.schemas import as_type, build
 from focalnet.variants import FocalNetConfig
 
 
@@ -47,6 +48,7 @@ class _Unset:
 
 
 UNSET: Any = _Unset()
+MOST_CLASSES = 10**6
 CUSTOM = "custom"
 """`ModelSpec.variant` of an architecture that is no row of `variants`."""
 NESTED = ("architecture", "head_options")
@@ -72,7 +74,8 @@ class ModelSpec:
     """For each class of a panoptic network, whether its objects are counted (things) or not (stuff)."""
     category_ids: tuple[int | str | None, ...] | None = None
     """What the annotations that it was trained on call the classes, where they number them."""
-    preprocessing: inputs.Image = field(default_factory=inputs.Image)
+    preprocessing: Any = field(default_factory=inputs.Image)
+    """How an input is prepared: an `inputs.Image`, or another kind of `inputs.Input`."""
     task: str | None = None
     """What it was trained for, where the head does not tell it: "segment" or "panoptic"."""
     licence: str | None = None
@@ -83,6 +86,8 @@ class ModelSpec:
     """Who said a fact, "num_classes" or "architecture.depths"; what is not here stands in a description."""
 
     def __post_init__(self) -> None:
+        if self.num_classes is not UNSET and not 0 <= self.num_classes <= MOST_CLASSES:
+            raise UserError(f"num_classes={self.num_classes}; give 0 to {MOST_CLASSES}.")
         if self.classes and self.num_classes is not UNSET and len(self.classes) != self.num_classes:
             raise UserError(f"{len(self.classes)} class names for {self.num_classes} classes; give one name per class.")
         if self.things and self.num_classes is not UNSET and len(self.things) != self.num_classes:
@@ -121,18 +126,19 @@ class ModelSpec:
         return json.dumps({name: fields[name] for name in _FIELDS}, indent=2)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "ModelSpec":
-        """The inverse of `to_json`, from what JSON holds; an unknown field is refused."""
-        for name in fields:
-            if name not in _FIELDS:
-                raise unknown("field of a model's config.json", name, _FIELDS)
-        values = dict(fields)
-        values["architecture"] = FocalNetConfig.from_dict(values["architecture"])
-        values["preprocessing"] = inputs.from_dict(values.get("preprocessing", {}))
-        for name in ("classes", "things", "category_ids"):
-            if values.get(name) is not None:
-                values[name] = tuple(values[name])
-        return cls(**values)
+    def from_dict(cls, fields: Mapping[str, Any], where: str = "the description of a model") -> "ModelSpec":
+        """The inverse of `to_json`, from what a file holds.
+
+        Raises:
+            UserError: an unknown field, a missing one, one of another type or out of range; it is said of `where`.
+        """
+        values = as_type(fields, dict[str, Any], where)
+        for name, of in (("architecture", FocalNetConfig.from_dict), ("preprocessing", inputs.from_dict)):
+            if name in values:
+                values[name] = of(values[name], f"{where}: {name}")
+        if "said" in values:
+            raise unknown(f"field of {where}", "said", _FIELDS)
+        return build(cls, values, where)
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(ModelSpec) if field.name != "said")

@@ -5,7 +5,7 @@ the network that timm builds, so its modulator is divided only where the argumen
 and activation freely; a network with others than FocalNet's is refused.
 """
 
-import json
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from focalnet import inputs
 from focalnet.errors import UserError
 from focalnet.inputs.image import IMAGENET_MEAN, IMAGENET_STD, Interpolation
 from focalnet.labels import CLASSES_1K
+from focalnet.reading import read_object
+from focalnet.schemas import as_type
 from focalnet.variants import VARIANTS, FocalNetConfig, get_variant
 from focalnet.weights.architecture import match_variant
 from focalnet.weights.files import in_a_sentence
@@ -65,30 +67,20 @@ def read_folder_config(folder: Path, origin: str) -> ModelSpec:
         UserError: the file is damaged, of another model, or asks for what FocalNet does not have.
     """
     path = folder / "config.json"
-    config = _read_json(path)
+    config = read_object(path)
     if isinstance(config.get("architecture"), Mapping):
-        with in_a_sentence(f"{path} does not describe a model in full", "write it again"):
-            return ModelSpec.from_dict(config)
+        return ModelSpec.from_dict(config, str(path))
     released = ENTRIES.get(origin)
     if released is not None:
         return released.spec
-    if isinstance(config.get("architecture"), str):
-        return _from_timm(config, origin, path)
-    if config.get("model_type") == "focalnet":
-        preprocessor = folder / "preprocessor_config.json"
-        return _from_transformers(config, _read_json(preprocessor) if preprocessor.is_file() else {}, origin, path)
+    with in_a_sentence(f"{path} does not describe a model in full", "copy or download it again"):
+        if isinstance(config.get("architecture"), str):
+            return _from_timm(config, origin, path)
+        if config.get("model_type") == "focalnet":
+            preprocessor = folder / "preprocessor_config.json"
+            return _from_transformers(config, read_object(preprocessor) if preprocessor.is_file() else {}, origin, path)
     kind = config.get("model_type") or config.get("architectures") or "something else"
     raise UserError(f"{path} describes {kind}, no FocalNet of focalnet, timm or transformers.")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); copy or download it again.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object; copy or download it again.")
-    return content
 
 
 def _from_timm(config: Mapping[str, Any], origin: str, path: Path) -> ModelSpec:
@@ -99,7 +91,7 @@ def _from_timm(config: Mapping[str, Any], origin: str, path: Path) -> ModelSpec:
     strange = [name for name in arguments if name not in _TIMM_ARGUMENTS and name not in _TIMM_TRAINING]
     if strange:
         raise UserError(f"{path} builds the model with {', '.join(strange)}, which FocalNet does not have here.")
-    fields = {ours: _tupled(arguments[theirs]) for theirs, ours in _TIMM_ARGUMENTS.items() if theirs in arguments}
+    fields = {ours: arguments[theirs] for theirs, ours in _TIMM_ARGUMENTS.items() if theirs in arguments}
     data = config.get("pretrained_cfg") or {}
     count = config.get("num_classes", data.get("num_classes", CLASSES_1K))
     labels = config.get("label_names") or data.get("label_names")
@@ -107,17 +99,22 @@ def _from_timm(config: Mapping[str, Any], origin: str, path: Path) -> ModelSpec:
         labels = [labels[key] for key in sorted(labels, key=int)]
     return ModelSpec(
         variant=variant,
-        architecture=get_variant(variant).replace(**({"normalize_modulator": False} | fields)),
-        num_classes=count,
-        classes=_names(labels, count),
-        preprocessing=inputs.Image(
-            input_size=data.get("input_size", (3, 224, 224))[-1],
-            crop_pct=data.get("crop_pct", 0.9),
-            interpolation=data.get("interpolation", "bicubic"),
-            mean=tuple(data.get("mean", IMAGENET_MEAN)),
-            std=tuple(data.get("std", IMAGENET_STD)),
+        architecture=FocalNetConfig.from_dict(
+            dataclasses.asdict(get_variant(variant)) | {"normalize_modulator": False} | fields, str(path)
         ),
-        licence=data.get("license"),
+        num_classes=as_type(count, int, f"{path}: num_classes"),
+        classes=_names(labels, count),
+        preprocessing=inputs.from_dict(
+            {
+                "input_size": data.get("input_size", (3, 224, 224))[-1],
+                "crop_pct": data.get("crop_pct", 0.9),
+                "interpolation": data.get("interpolation", "bicubic"),
+                "mean": data.get("mean", IMAGENET_MEAN),
+                "std": data.get("std", IMAGENET_STD),
+            },
+            str(path),
+        ),
+        licence=as_type(data.get("license"), str | None, f"{path}: license"),
         source=origin,
     )
 
@@ -128,11 +125,11 @@ def _from_transformers(
     for name, wanted in (("hidden_act", "gelu"), ("layer_norm_eps", 1e-5)):
         if config.get(name, wanted) != wanted:
             raise UserError(f"{path} has {name}={config[name]!r}; FocalNet has {wanted!r}.")
-    fields = {ours: _tupled(config.get(name, default)) for ours, (name, default) in _TRANSFORMERS_FIELDS.items()}
+    fields = {ours: config.get(name, default) for ours, (name, default) in _TRANSFORMERS_FIELDS.items()}
     fields["layerscale_value"] = config.get("layerscale_value", 1e-4) if config.get("use_layerscale") else None
     stages = len(fields["depths"])
     fields |= {name: fields[name][:stages] for name in ("focal_levels", "focal_windows")}
-    architecture = FocalNetConfig(**fields)
+    architecture = FocalNetConfig.from_dict(fields, str(path))
     labels = {int(index): name for index, name in (config.get("id2label") or {}).items()}
     names = [labels[index] for index in sorted(labels)]
     count = len(names) or config.get("num_labels", 2)
@@ -142,14 +139,17 @@ def _from_transformers(
     return ModelSpec(
         variant=match_variant(architecture) or CUSTOM,
         architecture=architecture,
-        num_classes=count,
+        num_classes=as_type(count, int, f"{path}: num_labels"),
         classes=_names(None if anonymous else names, count),
-        preprocessing=inputs.Image(
-            input_size=crop,
-            crop_pct=crop / resized,
-            interpolation=_PIL_INTERPOLATION.get(preprocessor.get("resample", 2), "bilinear"),
-            mean=tuple(preprocessor.get("image_mean", IMAGENET_MEAN)),
-            std=tuple(preprocessor.get("image_std", IMAGENET_STD)),
+        preprocessing=inputs.from_dict(
+            {
+                "input_size": crop,
+                "crop_pct": crop / resized,
+                "interpolation": _PIL_INTERPOLATION.get(preprocessor.get("resample", 2), "bilinear"),
+                "mean": preprocessor.get("image_mean", IMAGENET_MEAN),
+                "std": preprocessor.get("image_std", IMAGENET_STD),
+            },
+            str(path),
         ),
         source=origin,
     )
@@ -157,7 +157,7 @@ def _from_transformers(
 
 def _names(names: list[str] | None, count: int) -> tuple[str, ...] | None:
     if names and len(names) == count:
-        return tuple(names)
+        return as_type(names, tuple[str, ...], "the class names")
     return imagenet_classes() if count == CLASSES_1K else None
 
 
@@ -165,7 +165,3 @@ def _side(size: Any) -> int | None:
     if isinstance(size, Mapping):
         size = size.get("shortest_edge") or size.get("height")
     return size[0] if isinstance(size, list | tuple) else size
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

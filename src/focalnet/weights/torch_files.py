@@ -137,6 +137,8 @@ def with_tensors(content: Any) -> Any:
         if id(value) not in done:
             if isinstance(value, Stored):
                 done[id(value)] = value.tensor()
+            elif isinstance(value, Odd):
+                raise UserError(f"a training state holds {value.kind}; resume from another checkpoint.")
             elif isinstance(value, Mapping):
                 done[id(value)] = {name: walk(part) for name, part in value.items()}
             elif isinstance(value, list | tuple):
