@@ -177,7 +177,12 @@ def shown(value: Any, most: int = 60) -> str:
     if isinstance(value, list | tuple | Mapping):
         return f"{'an object' if isinstance(value, Mapping) else 'a list'} of {len(value)}"
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return brief(text, most)
+
+
+def brief(text: str, most: int) -> str:
+    """A text of at most so many characters; the middle of a longer one is left out."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-(most // 2 - 3) :]}"
 
 
 def _defined(value: Any) -> Any:

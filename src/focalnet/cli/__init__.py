@@ -21,7 +21,7 @@ from focalnet._version import __version__
 from focalnet.cli.reading import AS_TRAINED, Reading
 from focalnet.cli.training import new_run, parse_train
 from focalnet.errors import UserError, unknown
-from focalnet.reading import write_json
+from focalnet.reading import brief, shown, write_json
 
 HELP = """\
 focalnet: Focal Modulation Networks
@@ -43,6 +43,10 @@ focalnet: Focal Modulation Networks
 """
 
 
+LONGEST = 2000
+"""Most characters of a sentence: names in hostile files have no end."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -51,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if os.environ.get("RANK", "0") == "0":
         logging.getLogger("focalnet").setLevel(logging.INFO)
     try:
+        _check_text(arguments)
         if not arguments or arguments[0] in ("-h", "--help"):
             print(HELP, end="")
         elif arguments[0] == "--version":
@@ -60,18 +65,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             COMMANDS[arguments[0]](arguments[1:])
     except UserError as error:
-        print(f"focalnet: {error}", file=sys.stderr)
+        print(f"focalnet: {brief(str(error), LONGEST)}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.filename is None or error.strerror is None:
             raise
-        print(f"focalnet: {error.filename}: {error.strerror.lower()}; check the path and its rights.", file=sys.stderr)
+        place = brief(str(error.filename), LONGEST)
+        print(f"focalnet: {place}: {error.strerror.lower()}; check the path and its rights.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nfocalnet: stopped; a run goes on with `focalnet resume RUN`.", file=sys.stderr)
         sys.exit(130)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raises UserError where an argument is no text and no name of a file: Python alone can make such ones."""
+    for argument in arguments:
+        try:
+            whole = b"\0" not in os.fsencode(argument)
+        except UnicodeEncodeError:
+            whole = False
+        if not whole:
+            raise UserError(f"the argument {shown(argument)} is no text; write it again.")
 
 
 def _take_any_name() -> None:

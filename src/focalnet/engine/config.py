@@ -13,6 +13,10 @@ from focalnet.schemas import check_numbers
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
+MOST = {"epochs": 10**6, "batch_size": 10**6, "accumulate": 10**5, "workers": 512, "seed": 2**63 - 1}
+"""Far beyond every run: what is larger is a mistake, and would take the machine."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How to train. The defaults are those of the `finetune` recipe.
@@ -79,6 +83,9 @@ class TrainConfig:
         for name in (*rates, "patience", "workers"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 0 or more.")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give {most} at most.")
         if not 0 <= self.ema < 1:
             raise UserError(f"--ema is {self.ema}; give a decay from 0 up to, but not including, 1.")
         row = find("optimizer", self.optimizer, OPTIMIZERS)

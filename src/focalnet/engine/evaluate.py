@@ -9,7 +9,7 @@ from torch import nn
 
 from focalnet import inputs
 from focalnet.data.survey import reading
-from focalnet.engine.config import TrainConfig
+from focalnet.engine.config import MOST, TrainConfig
 from focalnet.engine.devices import build_accelerator
 from focalnet.engine.evaluation import evaluate_batches, write_results, write_run_report
 from focalnet.engine.loader import EvalSampler, Examples, build_loader
@@ -62,8 +62,8 @@ def evaluate(
             option.
     """
     for option, value, least in (("--batch-size", batch_size, 1), ("--workers", workers, 0)):
-        if value < least:
-            raise UserError(f"{option} is {value}; give {least} or more.")
+        if value < least or value > MOST[option[2:].replace("-", "_")]:
+            raise UserError(f"{option} is {value}; give {least} or more, within reason.")
     own: tuple[RunFolder, MapDataset] | None = None
     network: Network
     if isinstance(model, str) and (Path(model) / "metrics.jsonl").exists():

@@ -13,7 +13,6 @@ are exact, as for folders. Shards must therefore be local and not compressed.
 """
 
 import glob
-import json
 import os
 import re
 import tarfile
@@ -28,8 +27,12 @@ from focalnet.data.splits import choose_splits, sort_labels, split_of
 from focalnet.errors import UserError
 from focalnet.inputs.folders import folders_in, is_ignored
 from focalnet.inputs.image import EXTENSIONS, BadImageError, Signal, load_image
-from focalnet.reading import read_lines
+from focalnet.reading import parse_json, read_lines
 
+MOST_LABEL = 2**20
+"""Bytes that are read of a member with a label."""
+LONGEST = 1000
+"""Most characters of a label."""
 LABEL_FIELDS = ("label", "cls", "class", "class_name")
 
 
@@ -182,9 +185,11 @@ def _index_one(path: Path) -> tuple[list[Member], list[str]]:
                 elif ending in ("cls", "json"):
                     data = tar.extractfile(member)
                     assert data is not None  # it is a regular file
-                    labels[key] = _label(data.read(), ending, f"{path}:{member.name}")
+                    labels[key] = _label(data.read(MOST_LABEL), ending, f"{path}:{member.name}")
         _check_end(path, tar.offset)
-    except (tarfile.TarError, OSError) as error:
+    except UserError:
+        raise
+    except (tarfile.TarError, OSError, ValueError, ArithmeticError) as error:  # headers of nonsense have many
         reason = "a compressed tar has no random access, unpack it" if path.suffix != ".tar" else str(error)
         raise UserError(f"The shard {path.absolute()} cannot be read ({reason}).") from error
     if unlabelled := [member.name for key, member in images.items() if key not in labels]:
@@ -211,13 +216,11 @@ def _label(data: bytes, ending: str, name: str) -> str:
     label = None
     try:
         text = data.decode("utf-8-sig")
-        if ending == "cls":
-            return text.strip()
-        fields = json.loads(text)
+        fields = {LABEL_FIELDS[0]: text} if ending == "cls" else parse_json(text, name)
         label = next((fields[field] for field in LABEL_FIELDS if field in fields), None)
     except (ValueError, TypeError):
         pass
-    if isinstance(label, bool) or not isinstance(label, int | str):
+    if isinstance(label, bool) or not isinstance(label, int | str) or len(str(label)) > LONGEST:
         raise UserError(f"{name} has no label; give a number or a name under one of {', '.join(LABEL_FIELDS)}.")
     return str(label).strip()
 
