@@ -23,7 +23,7 @@ from focalnet.engine.train import load_run, open_run_data
 from focalnet.errors import UserError
 from focalnet.inputs.files import find_files, find_images
 from focalnet.inputs.image import Range, load_image
-from focalnet.inputs.video import VIDEO_EXTENSIONS, VideoWriter, frame_rate, read_frames
+from focalnet.inputs.video import VideoWriter, frame_rate, is_video, read_frames
 from focalnet.models.create import load_model
 from focalnet.tasks import task_of
 from focalnet.tasks.base import Network, Prediction
@@ -237,11 +237,6 @@ class Predictor:
     def _is_video(self, source: Any) -> bool:
         """Whether what a user wrote is a video file, by its suffix, for a network that takes images."""
         return self.input.kind == "image" and is_video(source)
-
-
-def is_video(source: Any) -> bool:
-    """Whether what a user wrote is a video file, by its suffix."""
-    return isinstance(source, str | Path) and Path(source).suffix.lower() in VIDEO_EXTENSIONS
 
 
 def held_out(model: str, most: int = 16, load: Callable[..., Any] = load_image) -> list[tuple[str, Any]]:

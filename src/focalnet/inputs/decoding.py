@@ -46,6 +46,7 @@ from focalnet.inputs.values import (
     too_large,
     upright,
 )
+from focalnet.inputs.video import is_video
 
 EXTENSIONS = frozenset(
     ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
@@ -102,6 +103,10 @@ def load_image(
         source = _download(path)
     elif path and os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise BadImageError(f"{name} is a pipe or a device, not an image file: save what it gives and name that.")
+    elif path and is_video(path) and os.path.isfile(path):
+        raise BadImageError(
+            f"{name} is a video, not an image: `focalnet predict` and `Predictor.video` take it frame by frame."
+        )
     if isinstance(source, bytes) and not source:
         raise _bad(name, "the file is empty")
     if max_pixels is not None and max_pixels > (PIL.Image.MAX_IMAGE_PIXELS or max_pixels):

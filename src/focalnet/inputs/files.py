@@ -10,7 +10,7 @@ from pathlib import Path
 from focalnet import inputs
 from focalnet.errors import UserError
 from focalnet.inputs.folders import is_ignored, walk
-from focalnet.inputs.video import VIDEO_EXTENSIONS
+from focalnet.inputs.video import VIDEO_EXTENSIONS, is_video
 
 
 def find_images(sources: Iterable[str]) -> list[str]:
@@ -81,7 +81,8 @@ def _inside(folder: str, suffixes: frozenset[str]) -> list[str]:
     found: list[str] = []
     found += [os.path.join(*place) for place in walk(folder, suffixes, found.append)]
     paths = (Path(path) for path in found)
-    return [str(path) for path in sorted(paths) if path.suffix.lower() in suffixes and not is_ignored(path.name)]
+    meant = (path for path in sorted(paths) if path.suffix.lower() in suffixes and not is_ignored(path.name))
+    return [str(path) for path in meant if path.suffix.lower() not in VIDEO_EXTENSIONS or is_video(path)]
 
 
 def _matches(pattern: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Videos, frame by frame, through PyAV."""
 
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,11 +11,29 @@ from PIL import Image
 
 from focalnet.errors import MissingExtraError, UserError
 
-VIDEO_EXTENSIONS = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"})
+VIDEO_EXTENSIONS = frozenset(
+    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
+)
+"""Endings of the files that are taken for videos, in lower case."""
+SYNC = b"G"
+"""The first byte of an MPEG transport stream. Programs in TypeScript end in .ts too."""
+
+
+def is_video(source: Any) -> bool:
+    """Whether what a user wrote is a video file, by its suffix."""
+    if not isinstance(source, str | Path) or (suffix := Path(source).suffix.lower()) not in VIDEO_EXTENSIONS:
+        return False
+    if suffix != ".ts" or not os.path.isfile(source):
+        return True
+    try:
+        with open(source, "rb") as file:
+            return file.read(1) == SYNC
+    except OSError:
+        return True  # reading it tells why not
 
 
 def read_frames(source: str | Path) -> Iterator[tuple[dict[str, Any], Image.Image]]:
-    """Frames of a video as they are decoded.
+    """Frames of a video as they are decoded, turned and mirrored as its track says and every player shows them.
 
     Yields:
         `frame` (from 0) and `seconds`, and the image (RGB).
@@ -28,7 +47,7 @@ def read_frames(source: str | Path) -> Iterator[tuple[dict[str, Any], Image.Imag
         with av.open(str(source)) as container:
             stream = _video_stream(container, source)
             for number, frame in enumerate(container.decode(stream)):
-                yield {"frame": number, "seconds": round(float(frame.time or 0), 3)}, frame.to_image()
+                yield {"frame": number, "seconds": round(float(frame.time or 0), 3)}, _upright(frame)
     except av.FFmpegError as error:
         raise UserError(f"{source} cannot be read as a video ({error.strerror}): replace it.") from error
     if number < 0:
@@ -81,6 +100,20 @@ class VideoWriter:
         if self.stream is not None:
             self.container.mux(self.stream.encode())
         self.container.close()
+
+
+def _upright(frame: Any) -> Image.Image:
+    """A frame as its display matrix says: (x, y) is shown at (a x + c y, b x + d y), here to a quarter turn."""
+    image = frame.to_image()
+    data = next((bytes(item) for item in frame.side_data if item.type.name == "DISPLAYMATRIX"), None)
+    if data is None:
+        return image
+    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+    if turned := abs(b) + abs(c) > abs(a) + abs(d):
+        image = image.transpose(Image.Transpose.TRANSPOSE)
+    if (c if turned else a) < 0:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if (b if turned else d) < 0 else image
 
 
 def _video_stream(container: Any, source: str | Path) -> Any:
