@@ -15,7 +15,7 @@ from PIL import Image
 from torch._utils import ExceptionWrapper
 
 from focalnet.inputs import decoding as images
-from focalnet.inputs.image import BadImageError, load_image
+from focalnet.inputs.image import BadImageError, head_of, load_image
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:
@@ -77,6 +77,17 @@ def test_exif_orientation(orientation):
     loaded = load_image(encode(stored, "PNG", exif=exif))
     assert (pixels(loaded) == pixels(upright)).all()
     assert (pixels(load_image(loaded)) == pixels(upright)).all(), "a second pass turned it again"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_head_of_a_file_tells_the_size_that_is_read(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photograph().save(tmp_path / "a", kind, exif=exif)
+    head = head_of(str(tmp_path / "a"))
+    assert head.size == (24, 32)
+    assert head.upright == load_image(tmp_path / "a").size[::-1]
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0rubbish", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01", b"Exif\0\0MM"])

@@ -54,6 +54,8 @@ EXTENSIONS = frozenset(
 """Endings of the files that are taken for images, in lower case."""
 ORIENTATION = 0x0112
 """The EXIF tag."""
+XMP = "XML:com.adobe.xmp"
+"""Where else a PNG may say it."""
 ROTATED = (5, 6, 7, 8)
 """Orientations that swap width and height."""
 DOWNLOAD_SECONDS = 20
@@ -155,9 +157,12 @@ def head_of(path: str) -> Head | None:
     """The head of an image file, of which nothing is decoded; None where there is none."""
     try:
         with PIL.Image.open(path) as image:
-            known = image.format != "PNG" or "exif" in image.info  # or Pillow decodes a PNG to look
+            known = image.format != "PNG" or {"exif", XMP} & image.info.keys()  # or Pillow decodes a PNG to look
             orientation = image.getexif().get(ORIENTATION, 1) if known else 1
-            return Head((image.height, image.width), orientation if orientation in range(1, 9) else 1)
+            size = image.height, image.width
+            if tags := getattr(image, "tag_v2", None):  # Pillow says the size of a TIFF as it will be turned
+                size = int(tags[257]), int(tags[256])
+            return Head(size, orientation if orientation in range(1, 9) else 1)
     except Exception:  # whatever it is, reading the image tells it
         return None
 
