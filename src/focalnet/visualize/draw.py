@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from focalnet.inputs.image import Signal
 from focalnet.visualize import style
+from focalnet.visualize.fonts import Letters
 from focalnet.visualize.style import BACKGROUND, INK, PALETTE, Color, class_color, ink_on, shade
 
 Rectangle = tuple[int, int, int, int]
@@ -54,7 +55,8 @@ def draw_detections(
         a new image, RGB, enlarged if the image is small.
     """
     canvas, factor = _enlarge(image)
-    numbers = [zlib.crc32(name.encode()) % len(PALETTE) for name in names] if labels is None else list(map(int, labels))
+    codes = [zlib.crc32(name.encode(errors="replace")) % len(PALETTE) for name in names]
+    numbers = codes if labels is None else list(map(int, labels))
     colors = [class_color(number) for number in numbers]
     line = max(2, round(min(canvas.size) / 300))
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * factor
@@ -141,13 +143,13 @@ def annotate(image: Signal, lines: Sequence[str]) -> Image.Image:
     canvas = style.enlarged(image.convert("RGB"), 224)
     size = max(13, canvas.width // 22)
     sizes = [size, *[round(0.8 * size)] * (len(lines) - 1)]
-    fonts = [style.font(size) for size in sizes]
+    faces = [Letters(size) for size in sizes]
     margin, heights = size // 2, [round(1.35 * size) for size in sizes]
     sheet = Image.new("RGB", (canvas.width, canvas.height + sum(heights) + 2 * margin), BACKGROUND)
     sheet.paste(canvas)
     draw, y = ImageDraw.Draw(sheet), canvas.height + margin
-    for line, font, height in zip(lines, fonts, heights, strict=True):
-        draw.text((margin, y), style.fitting(draw, line, font, canvas.width - 2 * margin), INK, font)
+    for line, face, height in zip(lines, faces, heights, strict=True):
+        face.draw(draw, (margin, y), face.fitting(line, canvas.width - 2 * margin), INK)
         y += height
     return sheet
 
@@ -165,15 +167,14 @@ def side_by_side(left: Image.Image, right: Image.Image, titles: tuple[str, str])
         height = max(1, round(right.height * left.width / right.width))
         pair[1] = pair[1].resize((left.width, height), Image.Resampling.LANCZOS)
     size = max(13, left.width // 28)
-    gap, head, font = size, 2 * size, style.font(size)
+    gap, head, letters = size, 2 * size, Letters(size)
     height = max(image.height for image in pair)
     sheet = Image.new("RGB", (2 * left.width + gap, height + head), BACKGROUND)
     draw, x = ImageDraw.Draw(sheet), 0
     for image, title in zip(pair, titles, strict=True):
         sheet.paste(image, (x, head))
-        draw.text(
-            (x + size // 4, head // 2), style.fitting(draw, title, font, image.width - size // 2), INK, font, "lm"
-        )
+        text = letters.fitting(title, image.width - size // 2)
+        letters.draw(draw, (x + size // 4, head // 2), text, INK, "lm")
         x += image.width + gap
     return sheet
 
@@ -230,12 +231,11 @@ def _draw_plates(
     """Plates at their boxes, where they cover no other plate; gives their places."""
     draw = ImageDraw.Draw(canvas)
     size = max(13, min(canvas.size) // 46)
-    font, pad = style.font(size), max(2, size // 4)
-    ascent, descent = font.getmetrics()
-    height, taken = ascent + descent + pad, []
+    letters, pad = Letters(size), max(2, size // 4)
+    height, taken = letters.height + pad, []
     for (x1, y1, x2, y2), text, color in zip(frames, texts, colors, strict=True):
-        text = style.fitting(draw, text, font, canvas.width - 2 * pad)
-        width = int(np.ceil(draw.textlength(text, font))) + 2 * pad
+        text = letters.fitting(text, canvas.width - 2 * pad)
+        width = int(np.ceil(letters.length(text))) + 2 * pad
         across = [x1, x2 - width + 1]
         down = [y1 - height, y2 + 1, y1, y2 - height + 1]
         places = [(x, y) for y in down for x in across]
@@ -245,7 +245,7 @@ def _draw_plates(
             plate = (x, y, x + width, y + height)
             if y >= 0 and plate[3] <= canvas.height and not any(_overlap(plate, other) for other in taken):
                 draw.rectangle((x, y, x + width - 1, y + height - 1), fill=color)
-                draw.text((x + pad, y + pad // 2), text, ink_on(color), font)
+                letters.draw(draw, (x + pad, y + pad // 2), text, ink_on(color))
                 taken.append(plate)
                 break
     return taken
@@ -258,8 +258,7 @@ def _overlap(one: Rectangle, two: Rectangle) -> bool:
 def _with_legend(canvas: Image.Image, entries: Sequence[tuple[str, Color | None]]) -> Image.Image:
     """The image over a strip of swatches with names; a sheet wider than the image if that is too narrow."""
     size = max(13, canvas.width // 26)
-    font, square, gap = style.font(size), size, size // 2
-    draw = ImageDraw.Draw(canvas)
+    letters, square, gap = Letters(size), size, size // 2
     sheet_width = max(canvas.width, READABLE // 2) if entries else canvas.width
     shown: list[tuple[str, Color | None]] = list(entries[:MOST_NAMED])
     if len(entries) > MOST_NAMED:
@@ -267,8 +266,8 @@ def _with_legend(canvas: Image.Image, entries: Sequence[tuple[str, Color | None]
     x, y, row, places = gap, canvas.height + gap, round(1.5 * size), []
     for name, color in shown:
         lead = square + gap if color else 0
-        text = style.fitting(draw, name, font, sheet_width - 2 * gap - lead)
-        width = lead + int(np.ceil(draw.textlength(text, font)))
+        text = letters.fitting(name, sheet_width - 2 * gap - lead)
+        width = lead + int(np.ceil(letters.length(text)))
         if x > gap and x + width > sheet_width - gap:
             x, y = gap, y + row
         places.append((x, y, text, color, lead))
@@ -280,5 +279,5 @@ def _with_legend(canvas: Image.Image, entries: Sequence[tuple[str, Color | None]
         if color:
             top = y + (row - square) // 2
             draw.rectangle((x, top, x + square - 1, top + square - 1), fill=color)
-        draw.text((x + lead, y + row // 2), text, INK, font, "lm")
+        letters.draw(draw, (x + lead, y + row // 2), text, INK, "lm")
     return sheet

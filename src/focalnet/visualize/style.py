@@ -5,15 +5,14 @@ their own, so that drawing changes nothing for whoever else uses matplotlib in t
 """
 
 import colorsys
-import importlib.util
 import io
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from focalnet.errors import MissingExtraError
+from focalnet.visualize import fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,25 +59,10 @@ def ink_on(color: Color) -> Color:
     return (255, 255, 255) if luminance < 0.3 else INK
 
 
-def font(size: int) -> Any:
-    """The font that comes with matplotlib, because Pillow's own has no letters beyond ASCII."""
-    found = importlib.util.find_spec("matplotlib")
-    folders = found.submodule_search_locations if found else None
-    path = Path(next(iter(folders)), "mpl-data/fonts/ttf/DejaVuSans.ttf") if folders else None
-    return ImageFont.truetype(path, size) if path and path.exists() else ImageFont.load_default(size)
-
-
 def enlarged(image: Image.Image, side: int) -> Image.Image:
     """A small image by a whole factor, until its shorter side has about `side` pixels, or the longer one 4 `side`."""
     factor = max(1, min(side // min(image.size), 4 * side // max(image.size)))
     return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
-
-
-def fitting(draw: ImageDraw.ImageDraw, text: str, font: Any, width: float) -> str:
-    """The text, shortened to `width` pixels."""
-    while text and draw.textlength(text, font) > width:
-        text = text.removesuffix("…")[:-1].rstrip() + "…" if len(text) > 1 else ""
-    return text
 
 
 def short(text: str, most: int) -> str:
@@ -87,8 +71,8 @@ def short(text: str, most: int) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib can draw: class names come from folder names, which may hold halves of characters and $."""
-    return text.encode(errors="replace").decode().replace("$", r"\$")
+    """Text that matplotlib can draw: class names may hold letters that no font has, halves of characters, and $."""
+    return fonts.plottable(text).replace("$", r"\$")
 
 
 def figure(width: float, height: float) -> "Figure":
@@ -114,6 +98,11 @@ def bare(axes: "Axes", *, visible: bool) -> None:
 
 def png(figure: "Figure") -> bytes:
     """The figure as a PNG file."""
+    from matplotlib.text import Text
+
+    for item in figure.findobj(Text):
+        if isinstance(item, Text) and (families := fonts.families(item.get_text())):
+            item.set_fontfamily(families)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it becomes a box
