@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from focalnet.cli import main
 from focalnet.engine.evaluate import evaluate
 from focalnet.models.create import create_model
 from focalnet.structures import Detections
@@ -191,3 +192,28 @@ def test_more_objects_than_the_network_tells(tmp_path, caplog):
         assert model.detections == told
         assert task.metric(model.spec).limit == max(100, task.detections or 0)
         assert model.spec.category_ids == (1, 2)
+
+
+@pytest.mark.slow
+def test_a_trained_run_finds_more_and_tells_what_it_was_measured_on(tmp_path, capsys):
+    """The validation images are a part of the user's file: evaluation.json names them for the official evaluation."""
+    names = NAMES[:5]
+    content = coco(paint(tmp_path / "data", names), names, ["a", "b", "c", "d", "e"], (7, 3))
+    (tmp_path / "data" / "notes.json").write_text(json.dumps(content))
+    words = "--task detect --model mask_rcnn_minifocal_64 --epochs 1 --batch-size 4 --workers 0 --crowd learn"
+    run = tmp_path / "run"
+    main(["train", *words.split(), "--data", str(tmp_path / "data"), "--out", str(run)])
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    rows = json.loads((run / "results" / "box.json").read_text())
+    assert len(evaluation["images"]) == 1
+    assert {row["image_id"] for row in rows} <= set(evaluation["images"]) < set("abcde")
+    assert {row["category_id"] for row in rows} <= {3, 7}
+    assert create_model("mask_rcnn_minifocal_64", weights=run, detections=300).detections == 300
+    metrics = evaluate(str(run), detections=300, workers=0, results=tmp_path / "more")
+    assert "box_ar300" in metrics
+    assert len(json.loads((tmp_path / "more" / "box.json").read_text())) >= len(rows)
+    capsys.readouterr()
+    main(["predict", str(run), str(tmp_path / "data"), "--threshold", "0", "--detections", "120", "--format", "coco"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["categories"] == [{"id": 3, "name": "dog"}, {"id": 7, "name": "cat"}]
+    assert len(found["annotations"]) > 30 * 5

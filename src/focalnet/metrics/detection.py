@@ -179,9 +179,10 @@ class AveragePrecision:
         """What a report shows besides; JSON can hold it.
 
         Returns:
-            `names` of the classes; `classes`, per class `box_ap`, `box_ap50`, ... and how many `objects`, `crowds` and
-            `detections` there are; `box` (and `mask`) with the curve at IoU 0.5: `recall` (101,), `precision` (101,),
-            the mean over the classes, and `by_class`, per class (101,). None stands for classes without objects.
+            `names` of the classes; `images`, the ids of those measured on; `classes`, per class `box_ap`, `box_ap50`,
+            ... and how many `objects`, `crowds` and `detections` there are; `box` (and `mask`) with the curve at IoU
+            0.5: `recall` (101,), `precision` (101,), the mean over the classes, and `by_class`, per class (101,). None
+            stands for classes without objects.
         """
         evaluations, count = self._evaluate(), len(self.classes)
         entries = self._all
@@ -206,7 +207,8 @@ class AveragePrecision:
         for name, labels in counts.items():
             for row, number in zip(rows, np.bincount(labels, minlength=count).tolist(), strict=True):
                 row[name] = number
-        return {"names": list(self.classes), "classes": rows, **curves}
+        images = [entry.image_id for entry in entries]
+        return {"names": list(self.classes), "images": images, "classes": rows, **curves}
 
     def results(self, kind: Kind = "box") -> list[dict[str, Any]]:
         """The detections of all processes as rows of the official results format, which JSON can hold.

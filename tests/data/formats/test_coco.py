@@ -454,7 +454,7 @@ def test_crowds_alone_are_objects(tmp_path, caplog):
 
 def test_crowds_among_objects(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
-    path = one_file(tmp_path, [note(1), brushed(2, 1), note(3, 2), note(4, 2, 3)])
+    path = one_file(tmp_path, [note(1, iscrowd="0"), {**brushed(2, 1), "iscrowd": True}, note(3, 2), note(4, 2, 3)])
     data = opened(path)
     assert data.classes == ("ape", "cat", "dog")
     assert "1 annotations with iscrowd 1, regions that are not learned (single objects" in caplog.text

@@ -267,3 +267,18 @@ def test_text_files_that_cannot_be_read(tmp_path):
     data = opened(tmp_path, on_bad_annotation="skip")
     assert [data.train[index].image_id for index in range(2)] == ["0", "2"]
     assert data.train[1].labels.tolist() == [1]
+
+
+def test_labelimg_keeps_its_list_of_classes_with_the_text_files(tmp_path):
+    for number in range(4):
+        for root, folder in (("one", "."), ("two", "images")):
+            (tmp_path / root / folder).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (W, H), (number, 0, 0)).save(tmp_path / root / folder / f"{number}.PNG", "png")
+            labels = tmp_path / root / ("." if root == "one" else "Labels")
+            labels.mkdir(exist_ok=True)
+            (labels / f"{number}.txt").write_text(BOX)
+            (labels / "classes.txt").write_text("cat\ndog\n")
+    for root in ("one", "two"):
+        data = opened(tmp_path / root)
+        assert (data.classes, len(data.train), len(data.val)) == (("cat", "dog"), 2, 2)
+        assert data.train[0].labels.tolist() == [1]

@@ -37,9 +37,10 @@ from focalnet.data.formats.coco_files import (
     is_json,
     listed,
     load_json,
+    read_flag,
     read_id,
 )
-from focalnet.data.problems import Problems, number, whole
+from focalnet.data.problems import Problems, number
 from focalnet.data.sizes import Fit, read_size
 from focalnet.inputs.image import BadImageError, load_image
 from focalnet.reading import shown
@@ -251,7 +252,7 @@ def _object(
         area = (corners[2] - corners[0]) * (corners[3] - corners[1])
         if outline is not None:
             area = outline_area(outline, size) or area
-    crowd = bool(whole(note.get("iscrowd")) or 0)
+    crowd = read_flag(note.get("iscrowd"))
     return _Object(corners, category, crowd, area, outline if masks else None)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from focalnet.data.base import Openers, Split
-from focalnet.data.problems import Problems, preview, some
+from focalnet.data.problems import Problems, preview, some, whole
 from focalnet.data.sizes import fit_sizes, read_size
 from focalnet.data.splits import choose_splits, split_of
 from focalnet.errors import UserError
@@ -156,6 +156,11 @@ def read_id(value: Any) -> int | str | None:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def read_flag(value: Any) -> bool:
+    """Whether a value of JSON says yes: true, 1, 1.0 or "1"."""
+    return value is True or bool(whole(value))
 
 
 def _spelling(value: int | str) -> str:

@@ -29,6 +29,7 @@ from focalnet.data.formats.coco_files import (
     is_json,
     listed,
     load_json,
+    read_flag,
     read_id,
 )
 from focalnet.data.problems import Problems, preview, some, whole
@@ -152,7 +153,7 @@ def open_panoptic(annotations: Path, folders: Sequence[Path], problems: Problems
     labels = {row.id: label for label, row in enumerate(rows)}
     if len(classes) > IGNORE:
         raise UserError(f"{annotations.absolute()} has {len(classes)} categories; at most {IGNORE} fit a mask.")
-    things = tuple(bool(row.entry.get("isthing", 1)) for row in rows)
+    things = tuple(read_flag(row.entry.get("isthing", 1)) for row in rows)
     located = _locate_pngs(annotations, [note["file_name"] for note in notes.values()], problems)
     pngs = dict(zip(notes, located, strict=True))
     found: list[Segments] = []
@@ -231,5 +232,5 @@ def _segments(note: dict[str, Any], labels: Mapping[int | str, int], problems: P
         elif number in segments:
             problems.add("segments of an id that another has, left out", example, lost="annotations")
         else:
-            segments[number] = (number, labels[category], bool(whole(info.get("iscrowd")) or 0))
+            segments[number] = (number, labels[category], read_flag(info.get("iscrowd")))
     return list(segments.values())

@@ -123,7 +123,7 @@ def find_yolo(source: str, request: Request) -> Openers:
     path = Path(os.path.abspath(Path(source).expanduser()))
     description = path if path.is_file() else find_description(path) or path / DESCRIPTIONS[0]
     if description.name in CLASS_LISTS:
-        fields: dict[str, Any] = {"names": read_lines(description), **split_folders(description.parent)}
+        fields: dict[str, Any] = {"names": read_lines(description), **split_folders(description)}
     else:
         fields = read_yaml(description)
         if not isinstance(fields, dict):

@@ -14,7 +14,7 @@ from typing import Any
 from focalnet.data.problems import Problems, preview
 from focalnet.data.splits import split_of
 from focalnet.errors import UserError
-from focalnet.inputs.folders import files_in, folders_in, locate
+from focalnet.inputs.folders import files_in, folders_in, is_ignored, locate
 from focalnet.inputs.image import EXTENSIONS
 from focalnet.reading import read_lines, shown
 
@@ -23,26 +23,43 @@ CLASS_LISTS = ("classes.txt", "obj.names")
 
 
 def find_description(path: Path) -> Path | None:
-    """The file in a folder that says what is in it."""
+    """The file in a folder that says what is in it: a data.yaml, or a list of classes that lies with text files."""
     if not path.is_dir():
         return None
-    there = {entry.name.lower(): entry for entry in path.iterdir() if entry.is_file()}
+    there = _by_name(path)
     for name in DESCRIPTIONS:
         if name in there:
             return there[name]
-    folders = {folder.name.lower() for folder in folders_in(path)}
-    named = next((there[name] for name in CLASS_LISTS if name in there), None)
-    return named if named and ("labels" in folders or "obj_train_data" in folders) else None
+    labels = _folder(path, "labels")
+    beside = _by_name(labels) if labels else {}
+    texts = {name.removesuffix(".txt") for name in there if name.endswith(".txt")}
+    named = next((files[name] for files in (there, beside) for name in CLASS_LISTS if name in files), None)
+    inside = any(os.path.splitext(name)[0] in texts and os.path.splitext(name)[1] in EXTENSIONS for name in there)
+    return named if labels or inside or _folder(path, "obj_train_data") else None
 
 
-def split_folders(root: Path) -> dict[str, list[str]]:
-    """The splits of a folder without a data.yaml: lists, or folders beside images/ or in it; else all are one."""
-    inside = [folder for folder in folders_in(root) if folder.name.lower() in ("images", "obj_train_data")]
+def _by_name(folder: Path) -> dict[str, Path]:
+    """The files of a folder by their names in lower case."""
+    return {entry.name.lower(): entry for entry in folder.iterdir() if not is_ignored(entry.name) and entry.is_file()}
+
+
+def _folder(root: Path, name: str) -> Path | None:
+    return next((folder for folder in folders_in(root) if folder.name.lower() == name), None)
+
+
+def split_folders(description: Path) -> dict[str, list[str]]:
+    """The splits of a folder without a data.yaml: lists, or folders beside images/ or in it; else all are one.
+
+    Args:
+        description: the list of classes in the folder, or in labels/.
+    """
+    root = description.parent.parent if description.parent.name.lower() == "labels" else description.parent
+    inside = [folder for name in ("images", "obj_train_data") if (folder := _folder(root, name))]
     splits = {file.stem: [str(file)] for file in root.glob("*.txt") if split_of(file.stem)}
     for folder in [child for parent in (root, *inside) for child in folders_in(parent)]:
         if split_of(folder.name):
             splits.setdefault(folder.name, [str(folder)])
-    return splits or {"train": [str(folder) for folder in inside] or [str(root / "images")]}
+    return splits or {"train": [str(folder) for folder in inside] or [str(root)]}
 
 
 def list_images(fields: Mapping[str, Any], split: str, description: Path, problems: Problems) -> list[str]:
