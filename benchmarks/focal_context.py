@@ -1,8 +1,7 @@
 """The Triton kernels of the focal operator, one by one.
 
     python benchmarks/focal_context.py --count      bytes and FLOPs of every kernel, and the time they need at least
-    python benchmarks/focal_context.py --compile    registers, spills and words of every kernel for sm_90, without a GPU
-    python benchmarks/focal_context.py --tune       time the settings of the level kernel on this GPU
+    python benchmarks/focal_context.py --compile    machine code of every kernel for sm_90, without a GPU, counted
 
 `--count` takes the roofline of one device (`--bandwidth` GB/s, `--flops` TFLOP/s, by default an H200: 4800 and 67) and
 the network `--model` at `--batch` and `--size`. A map that a kernel reads once counts once: halos are served by caches.
@@ -15,10 +14,10 @@ import os
 import re
 import subprocess
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -70,32 +69,45 @@ def print_count(options: argparse.Namespace) -> None:
         print(f"{direction}: at least {milliseconds:.1f} ms, each kernel at the nearer of its two roofs")
 
 
-def compile_kernel(function: Any, arguments: dict[str, Any], warps: int = 4) -> dict[str, int]:
-    """Compile for sm_90 without a GPU and read the machine code: registers, stack (spills), shared memory, loads."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
+def specialize(function: Any, arguments: dict[str, Any]) -> tuple[dict[str, str], dict[Any, Any], dict[Any, Any]]:
+    """What Triton compiles a launch for: types, constants, and which numbers are multiples of 16."""
+    types = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
     signature, constants, hints = {}, {}, {}
     for index, name in enumerate(function.arg_names):
-        value = arguments[name]
-        if isinstance(value, str):  # a pointer
-            signature[name] = f"*{value}"
-            hints[(index,)] = [["tt.divisibility", 16]]
-        elif function.params[index].is_constexpr or value is None or value == 1:
+        value, parameter = arguments[name], function.params[index]
+        special = not parameter.do_not_specialize
+        if isinstance(value, torch.Tensor):
+            signature[name] = f"*{types[value.dtype]}"
+            if value.data_ptr() % 16 == 0:
+                hints[(index,)] = [["tt.divisibility", 16]]
+        elif parameter.is_constexpr or value is None or (value == 1 and special):
             signature[name], constants[(index,)] = "constexpr", value
         elif isinstance(value, float):
             signature[name] = "fp32"
         else:
             signature[name] = "i32" if value < 2**31 else "i64"
-            if value % 16 == 0:
+            if value % 16 == 0 and special:
                 hints[(index,)] = [["tt.divisibility", 16]]
+    return signature, constants, hints
+
+
+def compile_kernel(function: Any, arguments: dict[str, Any], warps: int) -> tuple[str, dict[str, int]]:
+    """Compile a launch for sm_90, which needs no GPU; its machine code, registers, stack (spills), shared memory.
+
+    Args:
+        function: the kernel.
+        arguments: as the launch has them; a tensor may be on any device.
+        warps: of a program.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature, constants, hints = specialize(function, arguments)
     source = ASTSource(function, signature, constexprs=constants, attrs=hints)
-    begin = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
-    seconds = time.perf_counter() - begin
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
@@ -106,100 +118,113 @@ def compile_kernel(function: Any, arguments: dict[str, Any], warps: int = 4) -> 
 
         usage = read(str(tools / "cuobjdump"), "-res-usage")
         code = read(str(tools / "nvdisasm"), "-c")
-    loads = re.findall(r"\bLDG\.E(\S*)", code)
-    return {
-        "registers": int(re.search(r"REG:(\d+)", usage)[1]), "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
-        "shared": compiled.metadata.shared, "loads": len(loads), "loads of 16 bytes": sum("128" in x for x in loads),
-        "seconds": round(seconds),
-    }  # fmt: skip
+    facts = {name.lower(): int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK")}
+    return code, facts | {"shared": compiled.metadata.shared}
 
 
-def compiled(channels: int, side: int, dtype: str = "bf16") -> Iterator[tuple[str, dict[str, int]]]:
-    """Every kernel as the operator launches it on a map of that shape."""
-    import triton
+def count_instructions(code: str) -> tuple[list[str], int]:
+    """The instructions of a kernel, and how many of them are in its longest loop."""
+    instructions: list[str] = []
+    labels: dict[str, int] = {}
+    longest = 0
+    for line in code.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label[1]] = len(instructions)
+        elif (found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(.*?);", line)) and not found[1].startswith("NOP"):
+            instructions.append(found[1])
+            back = re.search(r"\bBRA\b.*?(\.L_x_\d+)", found[1])
+            if back and labels.get(back[1], len(instructions)) < len(instructions) - 1:
+                longest = max(longest, len(instructions) - labels[back[1]])
+    return instructions, longest
 
+
+def launches(
+    channels: int, size: tuple[int, int], windows: Sequence[int], dtype: torch.dtype, *, backward: bool
+) -> list[Any]:
+    """(kernel, its arguments, warps) of every launch of the operator on a map, in order; nothing runs."""
+    from focalnet.ops import kernels, triton
+
+    found: list[Any] = []
+
+    class Recorder:
+        def __init__(self, function: Any) -> None:
+            self.function = function
+
+        def __getitem__(self, grid: Any) -> Callable[..., None]:
+            def record(*values: Any, num_warps: int = 4, **named: Any) -> None:
+                arguments = dict(zip(self.function.arg_names, values, strict=False)) | named
+                arguments |= {name: getattr(value, "value", value) for name, value in arguments.items()}
+                found.append((self.function, arguments, num_warps))
+
+            return record
+
+    recorders = {name: Recorder(value) for name, value in vars(kernels).items() if name.endswith("_kernel")}
+    before = triton.k
+    triton.k = SimpleNamespace(**{**vars(kernels), **recorders})
+    try:
+        row = -(-(2 * channels + len(windows) + 1) // 8) * 8
+        whole = torch.empty(1, *size, row, dtype=dtype)
+        _, context, gates, _ = whole.split(
+            (channels, channels, len(windows) + 1, row - 2 * channels - len(windows) - 1), dim=-1
+        )
+        weights = [torch.empty(channels, 1, size, size, dtype=dtype) for size in windows]
+        if backward:
+            triton._backward(torch.empty_like(context.contiguous()), context, gates, weights, True)
+        else:
+            triton.focal_context(context, gates, weights)
+    finally:
+        triton.k = before
+    return found
+
+
+def compiled(
+    channels: int,
+    side: int,
+    dtype: torch.dtype,
+    *,
+    windows: Sequence[int] = (3, 5, 7),
+    backward: bool = False,
+    only: str = "",
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every kernel of the operator on a map whose name begins with `only`: what its machine code needs.
+
+    `per output` counts the instructions for one number of the map and one level; a warp issues them for 32 at once.
+    """
     from focalnet.ops import kernels as k
-    from focalnet.ops import triton as host
 
-    item = 4 if dtype == "fp32" else 2
-    word = 16 // item
-    row = -(-(2 * channels + 4) // 8) * 8  # the outputs of f, if they are padded to words of 16 bytes
-    dense = {"sb": side * side * channels // word, "sh": side * channels // word, "sw": channels // word}
-    gates = {"gb": side * side * row, "gh": side * row, "gw": row}
-    grads = {"db": dense["sb"], "dh": dense["sh"], "dw": dense["sw"]}
-    shape = {"H": side, "W": side, "C": channels}
-    block = host._block(channels)
-    names = {k.FORWARD.value: "forward", k.BACKWARD.value: "backward", k.PLAIN.value: "plain"}
-    for size, (mode, slope, mean) in itertools.product(
-        (3, 5, 7, 9, 13), ((0, False, False), (0, False, True), (0, True, True), (1, False, False), (2, False, False))
-    ):
-        settings = host._settings(size, heavy=slope or mean)
-        tile = host._tile(side, side, channels, settings)
-        backward = mode == k.BACKWARD.value
-        arguments = {
-            "source": dtype, "weight": dtype, "out": None if backward else dtype,
-            "slope": dtype if slope or backward else None, "parts": "fp32" if mean else None,
-            "grad": dtype if backward else None, "gates": dtype if backward else None, "mean": None,
-            "parts_of_mean_grad": None, "tiles_x": triton.cdiv(side, tile["WIDTH"]), "scale": 0.1, **shape, **dense,
-            **gates, **grads, "ALIGN": word, "GRAD_ALIGN": word, "MODE": mode, "SLOPE": slope, "MEAN": mean, "KH": size,
-            "KW": size, **tile,
-        }  # fmt: skip
-        extras = "".join(f" {name}" for name, on in (("slope", slope), ("mean", mean)) if on)
-        yield f"level {size}x{size} {names[mode]}{extras}", compile_kernel(k.level_kernel, arguments, settings.warps)
-    maps = {"levels": dtype, "gates": dtype, "mean": "fp32", **shape, "level_stride": 128 * side * side * channels}
-    arguments = {**maps, **gates, "gl": 1, "out": dtype, "L": 3, "BP": max(16, 2048 // block), "BC": block}
-    yield "aggregate", compile_kernel(k.aggregate_kernel, arguments)
-    arguments = {**maps, **gates, **grads, "gl": 1, "grad": dtype, "grad_gates": dtype, "parts": "fp32",
-                 "GRAD_ALIGN": word, "L": 3, "LEVELS": 4, "BP": 32, "BC": block}  # fmt: skip
-    yield "gates backward", compile_kernel(k.gates_backward_kernel, arguments)
-    for size in (3, 5, 7, 9, 13):
-        taps = max(1, min(size, host.WEIGHT_SUMS // size))
-        arguments = {"grad": dtype, "source": dtype, "parts": "fp32", "total": 128 * side * side, **shape, **dense,
-                     "chunk": 4096, "groups": triton.cdiv(size, taps), "ALIGN": word, "KH": size, "KW": size,
-                     "TAPS": taps, "BP": host.WEIGHT_ELEMENTS // block, "BC": block}  # fmt: skip
-        yield f"weights {size}x{size}", compile_kernel(k.weights_backward_kernel, arguments)
+    names = dict(zip((k.FORWARD.value, k.BACKWARD.value, k.PLAIN.value), ("forward", "backward", "plain"), strict=True))
+    for function, arguments, warps in launches(channels, (side, side), windows, dtype, backward=backward):
+        if not function.__name__.startswith(only):
+            continue
+        code, facts = compile_kernel(function, arguments, warps)
+        instructions, loop = count_instructions(code)
+        loads = [each for each in instructions if "LDG" in each]
+        facts |= {"instructions": len(instructions), "loads": len(loads)}
+        facts["loads of 16 bytes"] = sum("128" in each for each in loads)
+        name, size = function.__name__.removesuffix("_kernel"), arguments.get("KH", 0)
+        if name in ("level", "weights_backward"):
+            outputs = arguments["BP"] * arguments["BC"] * arguments["COLUMNS"] / (32 * warps)
+            work = len(instructions) + (size - 1) * loop if name == "level" else arguments["groups"] * loop
+            facts["per output"] = round(work / outputs, 1)
+            name += f" {size}x{size}"
+        if function is k.level_kernel:
+            extras = [word for word in ("SLOPE", "MEAN") if arguments[word]]
+            name = " ".join([name, names[arguments["MODE"]], *map(str.lower, extras)])
+        yield name, facts
 
 
 def print_compiled(options: argparse.Namespace) -> None:
-    for dtype, (channels, side) in itertools.product(("bf16", "fp32"), ((128, 56), (512, 14))):
-        for name, facts in compiled(channels, side, dtype):
-            figures = ", ".join(f"{key} {value}" for key, value in facts.items())
-            print(f"{dtype} {channels:4} channels {side:3} wide  {name:28} {figures}", flush=True)
-
-
-def tune(options: argparse.Namespace) -> None:
-    """Median time of one level per kernel size, map and settings, forward; the fastest three of each."""
-    from triton.testing import do_bench
-
-    from focalnet.ops import kernels as k
-    from focalnet.ops import triton as host
-
-    candidates = [
-        host.Settings(rows, elements, warps)
-        for rows, elements, warps in itertools.product((1, 2, 4), (1024, 2048, 4096, 8192), (2, 4, 8))
-    ]
-    for (channels, side), size in itertools.product(((128, 56), (256, 28), (512, 14), (1024, 7)), (3, 5, 7, 9, 13)):
-        x = torch.randn(options.batch, side, side, channels, device="cuda", dtype=torch.bfloat16)
-        weight = torch.randn(channels, 1, size, size, device="cuda", dtype=torch.bfloat16)
-        out = torch.empty_like(x)
-        times = []
-        for settings in candidates:
-            host.SETTINGS = {host.KERNEL_LIMIT: (settings, settings)}
-            took = do_bench(lambda x=x, w=weight, o=out: host._launch_level(x, w, k.FORWARD, out=o))
-            times.append((took, settings))
-        flops = 2 * x.numel() * size * size
-        for took, settings in sorted(times, key=lambda pair: pair[0])[:3]:
-            rate = f"{flops / took / 1e9:.1f} TFLOP/s, {2 * x.nbytes / took / 1e6:.0f} GB/s"
-            print(
-                f"{channels:5} channels {side:3} wide {size:3}x{size:<3} {took:.4f} ms  {rate}  {settings}", flush=True
-            )
+    for dtype, (channels, side) in itertools.product((torch.bfloat16, torch.float32), ((128, 56), (512, 14))):
+        for backward, windows in itertools.product((False, True), ((3, 5, 7), (9, 11, 13))):
+            for name, facts in compiled(channels, side, dtype, windows=windows, backward=backward):
+                figures = ", ".join(f"{key} {value}" for key, value in facts.items())
+                print(f"{str(dtype)[6:]:9}{channels:4} channels {side:3} wide  {name:28} {figures}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", action="store_true")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--tune", action="store_true")
     parser.add_argument("--model", default="focalnet_base_lrf")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--size", type=int, default=224)
@@ -211,8 +236,6 @@ def main() -> None:
     if options.compile:
         assert os.environ.get("TRITON_INTERPRET") != "1"
         print_compiled(options)
-    if options.tune:
-        tune(options)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ The claims, for B-LRF at batch 128, 224 pixels, bfloat16:
     one image, CUDA graph     at most 0.4 of eager             800 x 1216, windows 9 11 13  2   times timm
 
 The rule for the order of backends on CUDA: triton first if it is right and at least 1.1 times plain PyTorch forward
-and training at both batches of the model; forward alone at both: first where nothing is learned; else last.
+and training at both batches of the model; forward alone at both: first where nothing is learned; else last. This is
+what TRITON_UNASKED of `focalnet.ops` says: "always", "inference" or "never".
 """
 
 import argparse

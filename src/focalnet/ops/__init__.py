@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -44,6 +45,9 @@ HAS_NUMBA = importlib.util.find_spec("numba") is not None
 NUMBA_WORK = 10**8
 """Multiplications of one call from which numba is worth the seconds that its first call takes to compile."""
 KEPT = "torch.export keeps plain PyTorch"
+TRITON_UNASKED: Literal["always", "inference", "never"] = "never"
+"""Where the Triton kernels run without being asked for by `FOCALNET_BACKEND=triton`: as `benchmarks/gpu.py` decides.
+They have run on the interpreter and through the compiler, and no GPU has timed them yet."""
 
 
 def _beyond_the_paper(kernels: Sequence[Tensor], biases: Sequence[Tensor] | None) -> str | None:
@@ -63,12 +67,19 @@ def _triton_can_run(
         return False, KEPT
     if context.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return False, f"its kernels run on CUDA devices, and the tensors are on {context.device.type}"
+    if os.environ.get("FOCALNET_BACKEND") != "triton" and not _triton_unasked(context, gates, kernels):
+        return False, "it is not measured to be faster here; FOCALNET_BACKEND=triton asks for it"
     beyond = _beyond_the_paper(kernels, biases)
     if beyond is not None:
         return False, f"{beyond}, which plain PyTorch alone serves"
     from focalnet.ops import triton
 
     return triton.can_run(context, gates, kernels)
+
+
+def _triton_unasked(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> bool:
+    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (context, gates, *kernels))
+    return TRITON_UNASKED == "always" or (TRITON_UNASKED == "inference" and not learns)
 
 
 def _triton_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Tensor:
@@ -109,12 +120,10 @@ def _numba_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Ten
     return numba.focal_context(context, gates, kernels)
 
 
-# The Triton kernels have run on the interpreter and through the compiler, but on no GPU yet: until they have been
-# measured on one, they run where FOCALNET_BACKEND=triton asks for them.
 BACKENDS = [
+    Backend("triton", _triton_can_run, _triton_run),
     Backend("numba", _numba_can_run, _numba_run),
     Backend("reference", lambda *_: (True, "plain PyTorch runs everywhere"), reference.focal_context),
-    Backend("triton", _triton_can_run, _triton_run),
 ]
 
 

@@ -1,7 +1,10 @@
 """Triton kernels of the focal operator, forward and backward; `focalnet.ops.triton` launches them.
 
-A map is (B, H, W, C), channels last. A program of `level_kernel` owns GROUPS x WIDTH positions times BC channels; each
-position stands for ROWS rows of one column, so that one loaded value serves up to ROWS outputs. All sums are float32.
+A map is (B, H, W, C), channels last. A position is a strip of COLUMNS outputs of one row; a program of `level_kernel`
+owns BP positions times BC channels, one position and 16 bytes of channels per thread. A column of the source is loaded
+and unpacked once per row of the kernel and serves up to KW outputs. All sums and weights are float32.
+
+GELU is exact (erf) for maps of float32. Half precision takes a polynomial that is off by 1e-6, far below its rounding.
 
     forward        c_l = GELU(conv_l(c_{l-1})), l = 1..L      level_kernel, FORWARD; the last one sums parts of the mean
                    m = mean(c_L)                              mean_kernel
@@ -19,7 +22,7 @@ Legend: a before, c after GELU; g gates; dX gradient of X; KH, KW kernel size; T
 """
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false
-# ruff: noqa: N803, RUF005 (names of sizes as in the paper; the compiler knows `+` on tuples only)
+# ruff: noqa: N803, N806, RUF005 (names of sizes as in the paper; the compiler knows `+` on tuples only)
 
 import triton
 import triton.language as tl
@@ -27,114 +30,129 @@ import triton.language as tl
 FORWARD = tl.constexpr(0)
 BACKWARD = tl.constexpr(1)
 PLAIN = tl.constexpr(2)
+VARYING = ("H", "W", "strips", "scale", "sb", "sh", "sw", "gb", "gh", "gw", "gl", "db", "dh", "dw", "level_stride",
+           "tiles", "total", "chunk", "groups")  # fmt: skip
+"""Arguments that no kernel is compiled anew for: maps of detection change with every image."""
 
 
 @triton.jit
-def _normal_below(a):
-    return 0.5 + 0.5 * tl.erf(a * 0.7071067811865476)
+def _normal_above(a):
+    """The standard normal distribution's upper tail at a >= 0, as 2 to a polynomial: off by 2e-6 at most."""
+    p = tl.fma(a, -0.00048667425289750, 0.00718885101377964)
+    p = tl.fma(a, p, -0.05212074145674706)
+    p = tl.fma(a, p, -0.45962867140769958)
+    p = tl.fma(a, p, -1.15097987651824951)
+    return tl.exp2(tl.fma(a, p, -1.00000512599945068))
 
 
 @triton.jit
-def _normal_density(a):
-    return tl.exp(-0.5 * a * a) * 0.3989422804014327
+def _gelu_and_slope(a, SLOPE: tl.constexpr, EXACT: tl.constexpr):
+    """GELU(a), with erf or to 1e-6, and GELU'(a) or 0."""
+    if EXACT:
+        below = 0.5 + 0.5 * tl.erf(a * 0.7071067811865476)
+        c = a * below
+    else:
+        above = _normal_above(tl.abs(a))
+        c = tl.maximum(a, 0.0) - tl.abs(a) * above
+        below = tl.where(a > 0.0, 1.0 - above, above)
+    slope = below + a * (tl.exp(-0.5 * a * a) * 0.3989422804014327) if SLOPE else 0.0
+    return c, slope
 
 
 @triton.jit
-def _gelu(a):
-    return a * _normal_below(a)
-
-
-@triton.jit
-def _taps(sums, source, weight, i, row, column, channel, channel_ok, H, W, C, sh, sw,
-          KH: tl.constexpr, KW: tl.constexpr, ROWS: tl.constexpr, FLIP: tl.constexpr):  # fmt: skip
-    """Add the products of one row of the source, `i` rows below the first that the tile needs."""
-    source_row = row + i - KH // 2
-    row_ok = (source_row >= 0) & (source_row < H)
+def _row(sums, source, weight, row_ok, first, channel, channel_ok, W, C, sw,
+         KW: tl.constexpr, COLUMNS: tl.constexpr, FLIP: tl.constexpr):  # fmt: skip
+    """Add the products of one row of the source with one row of the kernel."""
+    every = (first * 0)[:, None] + channel[None, :]  # the shape of a tile: a weight then needs no exchange of threads
+    taps = ()
     for dx in tl.static_range(KW):
-        source_column = column + dx - KW // 2
-        ok = row_ok & (source_column >= 0) & (source_column < W)
-        offset = (source_row * sh + source_column * sw)[:, None] + channel[None, :]
+        tap = KW - 1 - dx if FLIP else dx
+        taps = taps + (tl.load(weight + tap * C + every),)
+    for j in tl.static_range(COLUMNS + KW - 1):
+        column = first + (j - KW // 2)
+        ok = row_ok & (column >= 0) & (column < W)
+        offset = (column * sw)[:, None] + channel[None, :]
         value = tl.load(source + offset, ok[:, None] & channel_ok[None, :], other=0.0).to(tl.float32)
         new = ()
-        for r in tl.static_range(ROWS):
-            total = sums[r]
-            dy = i - r  # the row of the kernel that joins this source row and output row r
-            tap = (KH - 1 - dy) * KW + KW - 1 - dx if FLIP else dy * KW + dx
-            inside = dy + tl.zeros_like(channel)  # a tensor: the interpreter cannot mix a scalar into a mask
-            w_ok = channel_ok & (inside >= 0) & (inside < KH)
-            w = tl.load(weight + tap * C + channel, w_ok, other=0.0).to(tl.float32)
-            total = tl.fma(value, tl.broadcast_to(w[None, :], value.shape), total)
+        for o in tl.static_range(COLUMNS):
+            total = sums[o]
+            if j - o >= 0 and j - o < KW:
+                total = tl.fma(value, taps[j - o], total)
             new = new + (total,)
         sums = new
     return sums
 
 
-@triton.jit
-def level_kernel(source, weight, out, slope, parts, grad, gates, mean, parts_of_mean_grad,
-                 H, W, C, tiles_x, scale, sb, sh, sw, gb, gh, gw, db, dh, dw,
+@triton.jit(do_not_specialize=VARYING)
+def level_kernel(source, weight, out, slope, parts, grad, gates, mean, pooled_grad,
+                 H, W, C, strips, scale, sb, sh, sw, gb, gh, gw, db, dh, dw,
                  ALIGN: tl.constexpr, GRAD_ALIGN: tl.constexpr, MODE: tl.constexpr, SLOPE: tl.constexpr,
-                 MEAN: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr,
-                 WIDTH: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+                 MEAN: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, COLUMNS: tl.constexpr, BP: tl.constexpr,
+                 BC: tl.constexpr):  # fmt: skip
     """One level: a depth-wise convolution of `source` and what follows it.
 
-    FORWARD:  out = GELU(a); with SLOPE slope = GELU'(a); with MEAN parts[b, tile] = sum of out over the tile.
-    BACKWARD: slope = (gates * grad + a + [MEAN] scale * parts_of_mean_grad * GELU'(mean)) * slope, in place; the
-              convolution is the transposed one; KH = 0 leaves it out.
+    FORWARD:  out = GELU(a); with SLOPE slope = GELU'(a); with MEAN parts[b, program] = sum of out over its outputs.
+    BACKWARD: slope = (gates * grad + a + [MEAN] scale * pooled_grad * GELU'(mean)) * slope, in place; the convolution
+              is the transposed one; KH = 0 leaves it out.
     PLAIN:    out = a, transposed.
     """
-    tile = tl.program_id(0)
+    EXACT: tl.constexpr = source.dtype.element_ty == tl.float32
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
-    image = tl.program_id(2).to(tl.int64)
     channel_ok = channel < C
-    position = tl.arange(0, GROUPS * WIDTH)
-    column = (tile % tiles_x) * WIDTH + position % WIDTH
-    row = ((tile // tiles_x) * GROUPS + position // WIDTH) * ROWS
+    image = tl.program_id(2).to(tl.int64)
+    position = tl.program_id(0) * BP + tl.arange(0, BP)
+    row = position % H  # neighbours in a column share most of the rows that they read
+    first = (position // H) * COLUMNS
     source += image * sb * ALIGN
     dense = image * H * W * C
-    sh = sh * ALIGN
-    sw = sw * ALIGN
 
     sums = ()
-    for _ in tl.static_range(ROWS):
-        sums = sums + (tl.zeros((GROUPS * WIDTH, BC), tl.float32),)
-    if KH > 0:
-        for i in range(KH + ROWS - 1):
-            sums = _taps(sums, source, weight, i, row, column, channel, channel_ok, H, W, C, sh, sw,
-                         KH, KW, ROWS, MODE != FORWARD)  # fmt: skip
+    for _ in tl.static_range(COLUMNS):
+        sums = sums + (tl.zeros((BP, BC), tl.float32),)
+    for dy in range(KH):
+        source_row = row + (dy - KH // 2)
+        row_ok = (source_row >= 0) & (source_row < H)
+        line = source + (source_row * (sh * ALIGN))[:, None]
+        taps = weight + (KH - 1 - dy if MODE != FORWARD else dy) * KW * C
+        sums = _row(sums, line, taps, row_ok, first, channel, channel_ok, W, C, sw * ALIGN,
+                    KW, COLUMNS, MODE != FORWARD)  # fmt: skip
 
-    part = tl.zeros((BC,), tl.float32)
-    for r in tl.static_range(ROWS):
-        a = sums[r]
-        ok = (row + r < H) & (column < W)
+    part = tl.zeros((BP, BC), tl.float32)
+    shared = tl.zeros((BC,), tl.float32)
+    if MODE == BACKWARD and MEAN:
+        m = tl.load(mean + image * C + channel, channel_ok, other=0.0)
+        _, shared = _gelu_and_slope(m, True, True)
+        shared *= scale * tl.load(pooled_grad + image * C + channel, channel_ok, other=0.0)
+    for o in tl.static_range(COLUMNS):
+        a = sums[o]
+        column = first + o
+        ok = column < W
         mask = ok[:, None] & channel_ok[None, :]
-        offset = ((row + r) * W + column)[:, None] * C + channel[None, :]
+        offset = dense + (row * W + column)[:, None] * C + channel[None, :]
         if MODE == FORWARD:
-            below = _normal_below(a)
-            c = a * below
-            tl.store(out + dense + offset, c, mask)
+            c, s = _gelu_and_slope(a, SLOPE, EXACT)
+            tl.store(out + offset, c, mask)
             if SLOPE:
-                tl.store(slope + dense + offset, below + a * _normal_density(a), mask)
+                tl.store(slope + offset, s, mask)
             if MEAN:
-                part += tl.sum(tl.where(mask, c, 0.0), 0)
+                part = tl.fma(tl.broadcast_to(ok.to(tl.float32)[:, None], c.shape), c, part)
         elif MODE == BACKWARD:
-            gate = tl.load(gates + image * gb + (row + r) * gh + column * gw, ok, other=0.0).to(tl.float32)
-            grad_offset = ((row + r) * (dh * GRAD_ALIGN) + column * (dw * GRAD_ALIGN))[:, None] + channel[None, :]
-            d = tl.load(grad + image * db * GRAD_ALIGN + grad_offset, mask, other=0.0).to(tl.float32)
+            gate = tl.load(gates + image * gb + row * gh + column * gw, ok, other=0.0).to(tl.float32)
+            at = (row * (dh * GRAD_ALIGN) + column * (dw * GRAD_ALIGN))[:, None] + channel[None, :]
+            d = tl.load(grad + image * db * GRAD_ALIGN + at, mask, other=0.0).to(tl.float32)
             d = tl.fma(tl.broadcast_to(gate[:, None], d.shape), d, a)
             if MEAN:
-                m = tl.load(mean + image * C + channel, channel_ok, other=0.0)
-                dp = tl.load(parts_of_mean_grad + image * C + channel, channel_ok, other=0.0)
-                d += (scale * dp * (_normal_below(m) + m * _normal_density(m)))[None, :]
-            d *= tl.load(slope + dense + offset, mask, other=0.0).to(tl.float32)
-            tl.store(slope + dense + offset, d, mask)
+                d += shared[None, :]
+            d *= tl.load(slope + offset, mask, other=0.0).to(tl.float32)
+            tl.store(slope + offset, d, mask)
         else:
-            tl.store(out + dense + offset, a, mask)
+            tl.store(out + offset, a, mask)
     if MODE == FORWARD and MEAN:
-        tiles = tl.num_programs(0)
-        tl.store(parts + (image * tiles + tile) * C + channel, part, channel_ok)
+        programs = tl.num_programs(0)
+        tl.store(parts + (image * programs + tl.program_id(0)) * C + channel, tl.sum(part, 0), channel_ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def mean_kernel(parts, out, tiles, C, scale, BT: tl.constexpr, BC: tl.constexpr):
     """out[b] = scale * sum over tiles of parts[b, tile], in a fixed order."""
     channel = tl.program_id(0) * BC + tl.arange(0, BC)
@@ -147,7 +165,7 @@ def mean_kernel(parts, out, tiles, C, scale, BT: tl.constexpr, BC: tl.constexpr)
     tl.store(out + image * C + channel, tl.sum(total, 0) * scale, channel < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def aggregate_kernel(levels, gates, mean, out, H, W, C, level_stride, gb, gh, gw, gl,
                      L: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):  # fmt: skip
     """out = sum_l gates_l * levels[l] + gates_{L+1} * GELU(mean)."""
@@ -158,7 +176,7 @@ def aggregate_kernel(levels, gates, mean, out, H, W, C, level_stride, gb, gh, gw
     mask = ok[:, None] & (channel < C)[None, :]
     gates += image * gb + (position // W) * gh + (position % W) * gw
     offset = image * H * W * C + position[:, None] * C + channel[None, :]
-    pooled = _gelu(tl.load(mean + image * C + channel, channel < C, other=0.0))
+    pooled, _ = _gelu_and_slope(tl.load(mean + image * C + channel, channel < C, other=0.0), False, True)
     gate = tl.load(gates + L * gl, ok, other=0.0).to(tl.float32)
     total = gate[:, None] * pooled[None, :]
     for level in tl.static_range(L):
@@ -169,7 +187,7 @@ def aggregate_kernel(levels, gates, mean, out, H, W, C, level_stride, gb, gh, gw
     tl.store(out + offset, total, mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def gates_backward_kernel(grad, levels, gates, mean, grad_gates, parts, H, W, C, level_stride,
                           gb, gh, gw, gl, db, dh, dw, GRAD_ALIGN: tl.constexpr, L: tl.constexpr,
                           LEVELS: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):  # fmt: skip
@@ -191,7 +209,7 @@ def gates_backward_kernel(grad, levels, gates, mean, grad_gates, parts, H, W, C,
         d = tl.load(grad + offset, mask, other=0.0).to(tl.float32)
         part = tl.sum(d * last[:, None], 0)
         tl.store(parts + (image * tiles + tl.program_id(0)) * C + channel, part, channel < C)
-        pooled = _gelu(tl.load(mean + image * C + channel, channel < C, other=0.0))
+        pooled, _ = _gelu_and_slope(tl.load(mean + image * C + channel, channel < C, other=0.0), False, True)
         total += tl.where(which[None, :] == L, tl.sum(d * pooled[None, :], 1)[:, None], 0.0)
         offset = image * H * W * C + position[:, None] * C + channel[None, :]
         here = levels
@@ -203,15 +221,15 @@ def gates_backward_kernel(grad, levels, gates, mean, grad_gates, parts, H, W, C,
     tl.store(grad_gates + out, total, ok[:, None] & (which <= L)[None, :])
 
 
-@triton.jit
-def weights_backward_kernel(grad, source, parts, total, H, W, C, sb, sh, sw, chunk, groups,
+@triton.jit(do_not_specialize=VARYING)
+def weights_backward_kernel(grad, source, parts, total, H, W, C, strips, sb, sh, sw, chunk, groups,
                             ALIGN: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, TAPS: tl.constexpr,
-                            BP: tl.constexpr, BC: tl.constexpr):  # fmt: skip
-    """parts[chunk, tap] = sum over the positions of a chunk of grad * source shifted by the tap.
+                            COLUMNS: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+    """parts[chunk, tap] = sum over the strips of a chunk of grad * source shifted by the tap; grad is dense.
 
     A program takes TAPS rows of the kernel, whose sums it keeps in registers while it walks through its chunk.
     """
-    first = (tl.program_id(0) % groups) * TAPS
+    top = (tl.program_id(0) % groups) * TAPS
     which = tl.program_id(0) // groups
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
     channel_ok = channel < C
@@ -220,29 +238,36 @@ def weights_backward_kernel(grad, source, parts, total, H, W, C, sb, sh, sw, chu
         sums = sums + (tl.zeros((BP, BC), tl.float32),)
     for start in range(0, chunk, BP):
         step = start + tl.arange(0, BP)
-        position = which.to(tl.int64) * chunk + step
+        position = which * chunk + step
         ok = (step < chunk) & (position < total)
-        image = position // (H * W)
-        inside = (position - image * (H * W)).to(tl.int32)
-        row = inside // W
-        column = inside % W
-        mask = ok[:, None] & channel_ok[None, :]
-        d = tl.load(grad + (position * C)[:, None] + channel[None, :], mask, other=0.0).to(tl.float32)
-        base = source + (image * (sb * ALIGN))[:, None] + channel[None, :]
-        new = ()
+        strip = position // H
+        row = position - strip * H
+        image = strip // strips
+        first = (strip - image * strips) * COLUMNS
+        dense = grad + ((image.to(tl.int64) * H + row) * W * C)[:, None]
+        image_source = source + (image.to(tl.int64) * (sb * ALIGN))[:, None]
+        ds = ()
+        for o in tl.static_range(COLUMNS):
+            mask = (ok & (first + o < W))[:, None] & channel_ok[None, :]
+            d = tl.load(dense + ((first + o) * C)[:, None] + channel[None, :], mask, other=0.0).to(tl.float32)
+            ds = ds + (d,)
         for dy in tl.static_range(TAPS):
-            source_row = row + first + dy - KH // 2
+            source_row = row + (top + dy - KH // 2)
             row_ok = ok & (source_row >= 0) & (source_row < H)
-            for dx in tl.static_range(KW):
-                source_column = column + dx - KW // 2
-                inside_ok = row_ok & (source_column >= 0) & (source_column < W)
-                offset = source_row * (sh * ALIGN) + source_column * (sw * ALIGN)
-                c = tl.load(base + offset[:, None], inside_ok[:, None] & channel_ok[None, :], other=0.0).to(tl.float32)
-                new = new + (tl.fma(d, c, sums[dy * KW + dx]),)
-        sums = new
-    for dy in tl.static_range(TAPS):
-        for dx in tl.static_range(KW):
-            tap = (first + dy) * KW + dx
-            kept = channel_ok & (first + dy + tl.zeros_like(channel) < KH)
-            target = parts + (which.to(tl.int64) * (KH * KW) + tap) * C + channel
-            tl.store(target, tl.sum(sums[dy * KW + dx], 0), kept)
+            for j in tl.static_range(COLUMNS + KW - 1):
+                column = first + (j - KW // 2)
+                mask = (row_ok & (column >= 0) & (column < W))[:, None] & channel_ok[None, :]
+                offset = (source_row * (sh * ALIGN) + column * (sw * ALIGN))[:, None] + channel[None, :]
+                c = tl.load(image_source + offset, mask, other=0.0).to(tl.float32)
+                new = ()
+                for tap in tl.static_range(TAPS * KW):
+                    product = sums[tap]
+                    if tap // KW == dy and j >= tap % KW and j - tap % KW < COLUMNS:
+                        product = tl.fma(ds[j - tap % KW], c, product)
+                    new = new + (product,)
+                sums = new
+    for tap in tl.static_range(TAPS * KW):
+        row_of_kernel = top + tap // KW
+        kept = channel_ok & (row_of_kernel + tl.zeros_like(channel) < KH)
+        target = parts + (which.to(tl.int64) * (KH * KW) + row_of_kernel * KW + tap % KW) * C + channel
+        tl.store(target, tl.sum(sums[tap], 0), kept)

@@ -4,11 +4,10 @@ Keeps nothing for the backward pass but its inputs: the levels are computed agai
 3L + 1 times forward (plain PyTorch: about 34 for L = 3). Storage is float16, bfloat16 or float32, sums are float32.
 Sequences run as images of one row. Two runs on one device give the same bits. There is no second derivative.
 
-`SETTINGS` holds tile sizes per kernel size, so that nothing is tuned while a user waits; with `FOCALNET_TUNE=1` they
-are measured on the device and kept (`tuning`), and `benchmarks/focal_context.py --tune` prints them.
+Nothing is tuned while a user waits: `SETTINGS` are taken. With `FOCALNET_TUNE=1` they are measured on the device and
+kept (`tuning`).
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,31 +24,26 @@ k: Any = kernels  # a launch takes options, such as num_warps, that no signature
 
 @dataclass(frozen=True)
 class Settings:
-    """How one level is cut into programs.
+    """How one level is cut into programs; every thread owns one strip of `COLUMNS` outputs and 16 bytes of channels.
 
     Attributes:
-        rows: output rows that share each loaded value.
-        elements: positions times channels of a program, for one row.
+        block: channels of a program.
         warps: of 32 threads.
     """
 
-    rows: int
-    elements: int
-    warps: int = 4
+    block: int = 64
+    warps: int = 2
 
 
-SETTINGS = {7: (Settings(2, 4096), Settings(2, 2048)), 15: (Settings(4, 2048), Settings(2, 1024))}
-"""Largest kernel size -> settings, and settings of the launches that also keep slopes or a mean and so hold more
-values at once. Registers and spills checked for sm_90 with ptxas; not yet timed."""
-CANDIDATES = tuple(
-    Settings(rows, elements, warps)
-    for rows, elements, warps in itertools.product((1, 2, 4), (1024, 2048, 4096), (4, 8))
-)
+SETTINGS = Settings()
+CANDIDATES = tuple(Settings(block, warps) for block, warps in ((64, 2), (64, 1), (64, 4), (32, 1), (128, 2), (128, 4)))
 """What tuning tries."""
-WEIGHT_SUMS = 28
-"""Sums that a program of the weight gradient keeps: rows of the kernel times its width."""
-WEIGHT_ELEMENTS = 512
-WEIGHT_PROGRAMS = 1024
+LARGEST_BLOCK = max(settings.block for settings in CANDIDATES)
+COLUMNS = 7
+"""Outputs of a strip: it divides 56, 28, 14 and 7, the maps of an image of 224 pixels."""
+WEIGHT_SUMS = 14
+"""Sums that a thread of the weight gradient keeps per channel: rows of the kernel times its width."""
+WEIGHT_PROGRAMS = 2048
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 KERNEL_LIMIT = 15
 
@@ -80,7 +74,7 @@ def focal_context(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> 
 def _forward(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> Tensor:
     with torch.cuda.device_of(context):  # Triton launches on the current device
         context = _rows_of_channels(context)
-        levels, _, mean = _levels(context, kernels, slopes=False)
+        levels, _, mean = _levels(context, kernels, _pack(kernels), slopes=False)
         out = torch.empty_like(levels[0])
         batch, height, width, channels = context.shape
         block = _block(channels)
@@ -104,7 +98,8 @@ def _backward(
     with torch.cuda.device_of(context):  # Triton launches on the current device
         context, grad = _rows_of_channels(context), _rows_of_channels(grad)
         batch, height, width, channels = context.shape
-        levels, slopes, mean = _levels(context, kernels, slopes=True)
+        packed = _pack(kernels)
+        levels, slopes, mean = _levels(context, kernels, packed, slopes=True)
         assert slopes is not None
         block = _block(channels)
         positions = 32
@@ -122,12 +117,13 @@ def _backward(
         grad_kernels = []
         for level in reversed(range(len(kernels))):
             last = level + 1 == len(kernels)
-            source, kernel = (grad, None) if last else (slopes[level + 1], kernels[level + 1])
-            _launch_level(source, kernel, k.BACKWARD, slope=slopes[level], grad=grad, gates=gates[..., level],
+            source, weight = (grad, None) if last else (slopes[level + 1], packed[level + 1])
+            size = (0, 0) if last else kernels[level + 1].shape[2:]
+            _launch_level(source, weight, size, k.BACKWARD, slope=slopes[level], grad=grad, gates=gates[..., level],
                           pooled=(mean, pooled_grad) if last else None)  # fmt: skip
             if weights:
                 grad_kernels.append(_weights(slopes[level], levels[level - 1] if level else context, kernels[level]))
-        _launch_level(slopes[0], kernels[0], k.PLAIN, out=grad_context)
+        _launch_level(slopes[0], packed[0], kernels[0].shape[2:], k.PLAIN, out=grad_context)
         return grad_context, grad_gates, grad_kernels[::-1]
 
 
@@ -162,12 +158,14 @@ _backward.register_autograd(_no_second_derivative, setup_context=lambda ctx, inp
 
 
 def _rows_of_channels(x: Tensor) -> Tensor:
-    """The kernels read any strides but need the channels of a position side by side."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    """The kernels need the channels of a position side by side, and read words of 16 bytes: else a copy is faster."""
+    word = 16 // x.element_size()
+    narrow = x.shape[-1] % word == 0 and (_strides(x)[0] < word or x.data_ptr() % 16 != 0)
+    return x.contiguous() if narrow or (x.stride(-1) != 1 and x.shape[-1] != 1) else x
 
 
 def _block(channels: int) -> int:
-    """Channels of a program: the block out of 64 and 32 that wastes least."""
+    """Channels of a program that has no settings: the block out of 64 and 32 that wastes least."""
     return min(64 if channels % 64 == 0 or channels > 256 else 32, triton.next_power_of_2(channels))
 
 
@@ -178,72 +176,71 @@ def _strides(x: Tensor) -> list[int]:
     return [align, *(stride // align for stride in strides)]
 
 
-def _pack(kernel: Tensor, dtype: torch.dtype) -> Tensor:
-    """(C, 1, KH, KW) -> (KH * KW, C): a tap is a row of channels."""
-    return kernel.detach().reshape(kernel.shape[0], -1).t().to(dtype).contiguous()
+def _pack(kernels: list[Tensor]) -> list[Tensor]:
+    """Per kernel (KH * KW, C) in float32: a tap is a row of channels. Behind the last one a block may be read."""
+    flat = torch.cat([kernel.detach().reshape(kernel.shape[0], -1) for kernel in kernels], dim=1)
+    memory = flat.new_empty(flat.numel() + LARGEST_BLOCK, dtype=torch.float32)
+    packed = memory[: flat.numel()].view(flat.shape[::-1]).copy_(flat.t())
+    return list(packed.split([kernel[0].numel() for kernel in kernels]))
 
 
-def _settings(size: int, *, heavy: bool) -> Settings:
-    return next(pair[int(heavy)] for limit, pair in SETTINGS.items() if size <= limit)
-
-
-def _tile(height: int, width: int, channels: int, settings: Settings) -> dict[str, int]:
-    """Rows, groups of rows, width and channels of a program, fitted to the map."""
-    block = _block(channels)
-    positions = max(settings.elements // block, 8)
-    wide = 16 if triton.cdiv(width, 16) * 16 <= triton.cdiv(width, 8) * 8 else 8
-    wide = min(wide, triton.next_power_of_2(width), positions)
-    rows = min(settings.rows, triton.next_power_of_2(height))
-    groups = min(positions // wide, triton.next_power_of_2(triton.cdiv(height, rows)))
-    while rows > 1 and groups * rows >= 2 * height:  # a low map: fewer rows per value rather than idle threads
-        rows //= 2
-    return {"ROWS": rows, "GROUPS": groups, "WIDTH": wide, "BC": block}
+def _tile(source: Tensor, settings: Settings) -> dict[str, int]:
+    """Columns, positions and channels of a program, fitted to the map."""
+    _, height, width, channels = source.shape
+    columns = min(COLUMNS, width)
+    block = min(settings.block, triton.next_power_of_2(channels))
+    while block > 32 and triton.cdiv(channels, block) * block > 1.2 * channels:
+        block //= 2
+    positions = max(1, 32 * settings.warps * (16 // source.element_size()) // block)
+    strips = height * triton.cdiv(width, columns)
+    return {"COLUMNS": columns, "BP": min(positions, triton.next_power_of_2(strips)), "BC": block}
 
 
 def _launch_level(
-    source: Tensor, kernel: Tensor | None, mode: int, *, out: Tensor | None = None, slope: Tensor | None = None,
-    mean: bool = False, grad: Tensor | None = None, gates: Tensor | None = None,
+    source: Tensor, weight: Tensor | None, size: Sequence[int], mode: Any, *, out: Tensor | None = None,
+    slope: Tensor | None = None, mean: bool = False, grad: Tensor | None = None, gates: Tensor | None = None,
     pooled: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor | None:  # fmt: skip
-    """One level; returns the sums of its tiles, (B, tiles, C), when `mean` asks for them."""
+    """One level; returns the sums of its programs, (B, programs, C), when `mean` asks for them."""
     batch, height, width, channels = source.shape
-    tall, broad = kernel.shape[2:] if kernel is not None else (0, 0)
-    heavy = out is not None and (mean or slope is not None)
-    settings = _settings(max(tall, broad), heavy=heavy)
-    packed = source if kernel is None else _pack(kernel, source.dtype)
+    tall, broad = size
     align, *strides = _strides(source)
     grad_align, *grad_strides = _strides(grad if grad is not None else source)
 
     def launch(settings: Settings, slope: Tensor | None) -> Tensor | None:
-        tile = _tile(height, width, channels, settings)
-        tiles_x = triton.cdiv(width, tile["WIDTH"])
-        tiles = tiles_x * triton.cdiv(height, tile["GROUPS"] * tile["ROWS"])
-        parts = source.new_empty((batch, tiles, channels), dtype=torch.float32) if mean else None
-        k.level_kernel[(tiles, triton.cdiv(channels, tile["BC"]), batch)](
-            source, packed, out, slope, parts, grad, gates,
-            *(pooled or (None, None)), height, width, channels, tiles_x, 1 / (height * width), *strides,
+        tile = _tile(source, settings)
+        strips = triton.cdiv(width, tile["COLUMNS"])
+        programs = triton.cdiv(height * strips, tile["BP"])
+        parts = source.new_empty((batch, programs, channels), dtype=torch.float32) if mean else None
+        k.level_kernel[(programs, triton.cdiv(channels, tile["BC"]), batch)](
+            source, source if weight is None else weight, out, slope, parts, grad, gates,
+            *(pooled or (None, None)), height, width, channels, strips, 1 / (height * width), *strides,
             *(gates.stride() if gates is not None else (0, 0, 0)), *grad_strides,
-            ALIGN=align, GRAD_ALIGN=grad_align, MODE=mode, SLOPE=slope is not None,
+            ALIGN=align, GRAD_ALIGN=grad_align, MODE=mode.value, SLOPE=slope is not None,
             MEAN=mean or pooled is not None, KH=tall, KW=broad, num_warps=settings.warps, **tile,
         )  # fmt: skip
         return parts
 
+    settings = SETTINGS
     if tuning.enabled():
         spare = None if slope is None else slope.clone()  # the backward pass writes where it reads
-        kind = f"{tall}x{broad} mode {mode} {heavy=} {height}x{width}x{channels} {source.dtype}"
+        kind = f"{tall}x{broad} mode {mode.value} {mean=} {height}x{width}x{channels} {source.dtype}"
+        kind += " slope" if slope is not None else ""
         settings = tuning.choose(kind, CANDIDATES, settings, lambda candidate: launch(candidate, spare))
     return launch(settings, slope)
 
 
-def _levels(context: Tensor, kernels: list[Tensor], *, slopes: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+def _levels(
+    context: Tensor, kernels: list[Tensor], packed: list[Tensor], *, slopes: bool
+) -> tuple[Tensor, Tensor | None, Tensor]:
     """All levels (L, B, H, W, C), the slopes of GELU there, and the mean of the last (B, C) in float32."""
     levels = context.new_empty((len(kernels), *context.shape))
     slope = torch.empty_like(levels) if slopes else None
     source, parts = context, None
-    for level, kernel in enumerate(kernels):
+    for level, (kernel, weight) in enumerate(zip(kernels, packed, strict=True)):
         parts = _launch_level(
-            source, kernel, k.FORWARD, out=levels[level], slope=slope[level] if slope is not None else None,
-            mean=level + 1 == len(kernels),
+            source, weight, kernel.shape[2:], k.FORWARD, out=levels[level],
+            slope=slope[level] if slope is not None else None, mean=level + 1 == len(kernels),
         )  # fmt: skip
         source = levels[level]
     assert parts is not None
@@ -255,26 +252,26 @@ def _sum(parts: Tensor, scale: float) -> Tensor:
     batch, tiles, channels = parts.shape
     out = parts.new_empty((batch, channels))
     block = min(32, triton.next_power_of_2(channels))
-    rows = min(64, triton.next_power_of_2(tiles))
-    k.mean_kernel[(triton.cdiv(channels, block), batch)](parts, out, tiles, channels, scale, BT=rows, BC=block)
+    k.mean_kernel[(triton.cdiv(channels, block), batch)](parts, out, tiles, channels, scale, BT=32, BC=block)
     return out
 
 
 def _weights(grad: Tensor, source: Tensor, kernel: Tensor) -> Tensor:
-    """The gradient of one kernel, in its shape and type."""
+    """The gradient of one kernel, in its shape and type; `grad` is dense."""
     batch, height, width, channels = source.shape
     tall, broad = kernel.shape[2:]
     taps = max(1, min(tall, WEIGHT_SUMS // broad))
     groups = triton.cdiv(tall, taps)
-    block = _block(channels)
-    positions = WEIGHT_ELEMENTS // block
-    wanted = triton.cdiv(WEIGHT_PROGRAMS, groups * triton.cdiv(channels, block))
-    chunk = triton.cdiv(triton.cdiv(batch * height * width, wanted), positions) * positions
-    chunks = triton.cdiv(batch * height * width, chunk)
+    tile = _tile(source, Settings(block=_block(channels), warps=1))
+    strips = triton.cdiv(width, tile["COLUMNS"])
+    total = batch * height * strips
+    wanted = triton.cdiv(WEIGHT_PROGRAMS, groups * triton.cdiv(channels, tile["BC"]))
+    chunk = triton.cdiv(triton.cdiv(total, wanted), tile["BP"]) * tile["BP"]
+    chunks = triton.cdiv(total, chunk)
     parts = source.new_empty((chunks, tall * broad, channels), dtype=torch.float32)
     align, *strides = _strides(source)
-    k.weights_backward_kernel[(chunks * groups, triton.cdiv(channels, block))](
-        grad, source, parts, batch * height * width, height, width, channels, *strides, chunk, groups,
-        ALIGN=align, KH=tall, KW=broad, TAPS=taps, BP=positions, BC=block, num_warps=4,
+    k.weights_backward_kernel[(chunks * groups, triton.cdiv(channels, tile["BC"]))](
+        grad, source, parts, total, height, width, channels, strips, *strides, chunk, groups,
+        ALIGN=align, KH=tall, KW=broad, TAPS=taps, num_warps=1, **tile,
     )  # fmt: skip
     return parts.sum(0).t().reshape(kernel.shape).to(kernel.dtype)
