@@ -270,7 +270,7 @@ def kernels(scale: Scale, emit: Emit) -> None:
 
 
 def measure_networks(name: str, options: BenchOptions, direction: str, scale: Scale, emit: Emit, **facts: Any) -> None:
-    """Ours on both backends, and timm, taking turns; ratios are over ours on Triton."""
+    """Ours on both backends and in two variants, and timm, taking turns; ratios are over ours on Triton."""
     from focalnet.ops import linear
 
     module = sys.modules[linear.__module__]
@@ -287,10 +287,21 @@ def measure_networks(name: str, options: BenchOptions, direction: str, scale: Sc
         finally:
             module.ROW = before
 
+    def keeping() -> Any:
+        from focalnet.ops import triton
+
+        triton.KEEP_LEVELS = True
+        try:
+            return using(scale.backend, found["focalnet"])()
+        finally:
+            triton.KEEP_LEVELS = False
+
     calls = {
         "triton": using(scale.backend, found["focalnet"]), "reference": using("reference", found["focalnet"]),
         "timm": found["timm"], "triton, rows not padded": without_spare,
     }  # fmt: skip
+    if scale.device == "cuda" and direction == "training":
+        calls["triton, levels kept"] = keeping
     outputs = {candidate: call().float() for candidate, call in calls.items()}
     for call in calls.values():
         call()

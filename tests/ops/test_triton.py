@@ -161,6 +161,16 @@ def test_two_runs_give_the_same_bits():
 
 
 @runs
+def test_levels_kept_for_the_backward_pass_give_the_same_bits(monkeypatch):
+    from focalnet.ops import triton
+
+    arguments = problem(1, (3, 4), 8, (3, 5), torch.float32)
+    expected = everything(triton.focal_context, *arguments)
+    monkeypatch.setattr(triton, "KEEP_LEVELS", True)
+    assert all(torch.equal(*pair) for pair in zip(everything(triton.focal_context, *arguments), expected, strict=True))
+
+
+@runs
 def test_frozen_kernels_cost_no_gradient():
     from focalnet.ops import triton
 

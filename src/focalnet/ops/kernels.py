@@ -92,8 +92,8 @@ def level_kernel(source, weight, out, slope, parts, grad, gates, mean, pooled_gr
     """One level: a depth-wise convolution of `source` and what follows it.
 
     FORWARD:  out = GELU(a); with SLOPE slope = GELU'(a); with MEAN parts[b, program] = sum of out over its outputs.
-    BACKWARD: slope = (gates * grad + a + [MEAN] scale * pooled_grad * GELU'(mean)) * slope, in place; the convolution
-              is the transposed one; KH = 0 leaves it out.
+    BACKWARD: out = (gates * grad + a + [MEAN] scale * pooled_grad * GELU'(mean)) * slope, also in place; the
+              convolution is the transposed one; KH = 0 leaves it out.
     PLAIN:    out = a, transposed.
     """
     EXACT: tl.constexpr = source.dtype.element_ty == tl.float32
@@ -144,7 +144,7 @@ def level_kernel(source, weight, out, slope, parts, grad, gates, mean, pooled_gr
             if MEAN:
                 d += shared[None, :]
             d *= tl.load(slope + offset, mask, other=0.0).to(tl.float32)
-            tl.store(slope + offset, d, mask)
+            tl.store(out + offset, d, mask)
         else:
             tl.store(out + offset, a, mask)
     if MODE == FORWARD and MEAN:

@@ -1,6 +1,7 @@
 """The focal operator on CUDA: launches the Triton kernels, and is one operator to autograd, compile and CUDA graphs.
 
-Keeps nothing for the backward pass but its inputs: the levels are computed again. Reads and writes maps in memory
+Keeps nothing for the backward pass but its inputs: the levels are computed again, unless
+`KEEP_LEVELS`. Reads and writes maps in memory
 3L + 1 times forward (plain PyTorch: about 34 for L = 3). Storage is float16, bfloat16 or float32, sums are float32.
 Sequences run as images of one row. Two runs on one device give the same bits. There is no second derivative.
 
@@ -44,6 +45,8 @@ COLUMNS = 7
 WEIGHT_SUMS = 14
 """Sums that a thread of the weight gradient keeps per channel: rows of the kernel times its width."""
 WEIGHT_PROGRAMS = 2048
+KEEP_LEVELS = False
+"""Keep the levels and the slopes of GELU for the backward pass: 2L maps of memory instead of L launches."""
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 KERNEL_LIMIT = 15
 
@@ -65,16 +68,42 @@ def can_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> tuple[
 def focal_context(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Tensor:
     """See `focalnet.ops.focal_context`."""
     if context.ndim == 3:
-        flat = _forward(context.unsqueeze(1), gates.unsqueeze(1), [kernel.unsqueeze(2) for kernel in kernels])
-        return flat.squeeze(1)
+        context, gates = context.unsqueeze(1), gates.unsqueeze(1)
+        return focal_context(context, gates, [kernel.unsqueeze(2) for kernel in kernels]).squeeze(1)
+    if KEEP_LEVELS and torch.is_grad_enabled():
+        return _forward_keeping(context, gates, list(kernels))[0]
     return _forward(context, gates, list(kernels))
 
 
 @torch.library.custom_op("focalnet::focal_context", mutates_args=())
 def _forward(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> Tensor:
+    return _run_forward(context, gates, kernels, slopes=False)[0]
+
+
+@_forward.register_fake
+def _(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> Tensor:
+    return context.new_empty(context.shape)
+
+
+@torch.library.custom_op("focalnet::focal_context_keeping", mutates_args=())
+def _forward_keeping(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The output; the levels and slopes (L, B, H, W, C) and the mean (B, C) that the backward pass needs."""
+    return _run_forward(context, gates, kernels, slopes=True)
+
+
+@_forward_keeping.register_fake
+def _(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    levels = context.new_empty((len(kernels), *context.shape))
+    mean = context.new_empty((context.shape[0], context.shape[-1]), dtype=torch.float32)
+    return context.new_empty(context.shape), levels, torch.empty_like(levels), mean
+
+
+def _run_forward(
+    context: Tensor, gates: Tensor, kernels: list[Tensor], *, slopes: bool
+) -> tuple[Tensor, Tensor, Any, Tensor]:
     with torch.cuda.device_of(context):  # Triton launches on the current device
         context = _rows_of_channels(context)
-        levels, _, mean = _levels(context, kernels, _pack(kernels), slopes=False)
+        levels, slope, mean = _levels(context, kernels, _pack(kernels), slopes=slopes)
         out = torch.empty_like(levels[0])
         batch, height, width, channels = context.shape
         block = _block(channels)
@@ -83,24 +112,20 @@ def _forward(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> Tensor:
             levels, gates, mean, out, height, width, channels, levels.stride(0), *gates.stride(),
             L=len(kernels), BP=positions, BC=block, num_warps=4,
         )  # fmt: skip
-        return out
-
-
-@_forward.register_fake
-def _(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> Tensor:
-    return context.new_empty(context.shape)
+        return out, levels, slope, mean
 
 
 @torch.library.custom_op("focalnet::focal_context_backward", mutates_args=())
 def _backward(
-    grad: Tensor, context: Tensor, gates: Tensor, kernels: list[Tensor], weights: bool
+    grad: Tensor, context: Tensor, gates: Tensor, kernels: list[Tensor], weights: bool, kept: list[Tensor]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     with torch.cuda.device_of(context):  # Triton launches on the current device
         context, grad = _rows_of_channels(context), _rows_of_channels(grad)
         batch, height, width, channels = context.shape
         packed = _pack(kernels)
-        levels, slopes, mean = _levels(context, kernels, packed, slopes=True)
+        levels, slopes, mean = kept or _levels(context, kernels, packed, slopes=True)
         assert slopes is not None
+        grads = torch.empty_like(slopes) if kept else slopes  # of the levels before GELU
         block = _block(channels)
         positions = 32
         tiles = triton.cdiv(height * width, positions)
@@ -117,19 +142,19 @@ def _backward(
         grad_kernels = []
         for level in reversed(range(len(kernels))):
             last = level + 1 == len(kernels)
-            source, weight = (grad, None) if last else (slopes[level + 1], packed[level + 1])
+            source, weight = (grad, None) if last else (grads[level + 1], packed[level + 1])
             size = (0, 0) if last else kernels[level + 1].shape[2:]
-            _launch_level(source, weight, size, k.BACKWARD, slope=slopes[level], grad=grad, gates=gates[..., level],
-                          pooled=(mean, pooled_grad) if last else None)  # fmt: skip
+            _launch_level(source, weight, size, k.BACKWARD, out=grads[level], slope=slopes[level], grad=grad,
+                          gates=gates[..., level], pooled=(mean, pooled_grad) if last else None)  # fmt: skip
             if weights:
-                grad_kernels.append(_weights(slopes[level], levels[level - 1] if level else context, kernels[level]))
-        _launch_level(slopes[0], packed[0], kernels[0].shape[2:], k.PLAIN, out=grad_context)
+                grad_kernels.append(_weights(grads[level], levels[level - 1] if level else context, kernels[level]))
+        _launch_level(grads[0], packed[0], kernels[0].shape[2:], k.PLAIN, out=grad_context)
         return grad_context, grad_gates, grad_kernels[::-1]
 
 
 @_backward.register_fake
 def _(
-    grad: Tensor, context: Tensor, gates: Tensor, kernels: list[Tensor], weights: bool
+    grad: Tensor, context: Tensor, gates: Tensor, kernels: list[Tensor], weights: bool, kept: list[Tensor]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     grads = [torch.empty_like(kernel) for kernel in kernels] if weights else []
     return context.new_empty(context.shape), gates.new_empty(gates.shape), grads
@@ -137,13 +162,17 @@ def _(
 
 def _keep(ctx, inputs, output) -> None:
     context, gates, kernels = inputs
-    ctx.save_for_backward(context, gates, *kernels)
+    kept = [] if isinstance(output, Tensor) else output[1:]
+    ctx.set_materialize_grads(False)  # nothing is asked of what is kept
+    ctx.save_for_backward(context, gates, *kept, *kernels)
+    ctx.kept = len(kept)
 
 
-def _differentiate(ctx, grad: Tensor) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-    context, gates, *kernels = ctx.saved_tensors
+def _differentiate(ctx, grad: Tensor, *_) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    context, gates, *rest = ctx.saved_tensors
+    kept, kernels = rest[: ctx.kept], rest[ctx.kept :]
     weights = any(ctx.needs_input_grad[2])
-    grad_context, grad_gates, grad_kernels = _backward(grad, context, gates, kernels, weights)
+    grad_context, grad_gates, grad_kernels = _backward(grad, context, gates, kernels, weights, kept)
     return grad_context, grad_gates, list(grad_kernels) if weights else [None] * len(kernels)
 
 
@@ -154,6 +183,7 @@ def _no_second_derivative(ctx, *grads):
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
+_forward_keeping.register_autograd(_differentiate, setup_context=_keep)
 _backward.register_autograd(_no_second_derivative, setup_context=lambda ctx, inputs, output: None)
 
 
@@ -207,7 +237,7 @@ def _launch_level(
     align, *strides = _strides(source)
     grad_align, *grad_strides = _strides(grad if grad is not None else source)
 
-    def launch(settings: Settings, slope: Tensor | None) -> Tensor | None:
+    def launch(settings: Settings, out: Tensor | None) -> Tensor | None:
         tile = _tile(source, settings)
         strips = triton.cdiv(width, tile["COLUMNS"])
         programs = triton.cdiv(height * strips, tile["BP"])
@@ -223,11 +253,11 @@ def _launch_level(
 
     settings = SETTINGS
     if tuning.enabled():
-        spare = None if slope is None else slope.clone()  # the backward pass writes where it reads
+        spare = None if out is None else torch.empty_like(out)  # the backward pass may write where it reads
         kind = f"{tall}x{broad} mode {mode.value} {mean=} {height}x{width}x{channels} {source.dtype}"
         kind += " slope" if slope is not None else ""
         settings = tuning.choose(kind, CANDIDATES, settings, lambda candidate: launch(candidate, spare))
-    return launch(settings, slope)
+    return launch(settings, out)
 
 
 def _levels(
