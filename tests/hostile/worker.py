@@ -15,6 +15,7 @@ What is held against them:
 
 import contextlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -94,6 +95,16 @@ def run(arguments: list[str], stdin: bytes) -> tuple[str | None, int | None, str
     return wrong, code, *texts, trace
 
 
+def places_to_write(command: list[str], folder: Path) -> list[str]:
+    """What the names of files that a command may write begin with, besides `out`."""
+    options = ("--out", "--json", "--draw", "--results")
+    given = [value for option, value in itertools.pairwise(command) if option in options]
+    outputs = [os.path.join(folder, value.removesuffix("/")) for value in given if value and "\0" not in value]
+    if command[0] == "resume" or (command[0] == "evaluate" and "--data" not in command):
+        outputs += [f"{os.path.join(folder, value)}/" for value in command[1:2] if value]  # the run itself
+    return outputs
+
+
 def bare(name: str) -> float:
     raise ValueError(f"a bare {name}")
 
@@ -131,16 +142,14 @@ def answer(kind: str, index: int, work: Path) -> dict:
     problems, began = [], time.monotonic()
     forget_peak()
     for command in commands:
-        runs = {Path(folder, part) for part in command if command[0] == "resume" and Path(folder, part).is_dir()}
-        if command[0] == "evaluate" and len(command) > 1 and "--data" not in command:
-            runs.add(Path(folder, command[1]))  # its report is written anew
+        outputs = places_to_write(command, folder)
         before = snapshot(str(work), str(folder / "out"))
         began = time.monotonic()
         wrong, code, out, err, trace = run(command, stdin)
         seconds, most = time.monotonic() - began, peak()
         after = snapshot(str(work), str(folder / "out"))
         changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-        changed = [name for name in changed if not any(name.startswith(f"{place}/") for place in runs)]
+        changed = [name for name in changed if not name.startswith(tuple(outputs))]
         written = [p for p in (folder / "out").rglob("*") if p.is_file() and p.suffix in (".json", ".jsonl")]
         found = {
             wrong or "": trace,
