@@ -15,9 +15,9 @@ def open_classes(source, *, val_fraction=0.25, seed=0, on_bad_image="stop") -> D
     return open_data("class", source, val_fraction=val_fraction, seed=seed, on_bad_image=on_bad_image)
 
 
-def open_everything(source, classes, num_classes=None, *, on_bad_image="stop") -> Samples:
-    source = None if source is None else str(source)
-    return open_evaluation("class", source, classes, num_classes or len(classes), on_bad_image=on_bad_image)
+def open_everything(source, classes, num_classes=None, *, on_bad_image="stop", split=None) -> Samples:
+    source, count = None if source is None else str(source), num_classes or len(classes)
+    return open_evaluation("class", source, classes, count, on_bad_image=on_bad_image, split=split)
 
 
 def png(grey: int) -> bytes:

@@ -18,8 +18,9 @@ from torch import nn
 
 from focalnet import inputs
 from focalnet.data.survey import reading
+from focalnet.engine.evaluate import own_split
 from focalnet.engine.run import RunFolder
-from focalnet.engine.train import load_run, open_run_data
+from focalnet.engine.train import load_run
 from focalnet.errors import UserError
 from focalnet.inputs.files import find_files, find_images
 from focalnet.inputs.image import Range, load_image
@@ -248,8 +249,8 @@ def held_out(model: str, most: int = 16, load: Callable[..., Any] = load_image) 
     if not (Path(model) / "metrics.jsonl").exists():
         raise UserError(f"{model} is no run folder with images of its own; name an image, folder, glob or URL.")
     run = RunFolder.open(model)
-    task, data, _ = open_run_data(run, *load_run(run))
-    dataset = reading(data.val, load)
+    task, config = load_run(run)
+    dataset = reading(own_split(run, task, config, lambda: load_model(model, None).spec)[0], load)
     step = max(1, len(dataset) // most)
     return [task.signal(dataset[index]) for index in range(0, len(dataset), step)[:most]]
 

@@ -1,11 +1,14 @@
 """Opening for evaluation: labels follow the names of a model."""
 
+import json
 import logging
+import os
 
 import pytest
 
-from class_files import fill, open_everything
+from class_files import fill, open_classes, open_everything, paths, refuse
 from focalnet.data import open_data, open_evaluation
+from focalnet.data.problems import Finding
 from focalnet.errors import UserError
 
 SAFE = {"on_bad_image": "stop", "on_bad_annotation": "stop"}
@@ -67,3 +70,41 @@ def test_sources_that_are_not_there(tmp_path):
             match=r"There is no .*nowhere .*nearest folder that exists is .* Leave --data out for the scenes of digits",
         ):
             open_data(kind, str(tmp_path / "nowhere"), **BOTH)
+
+
+def test_no_file_is_on_two_splits(tmp_path, caplog):
+    fill(tmp_path / "train", a=2, b=2)
+    fill(tmp_path / "val", a=2, b=2)
+    link = tmp_path / "val" / "a" / "link.png"
+    link.symlink_to(tmp_path / "train" / "a" / "0.png")
+    data = open_classes(tmp_path)
+    kind = "images of the training split, left out of validation"
+    assert caplog.messages == [f"{tmp_path}: 1 {kind} (first: {link})"]
+    assert data.findings[1].found == (Finding(kind, 1, str(link), "images", broken=False),)
+    assert len(data.val) == data.findings[1].images == 4
+    for index in range(2):
+        (tmp_path / "val" / "b" / f"more{index}.png").hardlink_to(tmp_path / "train" / "b" / f"{index}.png")
+        (tmp_path / "val" / "b" / f"{index}.png").unlink()
+    refuse(tmp_path, "3 of 5 validation images are in the training split too .first: .*link.png")
+
+
+def test_copies_do_not_lie_on_both_sides_of_what_is_set_aside(tmp_path):
+    fill(tmp_path, a=20, b=20)
+    for index in range(6):
+        (tmp_path / "a" / f"again{index}.png").symlink_to(tmp_path / "a" / f"{index}.png")
+    data = open_classes(tmp_path, val_fraction=0.5)
+    resolved = [{os.path.realpath(path) for path in paths(samples)} for samples in (data.train, data.val)]
+    assert resolved[0].isdisjoint(resolved[1])
+    assert data.findings[1].lost("images") == 46 - len(data.train) - len(data.val) > 0
+
+
+def test_reasons_come_before_refusals(tmp_path):
+    """What was counted is told where an opener gives up too."""
+    content = {"images": [{"id": 1}, {"id": 2, "file_name": "gone.png"}], "annotations": [], "categories": []}
+    (tmp_path / "x.json").write_text(json.dumps({**content, "categories": [{"id": 1, "name": "cat"}]}))
+    with pytest.raises(UserError) as caught:
+        open_data("detection", str(tmp_path / "x.json"), **BOTH)
+    assert str(caught.value).startswith(
+        f"{tmp_path}/x.json: 1 images without id or file_name, left out (first: {{'id': 1}}); "
+        f"1 missing images, left out (first: gone.png). No image of "
+    )

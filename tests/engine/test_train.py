@@ -102,6 +102,39 @@ def test_a_run_that_fails_before_its_first_checkpoint_leaves_no_folder(capsys, p
     assert (pictures.parent / "run" / "last").exists()
 
 
+def test_an_evaluation_needs_the_split_it_uses(capsys, pictures, caplog):
+    """Of the run's own data or of other data, by the command line."""
+    for split, numbers in (("train", range(3)), ("val", range(3, 5)), ("test", range(5, 6))):
+        for name in ("dark", "light"):
+            (pictures / split / name).mkdir(parents=True)
+            for number in numbers:
+                (pictures / name / f"{number}.png").rename(pictures / split / name / f"{number}.png")
+    for name in ("dark", "light"):
+        (pictures / name).rmdir()
+    assert train(capsys, pictures)[0] == 0
+    figures = {}
+    for split in ("val", "test", "train"):
+        json_file = pictures.parent / "metrics.json"
+        assert train(capsys, pictures, "--split", split, "--json", str(json_file), command="evaluate")[0] == 0
+        figures[split] = json.loads(json_file.read_text())["val_loss"] if split != "train" else None
+    shutil.rmtree(pictures / "train")
+    assert train(capsys, pictures, "--json", str(json_file), command="evaluate")[0] == 0
+    assert json.loads(json_file.read_text())["val_loss"] == pytest.approx(figures["val"])
+    assert "The training split cannot be opened" in caplog.text
+    assert train(capsys, pictures, command="predict")[0] == 0
+    for split, expected in (("val", "val"), (None, "val"), ("test", "test")):
+        more = ("--split", split) if split else ()
+        options = ("--data", str(pictures), *more, "--json", str(json_file))
+        assert train(capsys, pictures, *options, command="evaluate")[0] == 0
+        assert json.loads(json_file.read_text())["val_loss"] == pytest.approx(figures[expected])
+    code, _, err = train(capsys, pictures, "--split", "train", command="evaluate")
+    assert (code, "has val/ but no train/" in err) == (2, True)
+    shutil.rmtree(pictures / "val" / "dark")
+    shutil.rmtree(pictures / "val" / "light")
+    code, _, err = train(capsys, pictures, command="evaluate")
+    assert (code, "val/ but no train/" in err) == (2, True), "the first reason, where nothing can be evaluated"
+
+
 def test_data_that_changed_under_a_run(capsys, pictures):
     assert train(capsys, pictures)[0] == 0
     (pictures / "grey").mkdir()

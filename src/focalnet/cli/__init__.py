@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -137,6 +137,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     def evaluate(
         model: tyro.conf.Positional[str],
         data: str | None = None,
+        split: Literal["train", "val", "test"] | None = None,
         weights: str | None = None,
         batch_size: int = 64,
         workers: int = 2,
@@ -151,8 +152,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
         Args:
             model: A run folder, or the name of a network with --weights.
-            data: What to evaluate on; without it, the validation split of the run's own data. If that was moved, say
-                where it is now.
+            data: What to evaluate on; without it, the run's own data. If that was moved, say where it is now.
+            split: Which of its splits; without it the validation split, or all where the data has none.
             weights: "official", "timm", "transformers", a file or a hub id.
             batch_size: Samples per forward pass; detectors and segmenters take images of unequal size one by one.
             workers: Processes that prepare samples.
@@ -164,15 +165,14 @@ def _evaluate(arguments: Sequence[str]) -> None:
                 (detectors); on data of YOLO, also as CSV and text files.
         """
         from focalnet.engine.evaluate import evaluate
+        from focalnet.engine.run import write_atomically
 
         metrics = evaluate(
-            model, data=data, weights=weights, batch_size=batch_size, workers=workers, tta=tta, window=window,
-            detections=detections, results=results, **vars(reading),
+            model, data=data, split=split, weights=weights, batch_size=batch_size, workers=workers, tta=tta,
+            window=window, detections=detections, results=results, **vars(reading),
         )  # fmt: skip
         _table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in metrics.items()])
         if json:
-            from focalnet.engine.run import write_atomically
-
             write_atomically(json, _dumps(metrics).encode())
 
     _parse(arguments, "evaluate", evaluate)
@@ -300,8 +300,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(name, no_wrap=column == 0)
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    console.print(table)
+    Console().print(table)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {

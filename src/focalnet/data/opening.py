@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from focalnet.data.base import Crowd, Datasets, OnBadImage, Opener, Request, Samples, Split, SplitName
-from focalnet.data.problems import Finding, OnBadAnnotation, Problems, check_left, preview, report
+from focalnet.data.problems import WORDS, Finding, OnBadAnnotation, Problems, preview, settle
 from focalnet.data.register import find_format
-from focalnet.data.splits import random_split, shared, stratified_split
+from focalnet.data.splits import identities, random_split, stratified_split
 from focalnet.errors import UserError
 from focalnet.labels import COCO_CLASSES, COCO_RAW_CLASSES
 
@@ -53,8 +53,8 @@ def open_data(
     openers = row.open(place, Request(kind, problems, masks, crowd))
     train, found = _open(openers.train, problems, place)
     val, val_found = _open(openers.val, problems, place) if openers.val else (None, ())
-    report(place, (*found, *val_found), on_bad_annotation)
-    check_left(place, train.findings("train", found))
+    opened = [train.findings("train", found)] + ([val.findings("val", val_found)] if val else [])
+    settle(place, opened, on_bad_annotation)
     if kind == "detection" and crowd is None:
         _check_crowds(train, place)
     classes = train.classes
@@ -68,13 +68,13 @@ def open_data(
         train, val = train.take(kept), train.take(held_out)
         how = f"set aside, share {val_fraction}, seed {seed}"
     else:
-        check_left(place, val.findings("val", val_found))
         _check_classes(val, classes, f"the validation split of {place}", "the training split")
         if val.names is not None and (missing := _missing(classes, val)):
             log.warning("%s: no validation image for %s; validated without", place, preview(missing))
+        _check_objects(val, place, "validation", "evaluate on")
         how = "its own split"
     val, twice = _apart(train, val, place)
-    _check_learnable(train, place)
+    _check_objects(train, place, "training", "train on")
     if unseen := _missing(classes, train):
         log.warning("%s: nothing to train on for %s", place, preview(unseen))
     description = f"{place}: {len(classes)} classes, {len(train)} training and {len(val)} validation images ({how})"
@@ -122,9 +122,9 @@ def open_evaluation(
     if opener is None and split is not None:
         raise UserError(f"{place} has no {split} split; leave --split out, or give data that has one.")
     opened, found = _open(opener or openers.train, problems, place)
-    report(place, found, on_bad_annotation)
-    name = split or ("val" if opener else "train")
-    check_left(place, opened.findings(name, found))
+    findings = opened.findings(split or ("val" if opener else "train"), found)
+    settle(place, [findings], on_bad_annotation)
+    _check_objects(opened, place, WORDS[findings.split], "evaluate on")
     theirs = opened.classes
     if opened.names is not None and len(theirs) != num_classes and not set(theirs) & set(classes or ()):
         theirs = openers.train().classes  # folders may lack some classes, and their order is to count
@@ -137,7 +137,7 @@ def open_evaluation(
     if classes is None:
         raise UserError(f"{place} has {len(theirs)} classes, the model {num_classes} without names: give as many.")
     _check_classes(opened, classes, place, "the model")
-    return Samples(opened, classes, on_bad_image, opened.findings(name, found))
+    return Samples(opened, classes, on_bad_image, findings)
 
 
 def _open(opener: Opener, problems: Problems, place: str) -> tuple[Split, tuple[Finding, ...]]:
@@ -161,7 +161,11 @@ def _apart(train: Split, val: Split, place: str) -> tuple[Split, tuple[Finding, 
         UserError: less than half of it would be left.
     """
     names = [[split.reader.name(entry) for entry in split.entries] for split in (train, val)]
-    both = set(shared(*names))
+    first, second = identities(*names)
+    known = set(first)
+    if repeated := len(first) - len(known):
+        log.warning("%s: %d training images are there more than once", place, repeated)
+    both = {index for index, key in enumerate(second) if key in known}
     if not both:
         return val, ()
     kind = "images of the training split, left out of validation"
@@ -175,11 +179,11 @@ def _apart(train: Split, val: Split, place: str) -> tuple[Split, tuple[Finding, 
     return val.take(index for index in range(len(val)) if index not in both), (finding,)
 
 
-def _check_learnable(train: Split, place: str) -> None:
-    found = train.findings("train")
+def _check_objects(split: Split, place: str, what: str, use: str) -> None:
+    found = split.findings("")
     if found.annotations is not None and found.annotations == found.crowd:
-        what = f"crowd regions only ({found.crowd})" if found.crowd else "no objects"
-        raise UserError(f"{place} has {what} on its {found.images} training images: there is nothing to train on.")
+        lack = f"crowd regions only ({found.crowd})" if found.crowd else "no objects"
+        raise UserError(f"{place} has {lack} on its {found.images} {what} images: there is nothing to {use}.")
 
 
 def _check_crowds(train: Split, place: str) -> None:

@@ -1,7 +1,7 @@
 """What is wrong with data, and how it is told: in one line of the log, or in one sentence that stops the run.
 
 Formats count what they leave out or mend in `Problems`, each by its reason with the first example. The opening step
-takes the counts of each split as its `Findings`, tells them, and stops where too little is left (`check_left`).
+takes the counts of each split as its `Findings`, tells them, and stops where too little is left (`settle`).
 """
 
 import logging
@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 OnBadAnnotation = Literal["skip", "stop"]
 Unit = Literal["images", "annotations"]
 """What can be lost; an annotation is an object or a segment."""
+
+WORDS = {"train": "training", "val": "validation", "test": "test"}
+"""What messages call the splits."""
 
 LOOKED_AT = 50
 """About so many files of each split are looked at when the data is opened."""
@@ -82,8 +85,8 @@ class Problems:
         return found
 
     def report(self, place: str, on_bad_annotation: OnBadAnnotation) -> None:
-        """Tell all in one line of the log, or stop; see `report`."""
-        report(place, self.found, on_bad_annotation)
+        """Tell all in one line of the log, or stop; see `settle`."""
+        settle(place, [Findings(split="", images=0, found=self.found)], on_bad_annotation, check=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,40 +112,43 @@ class Findings:
         return sum(finding.count for finding in self.found if finding.lost == unit)
 
 
-def report(place: str, found: Iterable[Finding], on_bad_annotation: OnBadAnnotation) -> None:
+def settle(place: str, splits: Sequence[Findings], on_bad_annotation: OnBadAnnotation, *, check: bool = True) -> None:
     """Tell what was found in all splits, in one line for what is broken and one for what is worth saying, or stop.
 
+    Args:
+        place: what to call the data.
+        splits: what is known of them.
+        on_bad_annotation: "stop" refuses data with anything broken.
+        check: whether to stop where nothing, or less than half, of the images or annotations of a split is left.
+
     Raises:
-        UserError: something is broken and `on_bad_annotation` is "stop".
+        UserError: it is to stop; the counted reasons come first.
     """
     together: dict[tuple[Any, ...], Finding] = {}
-    for one in found:
-        key = (one.kind, one.lost, one.broken)
-        before = together.get(key)
-        together[key] = before._replace(count=before.count + one.count) if before else one
+    for one in (finding for findings in splits for finding in findings.found):
+        before = together.get((one.kind, one.lost, one.broken))
+        together[one.kind, one.lost, one.broken] = before._replace(count=before.count + one.count) if before else one
     worth, broken = ("; ".join(str(one) for one in together.values() if one.broken is which) for which in (False, True))
-    if worth:
-        log.warning("%s: %s", place, worth)
     if broken and on_bad_annotation == "stop":
         raise UserError(f"{place} has broken annotations: {broken}. Mend them, or --on-bad-annotation skip.")
+    for findings in splits if check else ():
+        _check_left(place, findings)
+    if worth:
+        log.warning("%s: %s", place, worth)
     if broken:
         log.warning("%s: broken annotations: %s", place, broken)
 
 
-def check_left(place: str, findings: Findings) -> None:
-    """Stop where nothing, or less than half, of the images or annotations of a split is left.
-
-    Raises:
-        UserError: so it is; the counted reasons come first.
-    """
+def _check_left(place: str, findings: Findings) -> None:
     kept: dict[Unit, int | None] = {"images": findings.images, "annotations": findings.annotations}
     for unit, left in kept.items():
         lost = findings.lost(unit)
         if left is not None and lost > left:
             reasons = "; ".join(str(finding) for finding in findings.found if finding.lost == unit)
-            share = "none" if left == 0 else f"only {left}"
-            raise UserError(f"{place}: {reasons}. So {share} of {lost + left} {unit} are left in the {findings.split} "
-                            f"split, less than half: mend the data, or take out what is not meant.")  # fmt: skip
+            raise UserError(
+                f"{place}: {reasons}. So {f'only {left}' if left else 'none'} of {lost + left} {unit} are left in the "
+                f"{WORDS[findings.split]} split, less than half: mend the data, or take out what is not meant."
+            )
 
 
 def number(value: Any) -> float | None:

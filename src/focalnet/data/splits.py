@@ -7,7 +7,9 @@ validation_matched, dev, testA.
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -28,7 +30,7 @@ FILLERS = frozenset(
 )
 """Words that say nothing else about a folder."""
 STAT_ALL = 200_000
-"""Most files that are all looked up; of more, those whose names are on both splits."""
+"""Most files that are all looked up; of more, those whose names occur more than once."""
 
 
 class Splits(NamedTuple):
@@ -44,13 +46,14 @@ def split_of(name: str) -> str | None:
     return _read(name)[0]
 
 
-def choose_splits(names: Iterable[str], *, among_classes: bool = False) -> Splits:
+def choose_splits(names: Iterable[str], *, place: str | Path = "the data", among_classes: bool = False) -> Splits:
     """Which of `names` are the splits.
 
     Where several name one split, the one that is called just so is taken; for validation, else the first.
 
     Args:
         names: of splits.
+        place: what to call the data in the error.
         among_classes: `names` may be those of classes, such as "training shoes": a word of a split then counts only
             beside words that say nothing, or where the same words stand beside that of another split.
 
@@ -71,7 +74,8 @@ def choose_splits(names: Iterable[str], *, among_classes: bool = False) -> Split
     for split, rows in found.items():
         ranked = sorted((_rank(name, split), name) for name, _ in rows)
         if split == "train" and len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
-            raise UserError(f"{preview([name for _, name in ranked])} are all called training splits: keep one.")
+            several = preview([name for _, name in ranked])
+            raise UserError(f"{several} of {place} are all called training splits: keep one, or give one of them.")
         chosen[split] = ranked[0][1] if ranked else None
     return Splits(chosen["train"], chosen["val"] or chosen["test"], chosen["test"])
 
@@ -101,23 +105,18 @@ def _rank(name: str, split: str) -> int:
     return words.index(name.lower()) if name.lower() in words else len(words)
 
 
-def shared(train: Sequence[str], val: Sequence[str]) -> list[int]:
-    """Which entries of `val` are files of `train` too, under whatever name: through links, or spelled otherwise.
+def identities(*splits: Sequence[str]) -> list[list[Hashable]]:
+    """A key for each file of each split, the same for a file under whatever name: through links, or spelled otherwise.
 
     Args:
-        train, val: paths, or names of what is no file; these are compared as text.
+        splits: paths, or names of what is no file; these are compared as text.
     """
-    if not (train and val and os.path.exists(val[0])):
-        names = set(train)
-        return [index for index, name in enumerate(val) if name in names]
-    if len(train) + len(val) > STAT_ALL:
-        common = {os.path.basename(name) for name in train} & {os.path.basename(name) for name in val}
-        train = [name for name in train if os.path.basename(name) in common]
-        keys = [_identity(name) if os.path.basename(name) in common else None for name in val]
-    else:
-        keys = [_identity(name) for name in val]
-    files = {_identity(name) for name in train}
-    return [index for index, key in enumerate(keys) if key is not None and key in files]
+    if not all(splits) or not os.path.exists(splits[0][0]):
+        return [list(names) for names in splits]
+    if sum(map(len, splits)) <= STAT_ALL:
+        return [[_identity(name) for name in names] for names in splits]
+    counts = Counter(os.path.basename(name) for names in splits for name in names)
+    return [[_identity(name) if counts[os.path.basename(name)] > 1 else name for name in names] for names in splits]
 
 
 def _identity(path: str) -> Hashable:

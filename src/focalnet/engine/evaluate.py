@@ -1,6 +1,7 @@
 """Evaluation of a finished run, or of a network with released weights, on data."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.progress import Progress
 from torch import nn
 
 from focalnet import inputs
+from focalnet.data.base import SplitName
 from focalnet.data.survey import reading
 from focalnet.engine.config import MOST, TrainConfig
 from focalnet.engine.devices import build_accelerator
@@ -19,7 +21,8 @@ from focalnet.errors import UserError
 from focalnet.inputs.image import Range
 from focalnet.models.create import create_model, load_model
 from focalnet.tasks import task_of
-from focalnet.tasks.base import Datasets, MapDataset, Network, Task
+from focalnet.tasks.base import MapDataset, Network, Task
+from focalnet.weights.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,7 @@ def evaluate(
     model: str | nn.Module,
     *,
     data: str | None = None,
+    split: SplitName | None = None,
     weights: str | None = None,
     batch_size: int = 64,
     workers: int = 2,
@@ -45,6 +49,7 @@ def evaluate(
         data: what to evaluate on; its validation split, or all of it where it has none. Without it, the validation
             split of what the run was trained on; the report of the run is then written anew. So it is with the same
             data in another place, where there is none any more in the place that the run knows.
+        split: "train", "val" or "test" of the data, instead. No other split needs to be there.
         weights: as in `create_model`, where `model` is a name.
         batch_size: samples per forward pass, at most; a detector or segmenter takes images of different sizes one
             by one, since padding leaks into the global context.
@@ -58,8 +63,8 @@ def evaluate(
         max_pixels: most pixels of an image; without it, Pillow's limit.
 
     Raises:
-        UserError: the classes of data and model do not fit, one of them cannot be opened, or the task has no such
-            option.
+        UserError: the classes of data and model do not fit, one of them cannot be opened, or there is no such split or
+            option of the task.
     """
     for option, value, least in (("--batch-size", batch_size, 1), ("--workers", workers, 0)):
         if value < least or value > MOST[option[2:].replace("-", "_")]:
@@ -70,8 +75,8 @@ def evaluate(
         run = RunFolder.open(model)
         task, config = load_run(run)
         network = create_model(None, weights=str(run.checkpoint("best")))
-        if datasets := _own_data(run, task, config, data):
-            own = run, datasets.val
+        if split != "test" and (dataset := _own_data(run, task, config, network.spec, split or "val", data)):
+            own = run, dataset
     else:
         network = model if isinstance(model, nn.Module) else load_model(model, weights)
         task = task_of(network.spec)()
@@ -80,7 +85,10 @@ def evaluate(
         raise UserError(f"--results writes the predictions of detectors, and {task.name} has no format; leave it out.")
     accelerator = build_accelerator()
     network.to(accelerator.device)
-    dataset = own[1] if own else task.evaluation_data(network.spec)
+    if own:
+        dataset = own[1]
+    else:
+        dataset = task.evaluation_data(network.spec, split) if split else task.evaluation_data(network.spec)
     how = inputs.changed(network.spec.preprocessing, range=range, max_pixels=max_pixels)
     dataset = reading(dataset, how.read)
     if accelerator.is_main_process and own is None:
@@ -97,18 +105,55 @@ def evaluate(
         )
     if results is not None and accelerator.is_main_process:
         write_results(Path(results), details["results"])
-    if own and not tta and window is None and detections is None and accelerator.is_main_process:
+    as_trained = not tta and window is None and detections is None and split in (None, "val")
+    if own and as_trained and accelerator.is_main_process:
         write_run_report(own[0], task, dataset, metrics, details)
     return metrics
 
 
-def _own_data(run: RunFolder, task: Task, config: TrainConfig, data: str | None) -> Datasets | None:
-    """The data that a run was trained on, where that is what is asked for: by no `data`, or by the place that it was
+def own_split(
+    run: RunFolder,
+    task: Task,
+    config: TrainConfig,
+    spec: Callable[[], ModelSpec],
+    split: SplitName = "val",
+    moved: str | None = None,
+) -> tuple[MapDataset, str]:
+    """The training or validation split that a run knows, and how the data differs from what it began with.
+
+    The validation split can be had without the training split, which then cannot tell what both have.
+
+    Args:
+        run, task, config, moved: as for `open_run_data`.
+        spec: gives that of its model, where it is needed.
+        split: which one.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    try:
+        _, datasets, change = open_run_data(run, task, config, moved)
+    except UserError as error:
+        if split == "train" or data_is_gone(task):
+            raise
+        try:
+            dataset = task.evaluation_data(spec(), "val")
+        except (UserError, TypeError):  # TypeError: of a task from outside that has one split
+            raise error from None
+        log.warning("The training split cannot be opened (%s): validation goes without it.", error)
+        return dataset, ""
+    return datasets.train if split == "train" else datasets.val, change
+
+
+def _own_data(
+    run: RunFolder, task: Task, config: TrainConfig, spec: ModelSpec, split: SplitName, data: str | None
+) -> MapDataset | None:
+    """A split of what a run was trained on, where that is what is asked for: by no `data`, or by the place that it was
     moved to."""
     if data is not None and not data_is_gone(task):
         return None
     try:
-        _, datasets, change = open_run_data(run, task, config, data)
+        dataset, change = own_split(run, task, config, lambda: spec, split, data)
     except UserError:
         if data is None:
             raise
@@ -118,4 +163,4 @@ def _own_data(run: RunFolder, task: Task, config: TrainConfig, data: str | None)
     if data is not None:
         what = f"other data than the run's ({change})" if change else f"the data of the run, once at {task.data}"
         log.info("%s: %s", data, what)
-    return None if change and data is not None else datasets
+    return None if change and data is not None else dataset

@@ -20,6 +20,8 @@ UNREAD = frozenset(
     ".heic .heif .jxl .psd .svg .eps .tga .exr .hdr .dng .cr2 .cr3 .nef .arw .orf .raf .rw2".split()  # noqa: SIM905
 )
 """Endings, in lower case, of images that are not read: files that were meant and are not there."""
+DEEPEST = 16
+"""Most parts of a name that are tried without those before them."""
 
 
 def is_ignored(name: str) -> bool:
@@ -119,7 +121,7 @@ def locate(
         if path is not None:
             note(f"names with {_what(name)}, read as paths", f"{name} is {path}")
             continue
-        parts = [part for part in readings[-1].split("/") if part not in ("", ".", "..")]
+        parts = [part for part in readings[-1].split("/") if part not in ("", ".", "..")][-DEEPEST:]
         path = _first(["/".join(parts[start:]) for start in range(1, len(parts))], roots)
         if path is not None:
             rest[index] = path

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from focalnet.data.base import Datasets, Kind, MapDataset
+from focalnet.data.base import Datasets, Kind, MapDataset, SplitName
 from focalnet.data.register import locate_source
 from focalnet.data.survey import mean_and_std, reading, remarks
 from focalnet.errors import UserError
@@ -147,11 +147,15 @@ class Task(TaskOptions, ABC):
         return wish
 
     @abstractmethod
-    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
+    def evaluation_data(self, spec: ModelSpec, split: SplitName | None = None) -> MapDataset:
         """The validation split of the data, or all of it where it has none, with the labels of a finished model.
 
+        Args:
+            spec: of the model.
+            split: another one of its splits; no other needs to be there.
+
         Raises:
-            UserError: the classes of data and model do not fit.
+            UserError: the classes of data and model do not fit, or there is no such split.
         """
 
     @abstractmethod

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from focalnet import inputs
 from focalnet.data import Datasets, Sample, open_data, open_evaluation
-from focalnet.data.base import Kind
+from focalnet.data.base import Kind, SplitName
 from focalnet.data.transforms.classification import Augmentation, train_transform
 from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.errors import MissingExtraError, UserError
@@ -56,8 +56,10 @@ class Classify(ClassifyOptions, ImageTask):
         self.check_num_classes(data, "look for a folder too many or too few")
         return data
 
-    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
-        return open_evaluation(self.kind, self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image)
+    def evaluation_data(self, spec: ModelSpec, split: SplitName | None = None) -> MapDataset:
+        return open_evaluation(
+            self.kind, self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image, split=split
+        )
 
     def build_model(self, data: Datasets) -> Network:
         overrides = self.overrides()

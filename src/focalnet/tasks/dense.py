@@ -17,6 +17,7 @@ from torch import Tensor
 
 from focalnet import inputs
 from focalnet.data import Datasets, DenseSample, open_data, open_evaluation
+from focalnet.data.base import SplitName
 from focalnet.data.transforms.detection import (
     AUGMENTATIONS,
     collate_dense,
@@ -63,10 +64,10 @@ class DenseTask(DenseOptions, ImageTask):
         """What else this task asks of its data, see `data.base.Request`."""
         return {}
 
-    def evaluation_data(self, spec: ModelSpec) -> MapDataset:
+    def evaluation_data(self, spec: ModelSpec, split: SplitName | None = None) -> MapDataset:
         return open_evaluation(
             self.kind, self.data, spec.classes, spec.num_classes, on_bad_image=self.on_bad_image,
-            on_bad_annotation=self.on_bad_annotation, masks=learns_masks(spec.head), **self.data_options(),
+            on_bad_annotation=self.on_bad_annotation, masks=learns_masks(spec.head), split=split, **self.data_options(),
         )  # fmt: skip
 
     def groups(self, dataset: Any) -> Sequence[int] | None:

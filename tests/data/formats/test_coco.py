@@ -278,7 +278,7 @@ def test_a_picture_of_another_size(tmp_path):
     data = opened(path)
     draw_pictures(tmp_path, (1, 2), size=(H, W))
     refused(path, "2 images of another size than their annotations say, left out .first: .*1.png, 31 x 23 not 23 x 31")
-    with pytest.raises(UserError, match="So only 1 of 3 images are left in the train split, less than half"):
+    with pytest.raises(UserError, match="So only 1 of 3 images are left in the training split, less than half"):
         opened(path, on_bad_annotation="skip")
     with pytest.raises(BadImageError, match=r"is 23 x 31 pixels, its annotations say 31 x 23. To go on"):
         [data.train[0], data.val[0], data.val[1]]
@@ -496,6 +496,130 @@ def test_where_tools_put_their_files(tmp_path):
     assert (len(data.train), len(data.val)) == (2, 2)
 
 
+# --- as other tools write them
+
+
+def told(path, **options):
+    """Everything that is found where nothing is broken."""
+    data = opened(path, **options)
+    return {finding.kind: finding.count for findings in data.findings for finding in findings.found}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["images\\{}.png", "C:\\data\\images\\{}.png", "file://{root}/images/{}.png", "/local-files/?d=images/{}.png"],
+)
+def test_names_of_other_tools(tmp_path, name):
+    draw_pictures(tmp_path / "images")
+    data = content([note(1), note(2, 2)])
+    for entry in data["images"]:
+        entry["file_name"] = name.format(entry["id"], root=tmp_path)
+    path = write(tmp_path / "annotations.json", data)
+    assert list(told(path).values()) == [2]
+    assert opened(path).train[0].path.startswith(f"{tmp_path}/images/")
+
+
+def test_sizes_of_other_tools(tmp_path):
+    path = one_file(tmp_path, [note(1), note(2, 2)])
+    data = content([note(1), note(2, 2)])
+    for width, height in ((str(W), f"{H}.0"), (float(W), str(H))):
+        for entry in data["images"]:
+            entry |= {"width": width, "height": height}
+        assert told(write(path, data)) == {}
+        assert opened(path).train.sizes == [(H, W)]
+    for entry in data["images"]:
+        entry.pop("width")
+    assert told(write(path, data)) == {"images without width or height, which the file tells": 2}
+    assert opened(path).train.sizes == [(H, W)]
+    assert opened(path).train[0].boxes.tolist() == [[2, 3, 12, 15]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+def test_marks_of_byte_order(tmp_path, encoding):
+    path = one_file(tmp_path, [note(1), note(2, 2)])
+    path.write_bytes(json.dumps(content([note(1), note(2, 2)])).encode(encoding))
+    assert told(path) == {}
+
+
+def marked(folder, number, orientation):
+    """A JPEG that is white where `note` has its object, as it lies, and says how it is turned."""
+    pixels = np.zeros((H, W, 3), np.uint8)
+    pixels[3:15, 2:12] = 255
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.fromarray(pixels).save(folder / f"{number}.jpg", exif=exif, quality=95)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_images_annotated_as_they_lie(tmp_path, orientation):
+    marked(tmp_path, 1, 6)
+    marked(tmp_path, 2, orientation)
+    data = content([note(1), note(2, 2)])
+    for entry in data["images"]:
+        entry["file_name"] = f"{entry['id']}.jpg"
+    path = write(tmp_path / "annotations.json", data)
+    assert told(path) == {"images turned by EXIF, annotated as they lie: turned with their annotations": 2}
+    found = opened(path)
+    for scene in (found.train[0], found.val[0]):
+        white = torch.from_numpy(np.asarray(scene.image)[..., 0] > 128)
+        assert torch.equal(scene.masks[0], white)
+        left, top, right, bottom = scene.boxes[0].int().tolist()
+        assert white[top:bottom, left:right].all()
+        assert white.sum() == (right - left) * (bottom - top) == 120
+        assert scene.orientation == (6 if scene.image_id == 1 else orientation)
+    assert found.train.sizes == [found.train[0].image.size[::-1]]
+
+
+LOST = {
+    "unknown image": [note(n, 100 + n) for n in range(4)],
+    "unknown category": [note(n, 1, category=1) for n in range(4)],
+    "no area": [note(n, 1, box=(1, 1, 0, 0)) for n in range(4)],
+}
+
+
+@pytest.mark.parametrize("case", LOST)
+def test_losses_have_a_limit(tmp_path, case, caplog):
+    path = one_file(tmp_path, LOST[case])
+    with pytest.raises(UserError, match=f"notes.json: 4 .*{case.split()[-1]}.* So none of 4 annotations are left"):
+        opened(path, on_bad_annotation="skip")
+    good = [note(10 + n, 1 + n % 2) for n in range(3)]
+    with pytest.raises(UserError, match="So only 3 of 7 annotations are left in the training split, less than half"):
+        opened(write(path, content(LOST[case] + good)), on_bad_annotation="skip")
+    data = opened(write(path, content([*LOST[case], *good, note(13, 2)])), on_bad_annotation="skip")
+    assert (data.findings[0].lost("annotations"), data.findings[0].annotations + data.findings[1].annotations) == (4, 4)
+    assert len([line for line in caplog.messages if "broken annotations: 4 " in line]) == 1
+
+
+def test_the_validation_split_has_a_limit_too(tmp_path):
+    for split, notes in (("train", [note(1)]), ("val", [note(1, 9), note(2, 9), note(3)])):
+        write(tmp_path / f"annotations/instances_{split}2017.json", content(notes))
+        draw_pictures(tmp_path / f"{split}2017")
+    with pytest.raises(UserError, match="So only 1 of 3 annotations are left in the validation split"):
+        opened(tmp_path, on_bad_annotation="skip")
+    with pytest.raises(UserError, match="So only 1 of 3 annotations are left in the validation split"):
+        open_evaluation("detection", str(tmp_path), None, len(NAMES), on_bad_image="stop")
+
+
+def test_nothing_to_train_on(tmp_path):
+    with pytest.raises(UserError, match="has no objects on its 1 training images: there is nothing to train on"):
+        opened(one_file(tmp_path, []))
+    with pytest.raises(UserError, match=r"has crowd regions only .1. on its 1 training images"):
+        opened(one_file(tmp_path, [note(n, n, iscrowd=1) for n in (1, 2)]), crowd="ignore")
+
+
+def test_splits_of_any_spelling(tmp_path):
+    for split, folder in (("training", "Training_set"), ("validation", "images/valid"), ("test", "test2017")):
+        write(tmp_path / f"annotations/{split}.json", content([note(1), note(2, 2)]))
+        draw_pictures(tmp_path / folder, (1, 2) if split == "training" else (1,))
+    write(tmp_path / "annotations/._training.json", "none")
+    data = opened(tmp_path, on_bad_annotation="skip")
+    assert (len(data.train), len(data.val)) == (2, 1)
+    assert "/images/valid/" in data.val[0].path
+    options = {"on_bad_image": "stop", "split": "test"}
+    test = open_evaluation("detection", str(tmp_path), None, len(NAMES), **options)
+    assert "/test2017/" in test[0].path
+
+
 # --- panoptic
 
 
@@ -642,3 +766,34 @@ def test_segments_that_cannot_be_read(tmp_path):
         (pngs / f"{number}.png").write_bytes(b"no image")
     with pytest.raises(BadImageError, match=r"The segments .* cannot be read"):
         data.train[0]
+
+
+def test_panoptic_as_other_tools_write_it(tmp_path):
+    notes = [segments(n, f"panoptic_train2017\\{n}.png", *WHOLE) for n in (1, 2)]
+    panoptic_folder(tmp_path, notes)
+    data = content(notes) | {"categories": [{"id": 5, "name": "cat"}, {"id": 9, "name": "sky", "isthing": 0}]}
+    for entry in data["images"]:
+        entry |= {"file_name": f"train2017\\{entry['id']}.png", "width": f"{W}.0"}
+    write(tmp_path / "annotations/panoptic_train2017.json", data)
+    assert [finding.count for finding in panoptic(tmp_path).findings[0].found] == [2, 2]
+    assert panoptic(tmp_path).findings[0].crowd == 1
+
+
+def test_segments_of_images_as_they_lie(tmp_path):
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png", *WHOLE) for n in (1, 2)])
+    upright = panoptic(tmp_path).train[0]
+    exif = Image.Exif()
+    exif[0x112] = 6
+    for number in (1, 2):
+        Image.new("RGB", (W, H)).save(tmp_path / f"train2017/{number}.png", exif=exif)
+    lying = panoptic(tmp_path).train[0]
+    assert lying.image.size == (H, W)
+    assert torch.equal(lying.masks, upright.masks.transpose(1, 2).flip(2))
+    assert torch.equal(lying.semantic, upright.semantic.T.flip(1))
+
+
+def test_lost_segments_have_a_limit(tmp_path):
+    panoptic_folder(tmp_path, [segments(n, f"{n}.png", (3, 5, 0), (300, 7, 0), (4, 7, 0)) for n in (1, 2)])
+    message = "4 segments of an unknown category, void .first: .* So only 2 of 6 annotations are left"
+    with pytest.raises(UserError, match=message):
+        panoptic(tmp_path, on_bad_annotation="skip")

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from class_files import fill, open_classes, open_everything, paths, png, refuse
 from focalnet.data.splits import choose_splits
+from focalnet.errors import UserError
 
 
 def test_samples_of_a_folder(tmp_path):
@@ -194,3 +195,93 @@ def test_an_unreadable_folder_is_not_taken_for_empty(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refusing)
     refuse(tmp_path, "a cannot be read .Permission denied.: check its permissions")
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [("Training", "Testing"), ("training_set", "test_set"), ("seg_train/seg_train", "seg_test/seg_test"),
+     ("Train_data", "Valid_data"), ("train2017", "dev"), ("flowers_train", "flowers_validation")],
+)  # fmt: skip
+def test_splits_of_any_spelling(tmp_path, train, val):
+    fill(tmp_path / train, cat=2, dog=2, bird=2)
+    fill(tmp_path / val, cat=1, dog=1)
+    data = open_classes(tmp_path)
+    assert (data.classes, len(data.train), len(data.val)) == (("bird", "cat", "dog"), 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["dev/cat", "dev/dog", "held/cat", "held/dog"], "dev, held in .* hold the same folders .cat, dog.: they look"),
+        (["site1/cat", "site1/dog", "site2/cat"], "site1, site2 in .* hold the same folders"),
+        (["testA/cat", "testA/dog", "testB/cat", "testB/dog"], "testA, testB in .* are called like splits"),
+        (["trainA", "trainB", "testA", "testB"], "trainA, trainB of .* are all called training splits"),
+        (["train_a/x", "train_b/x", "val/x"], "train_a, train_b, val in .* are called like splits"),
+    ],
+)
+def test_folders_that_are_no_classes(tmp_path, folders, message):
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "0.png").write_bytes(png(0))
+    refuse(tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        (["train", "bus", "car"], ("bus", "car", "train")),
+        (["training shoes/a", "dress shoes/b"], ("dress shoes", "training shoes")),
+        (["n01/images", "n02/images"], ("n01", "n02")),
+        (["cat/a", "cat/b", "dog/a", "dog"], ("cat", "dog")),
+    ],
+)
+def test_folders_that_are_classes(tmp_path, folders, classes):
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for index in range(2):
+            (tmp_path / folder / f"{index}.png").write_bytes(png(index))
+    assert open_classes(tmp_path).classes == classes
+
+
+def test_images_that_are_lost(tmp_path, caplog):
+    fill(tmp_path, a=4, b=4)
+    (tmp_path / "a" / "dead.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "b" / "pipe.png")
+    data = open_classes(tmp_path)
+    assert [record.getMessage().split(":")[1] for record in caplog.records if record.levelname == "WARNING"] == [
+        " 2 images that are no files, links to nothing among them, left out (first"
+    ]
+    assert [findings.lost("images") for findings in data.findings] == [2, 0]
+    assert [findings.images for findings in data.findings] == [6, 2]
+    for index in range(9):
+        (tmp_path / "a" / f"{index}.heic").touch()
+    refuse(
+        tmp_path, "9 images of formats that are not read, left out .first: .*heic.;.* So only 8 of 19 images are left"
+    )
+
+
+def test_systems_files_are_ignored(tmp_path):
+    fill(tmp_path / "train", a=2, b=2)
+    fill(tmp_path / "val", a=1, b=1)
+    for folder in ("__MACOSX/train/a", "train/.ipynb_checkpoints", "train/a/.ipynb_checkpoints", "val/@eaDir/a"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "0.png").write_bytes(b"none")
+    for name in ("train/a/._0.png", "val/b/Thumbs.db", "val/desktop.ini", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"none")
+    data = open_classes(tmp_path)
+    assert (data.classes, len(data.train), len(data.val)) == (("a", "b"), 4, 2)
+
+
+def test_an_evaluation_needs_the_split_it_uses(tmp_path):
+    fill(tmp_path / "valid", a=2, b=1)
+    refuse(tmp_path, "has valid/ but no train/")
+    assert open_everything(tmp_path, ("a", "b")).labels == [0, 0, 1]
+    fill(tmp_path / "test", a=1, b=1)
+    for split, labels in ((None, [0, 0, 1]), ("val", [0, 0, 1]), ("test", [0, 1])):
+        assert open_everything(tmp_path, ("a", "b"), split=split).labels == labels
+    fill(tmp_path / "train", a=1, b=0)  # which training would refuse
+    assert open_everything(tmp_path, ("a", "b"), split="test").findings.split == "test"
+    with pytest.raises(UserError, match=r"class folder .*b holds no image"):
+        open_everything(tmp_path, ("a", "b"), split="train")
+    with pytest.raises(UserError, match="has no test split; leave --split out"):
+        open_everything(tmp_path / "valid", ("a", "b"), split="test")

@@ -123,6 +123,21 @@ def test_parquet_and_metadata(tmp_path, hub, monkeypatch):
     assert rows == {0: 0, 1: 1, 2: 0, 3: 1}
 
 
+def test_splits_of_any_spelling(tmp_path, hub, caplog):
+    names = hub.ClassLabel(names=["odd", "even"])
+    matched = {"training": 6, "validation_matched": 4, "validation_mismatched": 3, "test_matched": 2}
+    hub.DatasetDict({name: table(hub, count, names) for name, count in matched.items()}).save_to_disk(
+        str(tmp_path / "m")
+    )
+    data = open_classes(tmp_path / "m")
+    assert (len(data.train), len(data.val)) == (6, 4)
+    assert f"{tmp_path}/m: left out the splits validation_mismatched" in caplog.text
+    assert len(open_everything(tmp_path / "m", ("odd", "even"), split="test")) == 2
+    hub.DatasetDict({"dev": table(hub, 4, names), "test": table(hub, 2, names)}).save_to_disk(str(tmp_path / "d"))
+    refuse(tmp_path / "d", "has the splits dev, test but no train")
+    assert len(open_everything(tmp_path / "d", ("odd", "even"))) == 4
+
+
 def test_a_csv_of_notes_does_not_make_it_a_data_set(tmp_path):
     fill(tmp_path, a=2, b=2)
     (tmp_path / "metadata.csv").write_text("camera,date\nx,y\n")

@@ -262,3 +262,60 @@ def test_folders_of_no_layout(tmp_path):
     for split in ("one", "two"):
         folder(tmp_path, grid(0), pictures=f"images/{split}", beside=f"masks/{split}")
     refused(tmp_path, "has one, two but no train")
+
+
+def test_systems_files_are_ignored(tmp_path):
+    for split in ("train", "val"):
+        folder(tmp_path, *[grid(0, 1)] * 3, pictures=f"images/{split}", beside=f"masks/{split}")
+    for kind, ending in (("images", "png"), ("masks", "png")):
+        (tmp_path / kind / ".ipynb_checkpoints").mkdir()
+        for name in (f"train/._0.{ending}", "val/Thumbs.db", f"train/.ipynb_checkpoints/0-checkpoint.{ending}"):
+            (tmp_path / kind / name).parent.mkdir(exist_ok=True)
+            (tmp_path / kind / name).write_bytes(b"none")
+    (tmp_path / "images" / "._stray.png").write_bytes(b"none")
+    data = opened(tmp_path)
+    assert (len(data.train), len(data.val)) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [("training_set", "test_set"), ("Train", "Valid"), ("train2017", "dev"), ("train:training", "val:validation")],
+)
+def test_splits_of_any_spelling(tmp_path, train, val):
+    for names, count in ((train, 4), (val, 2)):
+        pictures, _, masks = names.partition(":")
+        folder(tmp_path, *[grid(0, 1)] * count, pictures=f"images/{pictures}", beside=f"masks/{masks or pictures}")
+    data = opened(tmp_path)
+    assert (len(data.train), len(data.val)) == (4, 2)
+
+
+def test_masks_of_images_as_they_lie(tmp_path):
+    """EXIF turns an image, and the mask that was drawn without it."""
+    exif = Image.Exif()
+    exif[0x112] = 6
+    mask = np.zeros((H, W), np.uint8)
+    mask[:2] = 1
+    folder(tmp_path, *[mask] * 4)
+    for number in range(4):
+        (tmp_path / "images" / f"{number}.png").unlink()
+        Image.fromarray(np.repeat(mask[..., None] * 200, 3, 2)).save(
+            tmp_path / f"images/{number}.jpg", exif=exif, quality=95
+        )
+    data = opened(tmp_path)
+    assert data.train.sizes == [(W, H)] * 2
+    for scene in (data.train[0], data.val[1]):
+        assert scene.image.size == (H, W)
+        assert np.array_equal(scene.semantic, np.asarray(scene.image)[..., 0] > 100)
+
+
+def test_losses_have_a_limit(tmp_path):
+    folder(tmp_path, *[grid(0, 1)] * 5)
+    for number in range(3):
+        (tmp_path / f"masks/{number}.png").unlink()
+    refused(
+        tmp_path, "3 images without a mask, left out .first: .*0.png.. So only 2 of 5 images", on_bad_annotation="skip"
+    )
+    for number in range(5):
+        picture(tmp_path / f"images/{number}.png", (3, 3))
+        save(tmp_path / f"masks/{number}.png", grid(0, 1))
+    refused(tmp_path, "5 masks of another size than their images", on_bad_annotation="skip")

@@ -180,3 +180,40 @@ def test_bad_pictures_in_shards(tmp_path):
     (tmp_path / "x.tar").unlink()
     with pytest.raises(BadImageError, match="None of the 2"):
         data[0]
+
+
+MEMBERS = {f"k{index}__{ending}": index % 2 for index in range(4) for ending in ("png", "cls")}
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [("imagenet-train-000", "imagenet-validation-000"), ("training_0", "dev_0"), ("train_set/0", "test_set/0")],
+)
+def test_splits_of_any_spelling(tmp_path, train, val):
+    shard(tmp_path / f"{train}.tar", **MEMBERS)
+    shard(tmp_path / f"{val}.tar", k0__png=1, k0__cls=0)
+    data = open_classes(tmp_path)
+    assert (len(data.train), len(data.val)) == (4, 1)
+
+
+def test_systems_members_and_marks_of_byte_order(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in ("0.png", "./a/1.png", "._0.png", "__MACOSX/2.png", ".ipynb_checkpoints/0-checkpoint.png"):
+            for member, data in ((name, png(0)), (name.replace(".png", ".cls"), b"\xef\xbb\xbf" + b"cat")):
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    (tmp_path / "._x.tar").write_bytes(b"none")
+    assert [path.rpartition(":")[2] for path in paths(open_everything(tmp_path, ("cat",)))] == ["0.png", "./a/1.png"]
+
+
+def test_shards_on_both_splits_and_without_train(tmp_path):
+    shard(tmp_path / "train-0.tar", **MEMBERS)
+    (tmp_path / "val-0.tar").symlink_to(tmp_path / "train-0.tar")
+    refuse(tmp_path, "val-0.tar is a shard of the training and of the validation split: take it out of one")
+    (tmp_path / "train-0.tar").rename(tmp_path / "test-0.tar")
+    (tmp_path / "val-0.tar").unlink()
+    shard(tmp_path / "val-0.tar", k0__png=1, k0__cls=0)
+    refuse(tmp_path, "has shards of test, val but none of train")
+    assert len(open_everything(tmp_path, ("0", "1"))) == 1
+    assert len(open_everything(tmp_path, ("0", "1"), split="test")) == 4

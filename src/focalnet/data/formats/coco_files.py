@@ -82,7 +82,7 @@ def _files(path: Path, stem: str) -> tuple[Files | None, Files | None, Files | N
     if path.is_file():
         return (path, _image_folders(path, stem)), None, None
     found = _by_folder(path, stem)
-    if any(chosen := choose_splits(found)):
+    if any(chosen := choose_splits(found, place=path)):
         first, second, third = ((found[name], _image_folders(found[name], stem)) if name else None for name in chosen)
         return first, second, third
     files = _json_files(path, stem)
@@ -111,7 +111,9 @@ def _image_folders(file: Path, stem: str) -> list[Path]:
         folder
         for place in (root, *inside)
         for folder in folders_in(place)
-        if split_of(folder.name) is not None and split_of(folder.name) == split_of(split)
+        if split_of(folder.name) is not None
+        and split_of(folder.name) == split_of(split)
+        and not folder.name.startswith(OTHERS)
     ]
     return list(dict.fromkeys([*usual, *alike, *inside]))
 

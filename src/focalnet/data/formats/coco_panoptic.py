@@ -142,7 +142,8 @@ def open_panoptic(annotations: Path, folders: Sequence[Path], problems: Problems
             kind = "annotations without image_id, file_name or segments_info, left out"
             problems.add(kind, f"annotations[{place}]")
         elif (number := images.find(note["image_id"])) is None:
-            problems.add("annotations of an unknown image, left out", f"image {note['image_id']}", lost="images")
+            kind, count = "annotations of an unknown image, left out", max(1, len(note["segments_info"]))
+            problems.add(kind, f"image {note['image_id']}", lost="annotations", count=count)
         elif number in notes:
             problems.add("images annotated twice, the first kept", f"image {number}")
         else:

@@ -66,22 +66,25 @@ def find_class_folders(source: str, request: Request) -> Openers:
     if train is None and (val is None or not set(folders) <= {val, test}):
         _refuse_splits(root, folders)
         return Openers(partial(_class_folders, root, request.problems, least=2), None)
-    if others := sorted(set(folders) - {train, val}):
-        log.warning("%s: beside %s and %s, left out: %s", root, train, val or "no validation", preview(others))
     if val == test and val is not None and not folders_in(folders[val]):
         log.warning("%s has no class folders (the secret split of a contest?); left out", folders[val])
         val = test = None
     openers = [opener(name, 1) if name else None for name in (val, test)]
 
-    def no_train() -> Split:
-        raise UserError(f"{root.absolute()} has {val}/ but no train/; add it, or give {root / str(val)}.")
+    def open_train() -> Split:
+        if train is None:
+            raise UserError(f"{root.absolute()} has {val}/ but no train/; add it, or give {root / str(val)}.")
+        if others := sorted(set(folders) - {train, val}):
+            log.warning("%s: beside %s and %s, left out: %s", root, train, val or "no validation", preview(others))
+        return opener(train, 2)()
 
-    return Openers(opener(train, 2) if train else no_train, *openers)
+    return Openers(open_train, *openers)
 
 
 def _splits(folders: Mapping[str, Path]) -> Splits:
     """The folders that are splits; a folder of images between others is a class, whatever it is called."""
-    splits = choose_splits(folders, among_classes=True)
+    place = next((folder.parent for folder in folders.values()), "")
+    splits = choose_splits(folders, place=place, among_classes=True)
     if splits.train and not folders_in(folders[splits.train]) and any(split_of(name) is None for name in folders):
         return Splits(None, None, None)
     return splits
@@ -106,8 +109,8 @@ def _refuse_splits(root: Path, folders: Mapping[str, Path]) -> None:
     most = max(inner, key=len)
     if len(most) > 1 and all(one and one <= most for one in inner) and not any(map(_has_images, folders.values())):
         raise UserError(
-            f"The folders {names} in {root.absolute()} hold the same folders ({preview(sorted(most))}): they are "
-            f"splits, not classes. {mend}"
+            f"The folders {names} in {root.absolute()} hold the same folders ({preview(sorted(most))}): they look "
+            f"like splits, not classes. {mend}"
         )
 
 

@@ -63,7 +63,7 @@ def _has_metadata(path: Path) -> bool:
         for name in ("metadata.csv", "metadata.jsonl"):
             if (folder / name).is_file():
                 with open(folder / name, encoding="utf-8", errors="replace") as file:
-                    if "file_name" in file.readline():
+                    if "file_name" in file.readline().replace("\0", ""):  # in UTF-16
                         return True
     return False
 
@@ -121,16 +121,22 @@ def _first_line(error: Exception) -> str:
 def _splits(loaded: Any, source: str) -> Openers:
     if not isinstance(loaded, dict):
         return Openers(partial(_split, loaded, source), None)
-    train, val, test = choose_splits(loaded)
-    if train is None and len(loaded) > 1:
-        raise UserError(f"{source} has the splits {', '.join(loaded)} but no train; save the one that you mean.")
-    if train is None:
+    train, val, test = choose_splits(loaded, place=source)
+    if train is None and len(loaded) == 1:
         return Openers(partial(_split, next(iter(loaded.values())), source), None)
     if val is not None and _unlabelled(loaded[val]):
         log.warning("%s: the split %s has no labels (a contest's secret split?); left out", source, val)
         val = None
-    second, third = (partial(_split, loaded[name], f"{source}/{name}") if name else None for name in (val, test))
-    return Openers(partial(_split, loaded[train], f"{source}/{train}"), second, third)
+    if others := [name for name in loaded if name not in (train, val, test)]:
+        log.warning("%s: left out the splits %s", source, preview(others))
+
+    def open_split(name: str | None) -> Split:
+        if name is None:
+            raise UserError(f"{source} has the splits {', '.join(loaded)} but no train; save the one that you mean.")
+        return _split(loaded[name], f"{source}/{name}")
+
+    second, third = (partial(open_split, name) if name else None for name in (val, test))
+    return Openers(partial(open_split, train), second, third)
 
 
 def _split(table: Any, source: str) -> Split:

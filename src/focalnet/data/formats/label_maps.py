@@ -148,15 +148,15 @@ def find_label_maps(source: str, request: Request) -> Openers:
     else:
         classes = _class_list(root)
         reader = _plain(len(classes))
-    train, val, test = choose_splits(layout)
+    train, val, test = choose_splits(layout, place=root)
     if len(layout) == 1:
         train, val, test = next(iter(layout)), None, None
-    if left := [name for name in layout if name not in (train, val)]:
-        log.info("%s: left out %s", root.absolute(), ", ".join(left))
 
     def open_split(name: str | None) -> Split:
         if name is None:
             raise UserError(f"{root.absolute()} has {', '.join(layout)} but no train: add it, or give one of them.")
+        if name == train and (left := [other for other in layout if other not in (train, val)]):
+            log.info("%s: left out %s", root.absolute(), ", ".join(left))
         return _split(_pairs(*layout[name], problems), reader, classes, problems)
 
     val, test = (partial(open_split, name) if name else None for name in (val, test))

@@ -133,7 +133,7 @@ def find_shards(source: str, _: Request) -> Openers:
     for path in paths:
         name = path.name.partition(".")[0]
         splits.setdefault(split_of(name) or split_of(path.parent.name) or name, []).append(path)
-    train, val, test = choose_splits(splits)
+    train, val, test = choose_splits(splits, place=source)
     if train is None and (val is None or len(splits) < 2):
         return Openers(partial(_index, paths), None)
     if others := sorted(set(splits) - {train, val, test}):
