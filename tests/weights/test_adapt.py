@@ -209,3 +209,18 @@ def test_half_precision_files_fill_a_float_model():
     model.load_state_dict(adapt_state_dict(weights, model))
     assert model.head.weight.dtype == torch.float32
     assert torch.equal(model.head.weight, weights["head.weight"].float())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_a_stem_for_other_channels_is_that_of_timm(log, channels):
+    from timm.models._manipulate import adapt_input_conv
+
+    source, target = classifier(), classifier(SMALL.replace(in_channels=channels), seed=3)
+    theirs = adapt_input_conv(channels, source.patch_embed.proj.weight.detach())
+    ours = adapt_state_dict(source.state_dict(), target)
+    torch.testing.assert_close(ours["patch_embed.proj.weight"], theirs)
+    assert f"stem: for {channels} channel" in log.text
+    target.load_state_dict(ours)
+    if channels == 1:
+        grey = torch.randn(1, 1, 32, 32)
+        torch.testing.assert_close(target.eval()(grey), source.eval()(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)

@@ -142,7 +142,7 @@ def _fit_channels(weights: dict[str, Tensor], own: Mapping[str, Tensor], prefix:
         weights[stem] = there.sum(1, keepdim=True)
     else:
         weights[stem] = there[:, [channel % 3 for channel in range(count)]] * (3 / count)
-    logger.info("stem: for %d channels instead of 3", count)
+    logger.info("stem: for %d channel%s instead of 3", count, "s" * (count > 1))
 
 
 def _fit_additions(weights: dict[str, Tensor], own: Mapping[str, Tensor], additions: str) -> None:

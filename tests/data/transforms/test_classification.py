@@ -397,3 +397,39 @@ def test_mixing_refuses_values_out_of_range(option, value):
 
 def test_randaugment_is_not_changed_by_the_tests():
     assert randaugment.OPERATIONS == {**SIGNED, **randaugment.UNSIGNED}
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+@pytest.mark.parametrize("augment", ["light", "affine", "erase"])
+def test_other_channels_are_augmented(channels, augment):
+    changes = {
+        "light": {"color_jitter": 0.4},
+        "affine": {"rotate": 12.0, "shift": 0.1, "zoom": 0.1, "shear": 8.0},
+        "erase": {"erase": 1.0},
+    }[augment]
+    augmentation = Augmentation(**{**PLAIN, "scale": (0.35, 1), "hflip": 0.5, **changes})
+    how = Preprocessing(input_size=(16, 24)).for_channels(channels)
+    signal = how.read(np.random.default_rng(0).integers(0, 255, (30, 40, channels)).astype(np.uint8))
+    torch.manual_seed(0)
+    one, two = (train_transform(how, augmentation)(signal) for _ in range(2))
+    assert one.shape == (channels, 16, 24)
+    assert one.isfinite().all()
+    assert not torch.equal(one, two)
+    plain = train_transform(how, Augmentation(**PLAIN))(signal)
+    assert plain.shape == (channels, 16, 24)
+
+
+def test_randaugment_of_other_channels_is_refused():
+    with pytest.raises(UserError, match="the images have 5 channels: take another --augment"):
+        train_transform(Preprocessing().for_channels(5), Augmentation())
+
+
+@pytest.mark.parametrize("view", ["squash", "pad"])
+def test_whole_views_are_trained_on_as_they_are_evaluated(view):
+    """Without chance both are the same, and with it a crop is one of the whole image."""
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 400, 3)).astype(np.uint8)
+    how = Preprocessing(input_size=32, crop_pct=1.0, view=view)
+    image = how.read(pixels)
+    assert_close(train_transform(how, Augmentation(**PLAIN))(image), how(image), rtol=0, atol=0.05)
+    cropped = train_transform(how, Augmentation(**{**PLAIN, "scale": (0.35, 1), "ratio": (3 / 4, 4 / 3)}))(image)
+    assert cropped.shape == (3, 32, 32)
