@@ -28,7 +28,9 @@ DEVICE = "cuda" if CUDA else "cpu"
 
 runs = pytest.mark.skipif(not CUDA and not INTERPRETED, reason="needs CUDA or Triton's interpreter")
 on_gpu = pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
-pytest.importorskip("triton")
+jit = pytest.importorskip("triton").jit
+tl = pytest.importorskip("triton.language")
+kernels_of_triton = pytest.importorskip("focalnet.ops.kernels")
 
 
 @pytest.mark.skipif(CUDA or INTERPRETED, reason="the tests below run in this process")
@@ -137,6 +139,27 @@ def test_sizes_of_real_networks(batch, sizes, channels, windows, dtype):
     check(batch, sizes, channels, windows, dtype)
 
 
+def gelu_and_slope(source, out, slope, EXACT: tl.constexpr):  # noqa: N803
+    at = tl.arange(0, 1024)
+    c, s = kernels_of_triton._gelu_and_slope(tl.load(source + at), True, EXACT)
+    tl.store(out + at, c)
+    tl.store(slope + at, s)
+
+
+@runs
+@pytest.mark.parametrize(("exact", "off"), [(True, 1e-6), (False, 2e-6)])
+def test_gelu_and_its_slope(exact, off):
+    """Half precision takes a polynomial; its error is far below the rounding of what is stored."""
+    a = torch.cat([torch.linspace(-6, 6, 1000), torch.linspace(-300, 300, 24)]).to(DEVICE)
+    out, slope = torch.empty_like(a), torch.empty_like(a)
+    jit(gelu_and_slope)[(1,)](a, out, slope, EXACT=exact)
+    wide = a.double().requires_grad_()
+    expected = torch.nn.functional.gelu(wide)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), wide)
+    torch.testing.assert_close(out.double(), expected.detach(), rtol=1e-6, atol=off)
+    torch.testing.assert_close(slope.double(), expected_slope, rtol=1e-6, atol=2 * off)
+
+
 @runs
 def test_dense_and_permuted_inputs():
     """Not only slices of one tensor: channels that do not lie side by side are copied, the rest is read in place."""
@@ -205,6 +228,8 @@ def test_the_operator_is_well_registered():
     _, context, gates = whole.split((8, 8, 2), dim=-1)
     leaves = [tensor.detach().clone().requires_grad_() for tensor in (context, gates, *kernels)]
     torch.library.opcheck(triton._forward, (leaves[0], leaves[1], leaves[2:]))
+    utilities = ("test_schema", "test_faketensor")  # gradients of what is kept are asked of nobody
+    torch.library.opcheck(triton._forward_keeping, (leaves[0], leaves[1], leaves[2:]), test_utils=utilities)
 
 
 @runs
