@@ -274,7 +274,7 @@ def find_images(
     files = locate(names, [folder for _, folder in likeliest], problems.note)
     for name, file in zip(names, files, strict=True):
         if file is None:
-            problems.add("missing images, left out", name, lost="images")
+            problems.add("missing images, left out", name[:100], lost="images")
     if names and not any(files):
         places = " or ".join(str(folder.absolute()) for folder in folders)
         raise UserError(f"No image of {path.absolute()} is in {places}; the first is {names[0]}: put them there.")

@@ -40,7 +40,8 @@ def find_description(path: Path) -> Path | None:
 
 def _by_name(folder: Path) -> dict[str, Path]:
     """The files of a folder by their names in lower case."""
-    return {entry.name.lower(): entry for entry in folder.iterdir() if not is_ignored(entry.name) and entry.is_file()}
+    with os.scandir(folder) as entries:
+        return {one.name.lower(): Path(one.path) for one in entries if not is_ignored(one.name) and one.is_file()}
 
 
 def _folder(root: Path, name: str) -> Path | None:
