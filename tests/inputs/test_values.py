@@ -193,7 +193,8 @@ def test_mean_and_std_of_other_channels():
     assert how.for_channels(1).std == (2.0,)
     assert inputs.from_dict({**inputs.to_dict(how.for_channels(5))}) == how.for_channels(5)
     old = {name: value for name, value in inputs.to_dict(inputs.Image()).items() if name not in ("view", "range")}
-    del old["max_pixels"]
+    assert "max_pixels" not in old
+    assert inputs.from_dict({**old, "max_pixels": 10**15}) == inputs.Image(), "no stranger's weights allow a bomb"
     assert inputs.from_dict(old) == inputs.Image()
     with pytest.raises(UserError, match="one per channel"):
         inputs.Image(mean=(0.5,))

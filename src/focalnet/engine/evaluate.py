@@ -89,7 +89,9 @@ def evaluate(
         dataset = own[1]
     else:
         dataset = task.evaluation_data(network.spec, split) if split else task.evaluation_data(network.spec)
-    how = inputs.changed(network.spec.preprocessing, range=range, max_pixels=max_pixels)
+    how = inputs.changed(
+        network.spec.preprocessing, range=range, max_pixels=max_pixels or getattr(task, "max_pixels", None)
+    )
     dataset = reading(dataset, how.read)
     if accelerator.is_main_process and own is None:
         for remark in task.remarks(network.spec, dataset):

@@ -45,6 +45,8 @@ class Input(Protocol):
         ...
 
 
+OWN = ("max_pixels",)
+"""Fields that no file of a model sets: whose weights they are does not decide how much memory an image may take."""
 INPUTS: dict[str, type[Any]] = {}
 """`kind` -> class."""
 
@@ -72,8 +74,8 @@ def changed(how: Any, **changes: Any) -> Any:
 
 
 def to_dict(how: Any) -> dict[str, Any]:
-    """The fields of an input, with its `kind`, for JSON."""
-    return {"kind": how.kind, **dataclasses.asdict(how)}
+    """The fields of an input, with its `kind`, for JSON, without those that weights have no say in."""
+    return {"kind": how.kind, **{name: value for name, value in dataclasses.asdict(how).items() if name not in OWN}}
 
 
 def from_dict(fields: Mapping[str, Any], where: str = "the preprocessing") -> Any:
@@ -85,6 +87,7 @@ def from_dict(fields: Mapping[str, Any], where: str = "the preprocessing") -> An
     """
     values: dict[str, Any] = as_type(fields, dict[str, Any], where)
     kind = values.pop("kind", Image.kind)
+    values = {name: value for name, value in values.items() if name not in OWN}
     if kind not in INPUTS:
         raise unknown("kind of input", str(kind), INPUTS)
     return build(INPUTS[kind], values, where)

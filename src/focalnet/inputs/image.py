@@ -77,7 +77,7 @@ class Image:
     range: Range = "auto"
     """How other than 8 bits per channel become 8 bits; see `values.py`."""
     max_pixels: int | None = None
-    """Most pixels of an image that is read; None is Pillow's limit, `PIL.Image.MAX_IMAGE_PIXELS`."""
+    """Most pixels of an image that is read; None is Pillow's limit, `PIL.Image.MAX_IMAGE_PIXELS`. It is not stored."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -97,6 +97,8 @@ class Image:
             raise UserError(
                 f"input_size is {self.input_size}, long_side {self.long_side}; give 1 to {MOST_PIXELS} pixels."
             )
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise UserError(f"max_pixels is {self.max_pixels}; give 1 or more.")
         if not 0.1 <= self.crop_pct <= 10:
             raise UserError(
                 f"crop_pct is {self.crop_pct}; give the crop as a share of the resized side, for example 0.875."
