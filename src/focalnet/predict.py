@@ -240,8 +240,19 @@ class Predictor:
         return self.input.kind == "image" and is_video(source)
 
 
-def held_out(model: str, most: int = 16, load: Callable[..., Any] = load_image) -> list[tuple[str, Any]]:
-    """Names and signals (images) that a run was not trained on, spread over its validation split, read by `load`.
+def held_out(
+    model: str,
+    most: int = 16,
+    load: Callable[..., Any] = load_image,
+    unreadable: dict[str, UserError] | None = None,
+) -> list[tuple[str, Any]]:
+    """Names and signals (images) that a run was not trained on, spread over its validation split.
+
+    Args:
+        model: a run folder.
+        most: how many, at most.
+        load: reads an image.
+        unreadable: takes in what cannot be read, and why; the others are then found all the same.
 
     Raises:
         UserError: `model` is no run folder.
@@ -252,7 +263,15 @@ def held_out(model: str, most: int = 16, load: Callable[..., Any] = load_image) 
     task, config = load_run(run)
     dataset = reading(own_split(run, task, config, lambda: load_model(model, None).spec)[0], load)
     step = max(1, len(dataset) // most)
-    return [task.signal(dataset[index]) for index in range(0, len(dataset), step)[:most]]
+    found = []
+    for index in range(0, len(dataset), step)[:most]:
+        try:
+            found.append(task.signal(dataset[index]))
+        except UserError as error:
+            if unreadable is None:
+                raise
+            unreadable[f"sample {index}"] = error
+    return found
 
 
 def _stem(number: Iterator[int], name: str) -> str:

@@ -9,6 +9,7 @@ import focalnet
 from focalnet.cli import main
 from focalnet.data.formats import hub
 from focalnet.data.register import locate_source
+from focalnet.engine.lock import lock_run
 from focalnet.weights.sources import located
 
 OPTIONS = "--model minifocal_32 --image-size 32 --epochs 1 --batch-size 8 --workers 0 --augment none"
@@ -80,6 +81,16 @@ def test_every_command_works_from_another_folder(trained, tmp_path, monkeypatch,
     assert code == 2
     assert "The data changed since the run began: training samples were 20 and are" in err
     assert "is other data, or start a new run" in err
+
+
+def test_a_run_that_another_process_works_on_is_not_resumed(trained, capsys):
+    before = (trained / "last" / "state.pt").read_bytes()
+    with lock_run(trained):
+        for words in (["resume", trained], ["train", "--out", trained]):
+            code, _, err = run(capsys, *words)
+            assert code == 2
+            assert "is being trained in this process: wait" in err
+    assert (trained / "last" / "state.pt").read_bytes() == before
 
 
 def test_an_old_run_with_relative_paths_works_where_it_was_made_and_never_asks_the_hub(

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from focalnet.engine import run as run_module
+from focalnet.engine.evaluation import write_results
 from focalnet.engine.run import RunFolder, write_atomically
 from focalnet.errors import UserError
 
@@ -196,3 +197,8 @@ def test_write_atomically_replaces(tmp_path):
     write_atomically(path, json.dumps([2]).encode())
     assert json.loads(path.read_text()) == [2]
     assert os.listdir(tmp_path) == ["file.json"]
+
+
+def test_results_name_files_of_any_bytes(tmp_path):
+    write_results(tmp_path, {"box.csv": os.fsdecode(b"\xff.png")})
+    assert (tmp_path / "box.csv").read_bytes() == b"\xff.png"

@@ -53,8 +53,10 @@ def predict(
         model, weights=weights, threshold=threshold, window=window, detections=detections, **vars(reading)
     )
     unreadable: dict[str, UserError] = {}
-    files = find_files(images, predictor.input.kind, unreadable) if images else []
-    sources = [(file, file) for file in files] if images else held_out(model, load=predictor.input.read)
+    if images:
+        sources = [(file, file) for file in find_files(images, predictor.input.kind, unreadable)]
+    else:
+        sources = held_out(model, load=predictor.input.read, unreadable=unreadable)
     total = len(sources) + len(unreadable)
     quiet = format is not None and out is None  # the predictions themselves are printed
     with (

@@ -111,4 +111,5 @@ def write_results(folder: Path, results: Mapping[str, Any]) -> None:
     for name, content in results.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (content if isinstance(content, str) else write_json(content)).encode())
+        text = content if isinstance(content, str) else write_json(content)
+        write_atomically(path, text.encode(errors="surrogateescape"))  # names of files of any bytes

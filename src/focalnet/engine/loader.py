@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from focalnet.engine.signals import follow_parent
+from focalnet.engine.signals import follow_parent, held_back
 from focalnet.errors import UserError
 from focalnet.tasks.base import Batch, MapDataset, Task
 from focalnet.weights.spec import ModelSpec
@@ -146,11 +146,17 @@ class EvalSampler(Sampler[list[Key]]):
 
 def build_loader(examples: Examples, sampler: Sampler[list[Key]], *, workers: int, pin_memory: bool) -> DataLoader:
     """A loader over `examples` in the batches of `sampler`."""
-    return DataLoader(
+    return _Loader(
         examples, batch_sampler=sampler, collate_fn=examples.collate, num_workers=workers,
         persistent_workers=workers > 0, pin_memory=pin_memory,
         worker_init_fn=_begin_worker, generator=torch.Generator(),
     )  # fmt: skip
+
+
+class _Loader(DataLoader):
+    def __iter__(self) -> Any:
+        with held_back():  # until its workers have learned what to do with a signal
+            return super().__iter__()
 
 
 def _begin_worker(worker: int) -> None:

@@ -14,6 +14,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import parent_process
 from types import FrameType, TracebackType
 from typing import Any
@@ -91,15 +93,28 @@ class Signals:
                 os.dup2(nowhere, terminal)
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Hold these signals back; a process that is begun meanwhile is born with them held back."""
+    mask = getattr(signal, "pthread_sigmask", lambda *_: None)  # Windows has none
+    before = mask(getattr(signal, "SIG_BLOCK", 0), ASKING)
+    try:
+        yield
+    finally:
+        mask(getattr(signal, "SIG_SETMASK", 0), before)
+
+
 def follow_parent() -> None:
     """In a process that prepares samples: ignore what is sent to all processes of a run, which still needs the
     samples of its step, and end when the parent says so."""
     for number in ASKING:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":  # elsewhere nothing tells who sent a signal
+    if sys.platform == "linux":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_await_parent, daemon=True).start()
+    elif hasattr(signal, "pthread_sigmask"):  # nothing tells who sent a signal, and the parent must be heard
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _await_parent() -> None:

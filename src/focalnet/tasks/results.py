@@ -109,7 +109,7 @@ class Writer:
         self.classes, self.category_ids, self.opened = tuple(classes), tuple(category_ids), None
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
-            self.opened = out.open("w", encoding="utf-8")
+            self.opened = out.open("w", encoding="utf-8", errors="surrogateescape")  # names of files of any bytes
         self.stream = self.opened or stream
 
     @abstractmethod
@@ -180,7 +180,8 @@ class YoloWriter(Writer):
         self.numbers = category_numbers(len(self.classes), self.category_ids)
         out.mkdir(parents=True, exist_ok=True)
         names = dict(zip(self.numbers, self.classes, strict=True))
-        (out / "classes.txt").write_text("".join(f"{names[i]}\n" for i in range(len(names))), encoding="utf-8")
+        lines = "".join(f"{names[i]}\n" for i in range(len(names)))
+        (out / "classes.txt").write_text(lines, "utf-8", "surrogateescape")
 
     def add(self, image: str, prediction: Any) -> None:
         name, detections = _unused(image, self.taken), prediction.detections
