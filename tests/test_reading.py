@@ -120,4 +120,6 @@ def test_yaml_is_read_safely(tmp_path):
 def test_what_is_written_has_no_bare_nan():
     value = {"a": [1.5, float("nan")], "b": (float("inf"),), "c": {"d": -math.inf}}
     assert json.loads(reading.write_json(value)) == {"a": [1.5, None], "b": [None], "c": {"d": None}}
+    assert not reading.defined(value)
+    assert reading.defined({"a": [1.5, 2, None, "NaN"]})
     assert reading.write_json({"a": 1.5}) == '{"a": 1.5}'

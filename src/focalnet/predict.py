@@ -26,6 +26,7 @@ from focalnet.inputs.files import find_files, find_images
 from focalnet.inputs.image import Range, load_image
 from focalnet.inputs.video import VideoWriter, frame_rate, is_video, read_frames
 from focalnet.models.create import load_model
+from focalnet.reading import defined
 from focalnet.tasks import task_of
 from focalnet.tasks.base import Network, Prediction
 
@@ -197,9 +198,10 @@ class Predictor:
         for video, group in itertools.groupby(sources, key=lambda named: self._is_video(named[1])):
             if not video:
                 for name, signal, prediction in self._stream(group, batch_size, unreadable):
+                    row = _told(name, prediction)
                     keep(name, prediction)
                     files = _draw(prediction, signal, folder, _stem(number, name)) if folder else {}
-                    yield {"source": name, **prediction.to_dict(), **files}, f"{name}  {prediction.summary()}"
+                    yield {"source": name, **row, **files}, f"{name}  {prediction.summary()}"
                 continue
             for name, source in group:
                 target = folder / f"{_stem(number, name)}.mp4" if folder else None
@@ -207,9 +209,10 @@ class Predictor:
                 try:
                     for place, prediction in self.video(source, target, batch_size):
                         frame = f"{name}:{place['frame']}"
+                        row = _told(frame, prediction)
                         keep(frame, prediction)
                         yield (
-                            {"source": name, **place, **prediction.to_dict(), **files},
+                            {"source": name, **place, **row, **files},
                             f"{frame}  {prediction.summary()}",
                         )
                 except UserError as error:
@@ -238,6 +241,18 @@ class Predictor:
     def _is_video(self, source: Any) -> bool:
         """Whether what a user wrote is a video file, by its suffix, for a network that takes images."""
         return self.input.kind == "image" and is_video(source)
+
+
+def _told(name: str, prediction: Prediction) -> dict[str, Any]:
+    """The content of a prediction.
+
+    Raises:
+        UserError: a number in it is none.
+    """
+    row = prediction.to_dict()
+    if not defined(row):
+        raise UserError(f"{name}: the network gives NaN; its weights are damaged or overflow: take other ones.")
+    return row
 
 
 def held_out(

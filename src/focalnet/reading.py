@@ -172,6 +172,13 @@ def write_json(value: Any, indent: int | None = None) -> str:
         return json.dumps(_defined(value), indent=indent, allow_nan=False)
 
 
+def defined(value: Any) -> bool:
+    """Whether every number inside a value for JSON is one."""
+    if isinstance(value, Mapping | list | tuple):
+        return all(map(defined, value.values() if isinstance(value, Mapping) else value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def shown(value: Any, most: int = 60) -> str:
     """A value for a sentence: short, in one line, printable everywhere."""
     if isinstance(value, list | tuple | Mapping):

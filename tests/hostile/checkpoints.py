@@ -56,7 +56,7 @@ def spoil(weights: dict, rng: random.Random) -> dict:
             case 0 | 1 | 2:
                 weights[name] = odd_tensor(rng)
             case 3:
-                tensor = weights[name]
+                tensor = torch.atleast_1d(weights[name])
                 weights[name] = rng.choice([tensor[:1], tensor[None], tensor.flatten(), torch.cat([tensor, tensor])])
             case 4:
                 del weights[name]

@@ -164,7 +164,7 @@ def folder(rng: random.Random, index: int, folder: Path, base: Path) -> Commands
                 ).mkdir(exist_ok=True)
             case 4:
                 link = target.parent / "up"
-                if not link.is_symlink():
+                if target.parent.is_dir() and not link.is_symlink():
                     link.symlink_to(rng.choice(["..", ".", "/dev", "/proc/self", str(data)]))
             case 5:
                 shutil.rmtree(rng.choice([target.parent, target.parent.parent]), ignore_errors=True)

@@ -2,7 +2,6 @@
 
 import sys
 from contextlib import nullcontext
-from json import dumps
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -10,6 +9,7 @@ import tyro
 
 from focalnet.cli.reading import AS_TRAINED, Reading
 from focalnet.errors import UserError
+from focalnet.reading import write_json
 
 
 def predict(
@@ -66,9 +66,9 @@ def predict(
         keep = {"keep": writer.add} if writer else {}
         for row, line in predictor.predictions(sources, draw, batch_size, unreadable, **keep):
             if not quiet:
-                print(dumps(row) if json else line)
+                print(write_json(row) if json else line)
             if file:
-                print(dumps(row), file=file)
+                print(write_json(row), file=file)
     for error in unreadable.values():
         print(f"focalnet: {error}", file=sys.stderr)
     if unreadable and on_bad_image == "fail":

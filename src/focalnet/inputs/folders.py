@@ -38,6 +38,10 @@ def folders_in(root: Path) -> list[Path]:
     return sorted(Path(entry.path) for entry in _entries(root) if _is_folder(entry))
 
 
+SYSTEM = ("/proc/", "/sys/", "/dev/")
+"""Where no data lies: a link into it leads to every file of the machine."""
+
+
 def walk(
     folder: str | Path, suffixes: Collection[str], left_out: Callable[[str], object] = lambda path: None
 ) -> Iterator[tuple[str, str]]:
@@ -54,6 +58,9 @@ def walk(
         place = waiting.pop()
         real = os.path.realpath(place)
         if real in seen:  # a link to a folder above itself
+            continue
+        if f"{real}/".startswith(SYSTEM):
+            left_out(place)
             continue
         seen.add(real)
         for entry in _entries(place, left_out):

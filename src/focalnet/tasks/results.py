@@ -10,7 +10,6 @@ Labels of YOLO are the numbers that the data has, where it is in that format, el
 import csv
 import io
 import itertools
-import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Literal, TextIO, get_args
 from focalnet.data.base import CategoryIds
 from focalnet.errors import UserError
 from focalnet.labels import COCO_CLASSES, COCO_IDS, COCO_RAW_CLASSES
+from focalnet.reading import write_json
 from focalnet.structures import Detections, encode_masks
 
 ResultFormat = Literal["csv", "coco", "yolo"]
@@ -165,7 +165,7 @@ class CocoWriter(Writer):
         names = zip(self.category_ids, self.classes, strict=True)
         categories = [{"id": number, "name": name} for number, name in names]
         content = {"images": self.images, "annotations": self.annotations, "categories": categories}
-        self.stream.write(json.dumps(content) + "\n")
+        self.stream.write(write_json(content) + "\n")
         super().close()
 
 

@@ -27,7 +27,7 @@ from focalnet.data.splits import choose_splits, sort_labels, split_of
 from focalnet.errors import UserError
 from focalnet.inputs.folders import folders_in, is_ignored
 from focalnet.inputs.image import EXTENSIONS, BadImageError, Signal, load_image
-from focalnet.reading import parse_json, read_lines
+from focalnet.reading import parse_json, read_lines, regular
 
 MOST_LABEL = 2**20
 """Bytes that are read of a member with a label."""
@@ -170,6 +170,7 @@ def _index(paths: list[Path]) -> Split:
 def _index_one(path: Path) -> tuple[list[Member], list[str]]:
     images: dict[str, Member] = {}
     labels: dict[str, str] = {}
+    regular(path)
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
