@@ -98,3 +98,12 @@ def test_two_names_are_never_one_file(tmp_path):
 def test_names_of_nothing(tmp_path, name):
     touch(tmp_path, "images/x.png")
     assert located(tmp_path, name) == ([None], [])
+
+
+def test_a_link_into_the_machine_is_left_out(tmp_path):
+    """It leads to every file there is."""
+    (tmp_path / "up").symlink_to("/proc/self")
+    (tmp_path / "a.png").touch()
+    left_out = []
+    assert list(walk(tmp_path, {".png"}, left_out.append)) == [(str(tmp_path), "a.png")]
+    assert left_out == [str(tmp_path / "up")]

@@ -38,7 +38,7 @@ def folders_in(root: Path) -> list[Path]:
     return sorted(Path(entry.path) for entry in _entries(root) if _is_folder(entry))
 
 
-SYSTEM = ("/proc/", "/sys/", "/dev/")
+MACHINE = ("/proc/", "/sys/", "/dev/")
 """Where no data lies: a link into it leads to every file of the machine."""
 
 
@@ -59,7 +59,7 @@ def walk(
         real = os.path.realpath(place)
         if real in seen:  # a link to a folder above itself
             continue
-        if f"{real}/".startswith(SYSTEM):
+        if f"{real}/".startswith(MACHINE):
             left_out(place)
             continue
         seen.add(real)
