@@ -126,7 +126,7 @@ def test_the_model_chooses_the_task():
 def test_defaults_follow_the_recipe():
     task, config, choice = parse_train([])
     assert (task.model, task.weights, task.augment, choice.recipe) == ("minifocal_32", None, "digits", "digits")
-    task, config, choice = parse_train(["--data", "flowers"])
+    task, config, choice = parse_train(["--data", "flowers", "--model", "focalnet_tiny_lrf"])
     assert (task.model, task.weights, choice.recipe) == ("focalnet_tiny_lrf", "official", "finetune")
     task, config, choice = parse_train(["--recipe", "imagenet1k", "--model", "focalnet_base_srf", "--lr", "2e-3"])
     assert (task.drop_path, task.mixing, config.epochs, config.lr, config.batch_size) == (
@@ -136,6 +136,44 @@ def test_defaults_follow_the_recipe():
         2e-3,
         1024,
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reachable", "model", "recipe"),
+    [
+        ([], True, "focalnet_tiny_lrf", "finetune"),
+        ([], False, "minifocal_128", "scratch"),
+        (["--weights", "None"], True, "minifocal_128", "scratch"),
+        (["--weights", "runs/mine"], False, "focalnet_tiny_lrf", "finetune"),
+        (["--model", "small"], True, "minifocal_128", "scratch"),
+        (["--model", "focalnet_tiny_lrf"], False, "focalnet_tiny_lrf", "finetune"),  # its download tells why it fails
+        (["--model", "focalnet_tiny_lrf", "--weights", "None"], True, "focalnet_tiny_lrf", "scratch"),
+        (["--recipe", "scratch"], True, "minifocal_128", "scratch"),
+        (["--recipe", "imagenet1k"], False, "focalnet_tiny_lrf", "imagenet1k"),
+        (["--task", "detect"], False, "mask_rcnn_minifocal_128", "scratch_detector"),
+        (["--task", "detect", "--model", "small"], True, "mask_rcnn_minifocal_128", "scratch_detector"),
+        (["--model", "dino_minifocal_64"], True, "dino_minifocal_64", "scratch_detector"),
+        (["--task", "segment", "--weights", "None"], True, "upernet_minifocal_128", "scratch_segmenter"),
+        (["--task", "panoptic"], True, "mask2former_focalnet_tiny_lrf", "finetune_segmenter"),
+    ],
+)
+def test_a_folder_starts_from_weights_or_from_scratch(caplog, monkeypatch, arguments, reachable, model, recipe):
+    monkeypatch.setattr("focalnet.engine.recipes.base.is_reachable", lambda entry: reachable)
+    caplog.set_level("INFO", "focalnet")
+    task, _, choice = parse_train(["--data", "folder", *arguments])
+    assert (task.model, choice.recipe) == (model, recipe)
+    assert (task.weights is None) == (recipe in ("scratch", "scratch_detector", "scratch_segmenter", "imagenet1k"))
+    unasked = not reachable and {"--model", "--weights", "--recipe"}.isdisjoint(arguments)
+    assert (f"{model} is trained from random weights: the weights of" in caplog.text) == unasked
+
+
+def test_what_is_asked_for_is_not_fitted_to_the_data():
+    few = {"batch_size": "least_steps", "epochs": "least_total"}
+    for asked in ([], ["--batch-size", "64"], ["--epochs=9"], ["--batch_size=3", "--epochs", "9"]):
+        _, config, _ = parse_train(["--data", "folder", "--model", "small", *asked])
+        for name, least in few.items():
+            given = any(flag.lstrip("-").replace("-", "_").startswith(name) for flag in asked)
+            assert (getattr(config, least) == 0) == given
 
 
 @pytest.mark.parametrize(
@@ -152,7 +190,6 @@ def test_defaults_follow_the_recipe():
         (["--val-fraction", "1.5"], "--val-fraction is 1.5; give a share between 0 and 1."),
         (["--image-size", "7"], "--image-size is 7; minifocal_32 needs"),
         (["--freeze", "2"], "--freeze keeps the backbone as it is, which is random without --weights: give both."),
-        (["--batch-size", "4096"], "--batch-size 4096 is more than the"),
         (["--weights", "missing.pth"], "missing.pth"),
         (["--trackers", "wandb"], "--trackers wandb needs the package wandb: pip install wandb."),
     ],

@@ -121,7 +121,7 @@ def test_what_cannot_be_frozen(images, start, tmp_path):
 def test_balanced_classes_count_alike(images, tmp_path, monkeypatch):
     task = Classify(data=str(images), model="minifocal_32", class_weights="balanced", augment="none")
     data = task.datasets(0)
-    model = task.build_model(data)
+    model = task.build_model(data).eval()
     counts = torch.tensor(data.train.labels).bincount()
     assert model.class_weights.mul(counts).tolist() == pytest.approx([len(data.train) / 2] * 2)
     assert "class_weights" not in model.state_dict()
@@ -182,3 +182,32 @@ def scripted(scores, original):
         return {**metrics, "top1": next(left, 0.0)}, details
 
     return evaluate
+
+
+@pytest.mark.parametrize(
+    ("samples", "options", "batch", "epochs"),
+    [
+        (173, {}, 8, 22),
+        (100_000, {}, 64, 10),
+        (1280, {}, 64, 23),
+        (45, {}, 2, 21),
+        (30, {}, 2, 31),  # batch norm needs two
+        (3, {}, 2, 300),
+        (173, {"accumulate": 3}, 6, 17),
+        (50, {"least_steps": 0, "least_total": 0}, 50, 10),
+        (50, {"least_steps": 0, "least_total": 0, "batch_size": 7}, 7, 10),
+    ],
+)
+def test_batch_and_epochs_fit_the_data(samples, options, batch, epochs):
+    given = {"batch_size": 64, "epochs": 10, "least_steps": 20, "least_total": 460} | options
+    config = TrainConfig(**given).fitted(samples, 1)
+    assert (config.batch_size, config.epochs) == (batch, epochs)
+    assert config.fitted(samples, 1) == config
+
+
+def test_fewer_images_than_a_batch_are_trained_on(images, tmp_path, caplog):
+    caplog.set_level("INFO", "focalnet")
+    folder = run(images, tmp_path / "run", {"epochs": 1, "batch_size": 64, "least_total": 3})
+    assert folder.config()["train"]["batch_size"] == folder.config()["data"]["training samples"] < 64
+    assert len(folder.rows()) == 3
+    assert "13 training samples: batches of 13, 3 epochs" in caplog.text

@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.filename is None or error.strerror is None:
             raise
-        place = brief(str(error.filename), LONGEST)
+        where = _closed(Path(os.fsdecode(error.filename))) if isinstance(error, PermissionError) else error.filename
+        place = brief(str(where), LONGEST)
         print(f"focalnet: {place}: {error.strerror.lower()}; check the path and its rights.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -89,6 +90,12 @@ def _check_text(arguments: Sequence[str]) -> None:
             whole = False
         if not whole:
             raise UserError(f"the argument {shown(argument)} is no text; write it again.")
+
+
+def _closed(path: Path) -> Path:
+    """The outermost folder around a path that may not be read; the path itself where all may."""
+    folders = [folder for folder in path.parents if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)]
+    return folders[-1] if folders else path
 
 
 def _take_any_name() -> None:

@@ -9,8 +9,9 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import logging
 import textwrap
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -18,6 +19,11 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import tyro
 
 from focalnet.errors import UserError
+
+log = logging.getLogger(__name__)
+
+SMALL = "small"
+"""`--model` for a network that a CPU trains, whatever the task."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("task", "recipe", "out", "seed"),
@@ -54,29 +60,57 @@ def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Any]:
     from focalnet.tasks import get_options, options_of_model
 
     early = ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("task", "recipe", "model", "data"):
-        early.add_argument(f"--{name}")
+    for name in ("task", "recipe", "model", "data", "weights", "epochs", "batch_size"):
+        early.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest=name)
     chosen = early.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])[0]
-    task = options_of_model(chosen.model) if chosen.task is None else get_options(chosen.task)
-    embedded = chosen.data in (None, task.embedded.data)
-    model = chosen.model or (task.embedded.model if embedded else task().model)
+    named = None if chosen.model == SMALL else chosen.model
+    task = options_of_model(named) if chosen.task is None else get_options(chosen.task)
+    model, name = _start(task, chosen)
     parse_name(model)
-    recipe = get_recipe(chosen.recipe or (task.embedded.recipe if embedded else task.recipe), model)
+    recipe = get_recipe(name, model)
     if task.name not in recipe.tasks:
         raise UserError(f"The recipe {recipe.name} is for --task {' or '.join(recipe.tasks)}, not for {task.name}.")
 
+    train = dict(recipe.train)
+    for option, least in (("batch_size", "least_steps"), ("epochs", "least_total")):
+        if getattr(chosen, option) is not None:  # what is asked for is not made to fit the data
+            train.pop(least, None)
     parts = (
         Choice(task=task.name, recipe=recipe.name),
         task(model=model, **recipe.task),
-        TrainConfig(**recipe.train),
+        TrainConfig(**train),
     )
     description = (
         f"Train a network. These are the defaults of the recipe {recipe.name!r}: {recipe.summary} "
         f"It costs {recipe.cost} and gives {recipe.result}."
     )
-    values = _parse(parts, description, arguments)
+    values = _parse(parts, description, arguments) | {"model": model}
     choice, options, training = (type(part)(**{name: values[name] for name in vars(part)}) for part in parts)
     return options, training, choice
+
+
+def _start(task: Any, chosen: Namespace) -> tuple[str, str]:
+    """The model and the recipe that a run begins with.
+
+    A folder is trained from released weights where the network has some, else from random ones. Without --model and
+    without a way to the weights, a small network is trained, which the log says.
+    """
+    from focalnet.engine.recipes.base import has_start, released
+
+    small = task.small or task.embedded.model
+    model = small if chosen.model == SMALL else chosen.model
+    if chosen.data in (None, task.embedded.data):
+        return model or task.embedded.model, chosen.recipe or task.embedded.recipe
+    scratch = task.scratch or task.recipe
+    anew = chosen.weights == "None" or chosen.recipe == scratch
+    if model is None and chosen.weights in (None, "None") and chosen.recipe in (None, scratch):
+        model = task().model
+        why = None if anew else f"the weights of {model} cannot be fetched"
+        if anew or not has_start(model):
+            log.info("%s is trained from random weights%s", small, f": {why}" if why else "")
+            return small, scratch
+    model = model or task().model
+    return model, chosen.recipe or (scratch if anew or not (chosen.weights or released(model)) else task.recipe)
 
 
 def _parse(parts: Sequence[Any], description: str, arguments: Sequence[str]) -> dict[str, Any]:

@@ -257,6 +257,7 @@ class Samples(Dataset[Any]):
         sizes: (height, width) of each image in pixels, for batches of like shapes; None where unknown.
         findings: what the opening step knows of the split, where that opened it.
         category_ids: what the annotations call each class, where they number them; None for those they do not have.
+        masked: whether some object has a mask, where the reader of samples knows.
         most: the most objects of one image, where known.
         load: how a source is decoded: as the published networks want it, until `survey.reading` says otherwise.
     """
@@ -274,6 +275,7 @@ class Samples(Dataset[Any]):
         self.load: Load = load_image
         self._loads = "load" in inspect.signature(split.reader.read).parameters
         self._reader, self._entries = split.reader, split.entries
+        self.masked: bool = getattr(split.reader, "masks", True)
         index = {name: label for label, name in enumerate(self.classes)}
         assert all(name in index for name in split.used or ())
         self.labels = None if split.names is None else [index[name] for name in split.names]

@@ -122,6 +122,16 @@ def register(row: Format) -> Format:
     return row
 
 
+def formats_at(source: str | None, kind: str) -> list[Format]:
+    """Formats of another kind that a file or folder looks like, where none of this kind or only class folders fit."""
+    if source is None or not Path(source).expanduser().exists():
+        return []
+    fitting = [row for row in FORMATS if row.fits and row.fits(source)]
+    own = [row for row in fitting if kind in row.kinds]
+    others = [row for row in fitting if row not in own]
+    return others if not own or kind in CLASS else []
+
+
 def find_format(kind: str, source: str | None) -> tuple[Format, str]:
     """The format of a source, and the source itself.
 

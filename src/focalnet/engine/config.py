@@ -1,14 +1,20 @@
 """Options of a training run that do not depend on the task."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tyro
 
 from focalnet.engine.optim import OPTIMIZERS, SCHEDULES, build_options, find
 from focalnet.errors import UserError
 from focalnet.schemas import check_numbers
+
+LEAST_BATCH = 2
+"""Batch norm needs two samples."""
+MOST_EPOCHS = 300
+"""Of `least_total`: the samples are then so few that more passes teach little."""
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -29,6 +35,10 @@ class TrainConfig:
     """Passes over the training samples."""
     batch_size: int = 64
     """Samples per optimizer step, over all processes and accumulated parts."""
+    least_steps: Annotated[int, tyro.conf.Suppress] = 0
+    """Steps that an epoch has at least: of few samples the batch is made smaller."""
+    least_total: Annotated[int, tyro.conf.Suppress] = 0
+    """Steps that the run has at least: of few samples it has more epochs."""
     accumulate: int = 1
     """Parts that a step is computed in, one after the other, to save memory; the result is the same."""
     optimizer: Annotated[str, tyro.conf.Suppress] = "adamw"
@@ -80,7 +90,7 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more.")
         rates = ("lr", "min_lr", "backbone_lr", "warmup_epochs", "weight_decay", "clip_grad")
-        for name in (*rates, "patience", "workers"):
+        for name in (*rates, "patience", "workers", "least_steps", "least_total"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 0 or more.")
         for name, most in MOST.items():
@@ -96,3 +106,16 @@ class TrainConfig:
         build_options(row, self.optimizer_options)
         build_options(find("schedule", self.schedule, SCHEDULES), self.schedule_options)
         object.__setattr__(self, "trackers", tuple(self.trackers))
+
+    def fitted(self, samples: int, world: int) -> Self:
+        """These options for a number of training samples: a batch that they fill, and enough steps.
+
+        Args:
+            samples: in the training split.
+            world: processes; a batch divides among them and the accumulated parts.
+        """
+        unit = self.accumulate * world
+        most = min(samples, max(samples // max(self.least_steps, 1), LEAST_BATCH))
+        batch = self.batch_size if self.batch_size <= most else max(most // unit, 1) * unit
+        epochs = max(self.epochs, min(-(-self.least_total // max(samples // batch, 1)), MOST_EPOCHS))
+        return dataclasses.replace(self, batch_size=batch, epochs=epochs, least_steps=0, least_total=0)

@@ -62,6 +62,10 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
     config = dataclasses.replace(config, precision=PRECISIONS[accelerator.mixed_precision])
     torch.manual_seed(config.seed)
     data = task.datasets(config.seed)
+    wish, samples = config, len(data.train)
+    config = config.fitted(samples, accelerator.num_processes)
+    if (wish.batch_size, wish.epochs) != (config.batch_size, config.epochs):
+        log.info("%d training samples: batches of %d, %d epochs", samples, config.batch_size, config.epochs)
     model = task.build_model(data)
     data = reading(data, model.spec.preprocessing.read)
     _sampler(task, config, data, accelerator)

@@ -12,20 +12,21 @@ import dataclasses
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from focalnet.data.base import Datasets, Kind, MapDataset, SplitName
-from focalnet.data.register import locate_source
+from focalnet.data.base import Datasets, MapDataset, SplitName
+from focalnet.data.register import formats_at, locate_source
 from focalnet.data.survey import mean_and_std, reading, remarks
 from focalnet.errors import UserError
 from focalnet.inputs.image import Signal
+from focalnet.tasks.options import OPTIONS, ImageOptions, TaskOptions
 from focalnet.tasks.options import Embedded as Embedded
-from focalnet.tasks.options import ImageOptions, TaskOptions
 from focalnet.weights.sources import located
 from focalnet.weights.spec import ModelSpec
 
@@ -219,16 +220,22 @@ class Task(TaskOptions, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTask(ImageOptions, Task):
-    """A task on images.
-
-    Class attributes:
-        kind: of the data, as in `data.base`.
-    """
-
-    kind: ClassVar[Kind]
+    """A task on images."""
 
     def locate_data(self, recorded: bool) -> str | None:
         return locate_source(self.kind, self.data, recorded=recorded)
+
+    @contextmanager
+    def telling_task(self) -> Iterator[None]:
+        """Let an error of opening the data name the task that the data looks like, if it is another one."""
+        try:
+            yield
+        except UserError as error:
+            for row in formats_at(self.data, self.kind):
+                for name, options in OPTIONS.items():
+                    if options.kind in row.kinds:
+                        raise UserError(f"{error} It looks like {row.words}: add --task {name}.") from error
+            raise
 
     def check_image_size(self, model: Network) -> None:
         """Refuse images that are smaller than one position of the network's last stage.

@@ -7,7 +7,7 @@ are top-1 and top-5 accuracy and cross-entropy, with a confusion matrix and the 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from focalnet import inputs
 from focalnet.data import Datasets, Sample, open_data, open_evaluation
-from focalnet.data.base import Kind, SplitName
+from focalnet.data.base import SplitName
 from focalnet.data.transforms.classification import Augmentation, train_transform
 from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.errors import MissingExtraError, UserError
@@ -24,7 +24,7 @@ from focalnet.explain import explain
 from focalnet.inputs.image import Signal
 from focalnet.models.create import create_model
 from focalnet.tasks.base import Batch, ImageTask, MapDataset, Metric, Network, Section
-from focalnet.tasks.options import ClassifyOptions
+from focalnet.tasks.options import ClassifyOptions, check_task
 from focalnet.visualize.draw import annotate
 from focalnet.visualize.explanation import explanation_panel
 from focalnet.visualize.plots import confusion, contact_sheet
@@ -47,12 +47,12 @@ AUGMENTATIONS = {
 class Classify(ClassifyOptions, ImageTask):
     """Image classification."""
 
-    kind: ClassVar[Kind] = "class"
-
     def datasets(self, seed: int) -> Datasets:
-        data = open_data(
-            self.kind, self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image
-        )
+        check_task(self.name, self.model)
+        with self.telling_task():
+            data = open_data(
+                self.kind, self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image
+            )
         self.check_num_classes(data, "look for a folder too many or too few")
         return data
 

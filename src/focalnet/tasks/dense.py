@@ -31,7 +31,7 @@ from focalnet.models.create import create_model
 from focalnet.models.loading import load
 from focalnet.models.registry import families, get_family, parse_name
 from focalnet.tasks.base import Batch, ImageTask, MapDataset, Network, Section
-from focalnet.tasks.options import DenseOptions
+from focalnet.tasks.options import DenseOptions, check_task
 from focalnet.visualize.explanation import explanation_panel
 from focalnet.weights.spec import ModelSpec
 
@@ -52,12 +52,19 @@ class DenseTask(DenseOptions, ImageTask):
     longest: ClassVar[int | None] = None
 
     def datasets(self, seed: int) -> Datasets:
-        data = open_data(
-            self.kind, self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image,
-            on_bad_annotation=self.on_bad_annotation, masks=learns_masks(parse_name(self.model).head),
-            **self.data_options(),
-        )  # fmt: skip
+        wanted = parse_name(self.model)
+        check_task(self.name, self.model)
+        masks = learns_masks(wanted.head)
+        with self.telling_task():
+            data = open_data(
+                self.kind, self.data, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_image,
+                on_bad_annotation=self.on_bad_annotation, masks=masks, **self.data_options(),
+            )  # fmt: skip
         self.check_num_classes(data, "look at the data's list of classes")
+        if masks and not getattr(data.train, "masked", True):
+            others = [family for family in families(task=self.name) if not learns_masks(family.name)]
+            mend = f"; take --model {others[0].name}_{wanted.variant}, which learns from boxes" if others else ""
+            raise UserError(f"{self.data} has boxes and no masks, from which {self.model} learns{mend}.")
         return data
 
     def data_options(self) -> dict[str, Any]:
@@ -82,12 +89,6 @@ class DenseTask(DenseOptions, ImageTask):
             self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides,
             **self.head_options(),
         )  # fmt: skip
-        fitting = [family.name for family in families(task=self.name)]
-        if model.spec.head not in fitting:
-            raise UserError(
-                f"{self.model} is a {model.spec.head}, and --task {self.name} trains {' or '.join(fitting)}; "
-                f"take for example --model {fitting[0]}_{self.model.removeprefix(model.spec.head + '_')}."
-            )
         how, long_side = model.spec.preprocessing, None
         if isinstance(self.image_size, tuple):
             long_side = max(self.image_size)

@@ -7,7 +7,7 @@ mirrored, are put together and thinned by non-maximum suppression, class by clas
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,6 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from focalnet.data import Datasets, DenseSample
-from focalnet.data.base import Kind
 from focalnet.errors import MissingExtraError
 from focalnet.inputs.image import Signal
 from focalnet.metrics.detection import LIMIT, AveragePrecision
@@ -40,8 +39,6 @@ TEST_NMS = 0.6
 @dataclass(frozen=True, kw_only=True)
 class Detect(DetectOptions, DenseTask):
     """Object detection and instance segmentation."""
-
-    kind: ClassVar[Kind] = "detection"
 
     def data_options(self) -> dict[str, Any]:
         return {"crowd": self.crowd}

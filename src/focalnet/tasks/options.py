@@ -12,7 +12,7 @@ import tyro
 
 from focalnet.errors import UserError
 from focalnet.inputs.image import Range, View
-from focalnet.models.registry import families
+from focalnet.models.registry import families, get_family, parse_name
 from focalnet.schemas import check_numbers
 from focalnet.variants import Recompute
 
@@ -30,6 +30,22 @@ def default_model(task: str, variant: str) -> str:
     return f"{families(task=task)[0].name}_{variant}"
 
 
+def check_task(task: str, model: str) -> None:
+    """Refuse a network that a task does not train; of tasks from outside the package, nothing is known.
+
+    Raises:
+        UserError: the message names one that it does.
+    """
+    wanted, fitting = parse_name(model), [family.name for family in families(task=task)]
+    if fitting and wanted.head not in fitting:
+        first = get_family(fitting[0])
+        example = f"{first.name}_{wanted.variant}" if first.named else wanted.variant
+        raise UserError(
+            f"{model} is a {wanted.head}, and --task {task} trains {' or '.join(fitting)}; take for example "
+            f"--model {example}."
+        )
+
+
 def check_threshold(value: float) -> None:
     """Refuse what is no score."""
     if not 0 <= value <= 1:
@@ -44,7 +60,9 @@ class TaskOptions:
         name: what the command line calls it.
         score: the metric of `Metric.compute` that chooses the best checkpoint; higher is better.
         embedded: the data set that needs no download: its name, its recipe, and the model that learns it.
-        recipe: of any other data.
+        recipe: of any other data, from released weights.
+        scratch: its recipe without weights; `recipe` where there is none.
+        small: the network that learns on a CPU, `--model small`; that of `embedded` where there is none.
         has_results: whether `Metric.details` has `results`, the single predictions in a format of the field.
     """
 
@@ -52,12 +70,14 @@ class TaskOptions:
     score: ClassVar[str]
     embedded: ClassVar[Embedded]
     recipe: ClassVar[str]
+    scratch: ClassVar[str | None] = None
+    small: ClassVar[str | None] = None
     has_results: ClassVar[bool] = False
 
     data: str | None = None
     """What to train on; without it, what is made of the handwritten digits inside scikit-learn."""
     model: str = "focalnet_tiny_lrf"
-    """The network: a name from `focalnet models`."""
+    """The network: a name from `focalnet models`, or "small" for one that a CPU trains."""
     weights: str | None = None
     """Where to start: "official", "timm", "transformers", a file, a run folder, a hub id, or None for random."""
     num_classes: int | None = None
@@ -97,7 +117,13 @@ class TaskOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(TaskOptions):
-    """The options of the tasks on images."""
+    """The options of the tasks on images.
+
+    Class attributes:
+        kind: of the data, in the words of `data.register`.
+    """
+
+    kind: ClassVar[str]
 
     image_size: int | tuple[int, int] | None = None
     """Side of the input in pixels, or height and width; without it, what the weights were made for."""
@@ -139,9 +165,12 @@ class ClassifyOptions(ImageOptions):
     """Image classification."""
 
     name: ClassVar[str] = "classify"
+    kind: ClassVar[str] = "class"
     score: ClassVar[str] = "top1"
     embedded: ClassVar[Embedded] = Embedded("digits", "digits", "minifocal_32")
     recipe: ClassVar[str] = "finetune"
+    scratch: ClassVar[str | None] = "scratch"
+    small: ClassVar[str | None] = "minifocal_128"
 
     augment: Literal["none", "light", "imagenet", "digits"] = "light"
     """Augmentation: "imagenet" is the paper's, "light" crops and flips, "digits" bends a little and never flips."""
@@ -191,13 +220,15 @@ class DetectOptions(DenseOptions):
     """Object detection and instance segmentation."""
 
     name: ClassVar[str] = "detect"
+    kind: ClassVar[str] = "detection"
     score: ClassVar[str] = "box_ap"
     embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("detect", "minifocal_128"))
     recipe: ClassVar[str] = "finetune_detector"
+    scratch: ClassVar[str | None] = "scratch_detector"
     has_results: ClassVar[bool] = True
 
     model: str = default_model("detect", "focalnet_tiny_lrf")
-    """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
+    """The network: a name from `focalnet models`, any other HEAD_VARIANT, or "small" for one that a CPU trains."""
     detections: int | None = None
     """Most objects of an image; without it, what the network has. Above 100, COCO's table counts so many too."""
     crowd: Annotated[Literal["learn", "ignore"] | None, tyro.conf.Suppress] = None
@@ -222,12 +253,14 @@ class SegmentOptions(DenseOptions):
     """Semantic segmentation."""
 
     name: ClassVar[str] = "segment"
+    kind: ClassVar[str] = "semantic"
     score: ClassVar[str] = "miou"
     embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("segment", "minifocal_128"))
     recipe: ClassVar[str] = "finetune_segmenter"
+    scratch: ClassVar[str | None] = "scratch_segmenter"
 
     model: str = default_model("segment", "focalnet_tiny_lrf")
-    """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
+    """The network: a name from `focalnet models`, any other HEAD_VARIANT, or "small" for one that a CPU trains."""
     window: Annotated[int | None, tyro.conf.Suppress] = None
     """Side of the squares that an image is seen in, in pixels of the resized image; whole without it."""
 
@@ -244,12 +277,14 @@ class PanopticOptions(DenseOptions):
     """Panoptic segmentation."""
 
     name: ClassVar[str] = "panoptic"
+    kind: ClassVar[str] = "panoptic"
     score: ClassVar[str] = "pq"
     embedded: ClassVar[Embedded] = Embedded("digit_scenes", "digit_scenes", default_model("panoptic", "minifocal_128"))
     recipe: ClassVar[str] = "finetune_segmenter"
+    scratch: ClassVar[str | None] = "scratch_segmenter"
 
     model: str = default_model("panoptic", "focalnet_tiny_lrf")
-    """The network: a name from `focalnet models`, or any other HEAD_VARIANT."""
+    """The network: a name from `focalnet models`, any other HEAD_VARIANT, or "small" for one that a CPU trains."""
     threshold: Annotated[float, tyro.conf.Suppress] = 0.8
     """Least score of a segment."""
 
@@ -260,7 +295,7 @@ class PanopticOptions(DenseOptions):
             raise UserError("--tta is for detection and semantic segmentation; leave it out for panoptic.")
 
 
-OPTIONS: dict[str, type[TaskOptions]] = {
+OPTIONS: dict[str, type[ImageOptions]] = {
     cls.name: cls for cls in (ClassifyOptions, DetectOptions, SegmentOptions, PanopticOptions)
 }
 """The options of each task of the package, by its name, which is that of its module."""

@@ -7,7 +7,7 @@ Mask2Former does.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from focalnet.data import DenseSample
-from focalnet.data.base import IGNORE, Kind
+from focalnet.data.base import IGNORE
 from focalnet.errors import UserError
 from focalnet.inputs.image import Signal
 from focalnet.metrics.detection import AveragePrecision
@@ -33,8 +33,6 @@ from focalnet.weights.spec import ModelSpec
 @dataclass(frozen=True, kw_only=True)
 class Panoptic(PanopticOptions, DenseTask):
     """Panoptic segmentation."""
-
-    kind: ClassVar[Kind] = "panoptic"
 
     def metric(self, spec: ModelSpec) -> "PanopticTaskMetric":
         return PanopticTaskMetric(self, spec)

@@ -18,7 +18,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from focalnet.data import DenseSample
-from focalnet.data.base import IGNORE, Kind
+from focalnet.data.base import IGNORE
 from focalnet.inputs.image import Signal
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.models.registry import get_family, parse_name
@@ -36,7 +36,6 @@ TEST_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 class Segment(SegmentOptions, DenseTask):
     """Semantic segmentation."""
 
-    kind: ClassVar[Kind] = "semantic"
     longest: ClassVar[int | None] = 4
 
     def targets(self, batch: Batch) -> Any:

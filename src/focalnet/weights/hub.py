@@ -18,11 +18,12 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import Request, getproxies, urlopen
 
 from focalnet import inputs
 from focalnet.errors import UserError, first_line, unknown
@@ -31,6 +32,7 @@ from focalnet.variants import VARIANTS, get_variant
 from focalnet.weights.spec import ModelSpec
 
 Source = Literal["official", "timm", "transformers"]
+ANSWER_SECONDS = 5
 SOURCES: tuple[Source, ...] = get_args(Source)
 
 UNSETTLED = ("focalnet_large_fl4", "focalnet_xlarge_fl4")
@@ -258,6 +260,17 @@ def download_folder(repo: str) -> Path:
             "name and the connection, or fetch config.json and model.safetensors elsewhere and give their folder."
         ) from error
     return folder
+
+
+def is_reachable(entry: WeightsEntry) -> bool:
+    """Whether the file of `entry` is here, or its host answers at once and has it."""
+    if entry.unreachable or _offline(entry.url):
+        return not entry.unreachable and entry.local_path.is_file()
+    try:
+        with urlopen(Request(entry.url, method="HEAD"), timeout=ANSWER_SECONDS):
+            return True
+    except (OSError, HTTPException):
+        return entry.local_path.is_file()
 
 
 def _offline(url: str) -> bool:

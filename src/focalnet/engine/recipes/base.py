@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from focalnet.models.registry import parse_name
-from focalnet.weights.hub import ENTRIES
+from focalnet.weights.hub import ENTRIES, is_reachable
+
+FEW = {"least_steps": 20, "least_total": 460}
+"""Options of `TrainConfig` for data of any size: few samples make small batches and many epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,13 @@ class Recipe:
     """Options of the task that it sets."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """Options of `TrainConfig` that it sets."""
+
+
+def has_start(model: str) -> bool:
+    """Whether a fine-tuning of `model` can begin: the released file of its variant is here, or can be fetched."""
+    variant = parse_name(model).variant
+    rows = [row for row in ENTRIES.values() if (row.variant, row.source) == (variant, "official")]
+    return any(is_reachable(row) for row in rows)
 
 
 def released(model: str) -> Literal["official"] | None:

@@ -7,7 +7,7 @@ optimizer does otherwise than mmdet's: biases are never decayed there only if th
 import re
 from typing import Any
 
-from focalnet.engine.recipes.base import Recipe, released
+from focalnet.engine.recipes.base import FEW, Recipe, released
 from focalnet.models.mask_rcnn import AP
 from focalnet.models.registry import parse_name
 from focalnet.models.upernet import MIOU
@@ -79,7 +79,7 @@ def finetune_detector(model: str) -> Recipe:
         cost="an hour on one GPU for some thousand images",
         result="depends on the images",
         task={"weights": released(model), "augment": "detr", "drop_path": 0.1},
-        train={"epochs": 24, "batch_size": 8, "lr": 1e-4, "min_lr": 1e-6, "warmup_epochs": 0.5, "clip_grad": 1.0,
+        train={"epochs": 24, "batch_size": 8, "lr": 1e-4, "min_lr": 1e-6, "warmup_epochs": 0.5, "clip_grad": 1.0, **FEW,
                "backbone_lr": 0.1 if parse_name(model).head == "dino" else 1.0},
     )  # fmt: skip
 
@@ -95,9 +95,38 @@ def finetune_segmenter(model: str) -> Recipe:
         cost="an hour on one GPU for some thousand images",
         result="depends on the images",
         task={"weights": released(model), "augment": "semantic", "drop_path": 0.3},
-        train={"epochs": 40, "batch_size": 8, "min_lr": 0.0, "schedule": "linear", "warmup_epochs": 1.0,
+        train={"epochs": 40, "batch_size": 8, "min_lr": 0.0, "schedule": "linear", "warmup_epochs": 1.0, **FEW,
                **({"lr": 1e-4, "backbone_lr": 0.1, "weight_decay": 0.05, "clip_grad": 0.01}
                   if queries else {"lr": 6e-5, "weight_decay": 0.01, "clip_grad": 1.0})},
+    )  # fmt: skip
+
+
+def scratch_detector(model: str) -> Recipe:
+    """Your own boxes or masks, from random weights."""
+    return _scratch(model, "scratch_detector", ("detect",), "Your own COCO or YOLO data, from random weights.",
+                    "focalnet train --task detect --data coco/ --model small")  # fmt: skip
+
+
+def scratch_segmenter(model: str) -> Recipe:
+    """Your own label maps, from random weights."""
+    return _scratch(model, "scratch_segmenter", ("segment", "panoptic"),
+                    "Your own images with label maps, from random weights.",
+                    "focalnet train --task segment --data ade/ --model small")  # fmt: skip
+
+
+def _scratch(model: str, name: str, tasks: tuple[str, ...], summary: str, command: str) -> Recipe:
+    small = "minifocal" in model
+    rates = _SMALL_SCENES[_head(model)] if small else {"lr": 1e-4, "clip_grad": 0.1}
+    return Recipe(
+        name=name,
+        tasks=tasks,
+        summary=summary,
+        command=command,
+        cost="half an hour on 2 CPU cores for a small network, hours on one GPU for the others",
+        result="depends on the images; released weights (--weights) need far fewer",
+        task={"weights": None, "augment": "light", "drop_path": 0.0 if small else 0.1},
+        train={"min_lr": 1e-5, "warmup_epochs": 0.5, "ema": 0.99, **rates, "precision": "auto", "batch_size": 8,
+               "epochs": 40, **FEW, "least_total": 1500},
     )  # fmt: skip
 
 
