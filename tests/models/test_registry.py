@@ -42,6 +42,7 @@ SMALL = {
     "video_focalnet": {},
     "focal_unet": {},
     "sound": {"embedding": 8},
+    "atss": {"channels": 16},
 }
 UNSEEN = {"dino": {"points": 2}}  # of what small networks have otherwise: no shape tells heads from points
 FOREIGN = {
@@ -52,6 +53,7 @@ FOREIGN = {
     "video_focalnet": "official",
     "focal_unet": "official",
     "sound": "speechbrain",
+    "atss": "mmdet",
 }
 TRUNK = {"embed_dim": 8, "depths": (1, 1, 1, 1)}
 

@@ -48,6 +48,8 @@ GROWN = On(
     architecture={"focal_windows": 9, "stem_padding": 3},
 )
 """What the official Mask R-CNNs and UPerNets change of T, S and B."""
+WIDER = On(variants=GROWN.variants, architecture={"focal_windows": (11, 9, 9, 7), "stem_padding": 3})
+"""What the official detectors of the paper's Table 7 change of them."""
 
 
 def overlapped_padding(backbone: Mapping[str, "Tensor"], *, official: bool) -> dict[str, int]:

@@ -13,12 +13,11 @@ Legend: K sets of predictions, B batch, Q queries, N objects of the batch.
 """
 
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
+from focalnet.models.detection.losses import average_count, focal_loss
 from focalnet.models.dino.denoising import Denoising, Truth
-from focalnet.models.dino.matching import ALPHA, GAMMA, Pairs, corners, generalized_iou, match
+from focalnet.models.dino.matching import Pairs, corners, generalized_iou, match
 
 WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}
 """Of the terms, in the total."""
@@ -90,16 +89,6 @@ def set_losses(logits: Tensor, boxes: Tensor, pairs: Pairs, truth: Truth) -> Ten
     return torch.cat([focal[:, None], per_pair.new_zeros(len(logits), 2).index_add(0, pairs.sets, per_pair)], 1)
 
 
-def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary focal loss (Lin et al., 2017), element by element; targets are 0 or 1."""
-    missed = (targets - logits.sigmoid()).abs()
-    weight = 1 - ALPHA + (2 * ALPHA - 1) * targets
-    return weight * missed**GAMMA * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-
-
 def _objects(truth: Truth) -> Tensor:
     count = torch.tensor(float(len(truth.labels)), device=truth.labels.device)
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(count)
-        count = count / dist.get_world_size()
-    return count.clamp(min=1)
+    return average_count(count).clamp(min=1)

@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 
 from focalnet.errors import MissingExtraError
+from focalnet.models.detection.losses import ALPHA, GAMMA
 from focalnet.models.dino.denoising import Truth
-
-ALPHA, GAMMA = 0.25, 2.0
-"""Of the focal loss: the weight of positives (negatives have 1 - α), and the exponent."""
 
 
 class Pairs(NamedTuple):

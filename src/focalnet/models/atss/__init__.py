@@ -1,0 +1,41 @@
+"""ATSS: boxes from one anchor per position (Zhang et al., CVPR 2020; the paper's Table 7)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from focalnet.inputs.image import WHOLE_IMAGE
+from focalnet.labels import COCO_CLASSES
+from focalnet.models.family import WIDER, Family, On, small_image
+from focalnet.variants import FocalNetConfig
+
+AP = {"tiny_srf": 49.2, "tiny_lrf": 49.6}
+"""Box AP on COCO, 3x (the paper's Table 7)."""
+
+
+def _classes_of(num_classes: int, architecture: FocalNetConfig) -> Mapping[str, Any]:
+    return {"classes": COCO_CLASSES} if num_classes == len(COCO_CLASSES) else {}
+
+
+FAMILY = Family(
+    name="atss",
+    model="focalnet.models.atss.model:Atss",
+    layouts="focalnet.models.atss.layouts:LAYOUTS",
+    title="ATSS",
+    purpose="object detection",
+    pipeline="object-detection",
+    learns="boxes",
+    tasks=("detect",),
+    num_classes=80,
+    free=("score_threshold", "nms_threshold", "candidates", "detections"),
+    preprocessing=WHOLE_IMAGE,
+    on=(
+        WIDER,
+        On(
+            variants="minifocal_.*",
+            options={"channels": 64, "anchor_size": 4.0, "candidates": 300, "detections": 30},
+            preprocessing=small_image(128),
+        ),
+    ),
+    published={f"atss_focalnet_{size}": f"box AP {ap} (3x)" for size, ap in AP.items()},
+    classes_of=_classes_of,
+)
