@@ -161,7 +161,7 @@ def folder(rng: random.Random, index: int, folder: Path, base: Path) -> Commands
                     data
                     / rng.choice(["train", "val"])
                     / rng.choice(["empty", "é", "\udcff", "a\nb", "x" * 255, "-x", ".x"])
-                ).mkdir(exist_ok=True)
+                ).mkdir(parents=True, exist_ok=True)
             case 4:
                 link = target.parent / "up"
                 if target.parent.is_dir() and not link.is_symlink():
