@@ -42,14 +42,14 @@ def make(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def measure(folder: Path, run: Path, seed: int) -> dict[str, float]:
-    """Train by the bare command, and evaluate on what was held out."""
+def measure(folder: Path, run: Path, seed: int, *more: str) -> dict[str, float]:
+    """Train by the bare command, or with more options, and evaluate on what was held out."""
 
     def focalnet(*arguments: str) -> None:
         subprocess.run([sys.executable, "-m", "focalnet", *arguments], check=True)
 
     began = time.perf_counter()
-    focalnet("train", "--data", str(folder / "train"), "--out", str(run), "--seed", str(seed))
+    focalnet("train", "--data", str(folder / "train"), "--out", str(run), "--seed", str(seed), *more)
     seconds = time.perf_counter() - began
     result = run / "heldout.json"
     focalnet("evaluate", str(run), "--data", str(folder / "heldout"), "--json", str(result))
