@@ -71,7 +71,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Any]:
     if task.name not in recipe.tasks:
         raise UserError(f"The recipe {recipe.name} is for --task {' or '.join(recipe.tasks)}, not for {task.name}.")
 
-    train = dict(recipe.train)
+    train: dict[str, Any] = dict(recipe.train)
     for option, least in (("batch_size", "least_steps"), ("epochs", "least_total")):
         if getattr(chosen, option) is not None:  # what is asked for is not made to fit the data
             train.pop(least, None)
@@ -84,7 +84,8 @@ def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Any]:
         f"Train a network. These are the defaults of the recipe {recipe.name!r}: {recipe.summary} "
         f"It costs {recipe.cost} and gives {recipe.result}."
     )
-    values = _parse(parts, description, arguments) | {"model": model}
+    values = _parse(parts, description, arguments)
+    values["model"] = model
     choice, options, training = (type(part)(**{name: values[name] for name in vars(part)}) for part in parts)
     return options, training, choice
 
