@@ -18,14 +18,16 @@ OLD = {
 
 def old_run(folder, **changes):
     run = RunFolder.create(folder, {**OLD, **changes})
-    (folder / "metrics.jsonl").write_text('{"epoch": 1, "images_per_second": 3.5, "val_images_per_second": 4.5}\n')
+    (folder / "metrics.jsonl").write_text(
+        '{"epoch": 1, "step": 7, "images_per_second": 3.5, "val_images_per_second": 4.5}\n'
+    )
     return run
 
 
 def test_options_facts_and_rows_have_the_names_of_today(tmp_path):
     run = old_run(tmp_path)
     assert run.config()["data"] == {"training samples": 12, "validation samples": 5, "classes": ["a"]}
-    assert run.rows() == [{"epoch": 1, "samples_per_second": 3.5, "val_samples_per_second": 4.5}]
+    assert run.rows() == [{"epoch": 1, "step": 7, "samples_per_second": 3.5, "val_samples_per_second": 4.5}]
     task, config = load_run(run)
     assert (task.name, task.tta) == ("detect", False)
     assert config == TrainConfig(

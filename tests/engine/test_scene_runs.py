@@ -50,7 +50,7 @@ def some(*heads):
     return [pytest.param(head, marks=[] if head in heads else [pytest.mark.slow]) for head in TASKS]
 
 
-@pytest.mark.parametrize("head", some("dino"))
+@pytest.mark.parametrize("head", some())
 def test_kill_9_and_resume(data, tmp_path, head):
     done = focalnet(*arguments(data, tmp_path / "whole", head))
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ import generator  # noqa: E402
 
 PATIENCE = 90
 """Seconds after which a worker that does not answer hangs where Python cannot interrupt it."""
-QUICK = 2
+QUICK = 1
 """Inputs of each kind in the quick subset."""
 
 

@@ -56,8 +56,13 @@ def assert_same(program: nn.Module, model: nn.Module, *inputs: torch.Tensor) -> 
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+LONG = pytest.mark.slow  # half a minute: UPerNet pools to many sizes
+
+
 @pytest.mark.filterwarnings("ignore:`create_unbacked_symint` is deprecated:FutureWarning")  # torchvision calls it
-@pytest.mark.parametrize("family", ["backbone", *FAMILIES])
+@pytest.mark.parametrize(
+    "family", ["backbone", *(pytest.param(name, marks=LONG if name == "upernet" else ()) for name in FAMILIES)]
+)
 def test_every_family_is_exported_with_a_dynamic_batch(family):
     assert torchvision.ops is not None  # its operators are part of the programs
     model, shapes, example = network(family), {0: Dim("batch", min=1, max=64)}, images(2)

@@ -50,7 +50,7 @@ def describe_models(pattern: str = "*") -> list[dict[str, Any]]:
     for name in list_models(pattern):
         files = [entry for entry in ENTRIES.values() if entry.variant == name and entry.head == classifier.name]
         reachable = [entry for entry in files if entry.unreachable is None]
-        pixels = default_preprocessing(name).input_size
+        pixels = min(default_preprocessing(name).size)
         parameters, gflops = _counted().get(name) or count(name)
         rows.append({
             "model": name,
@@ -83,7 +83,7 @@ def count(name: str) -> tuple[float, float | None]:
         if spec.head == "classifier":
             files = [entry for entry in ENTRIES.values() if entry.variant == name and entry.head == spec.head]
             classes = files[0].num_classes if files else spec.num_classes
-            pixels = default_preprocessing(name).input_size
+            pixels = min(default_preprocessing(name).size)
             model = get_family(spec.head).cls(get_variant(name), num_classes=classes).eval()
             with FlopCounterMode(display=False) as counter:
                 model(torch.empty(1, 3, pixels, pixels))

@@ -127,11 +127,7 @@ def _split(name: str) -> tuple[Family | None, str, dict[str, int]]:
                 if owner is not family:
                     ending = rest.removeprefix(match[1])
                     raise UserError(f"{name}: only {owner.name} has {owner.suffix.meaning}; leave {ending} out.")
-                return (
-                    family,
-                    family.variant_of(match[1]),
-                    {option: int(value) for option, value in match.groupdict().items()},
-                )
+                return family, variant, {option: int(value) for option, value in match.groupdict().items()}
         if (variant := family.variant_of(rest)) is not None:
             return family, variant, {}
     return None, name, {}

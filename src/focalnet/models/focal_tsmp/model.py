@@ -124,7 +124,7 @@ class FocalTsmp(Network[FocalTsmpOutputs]):
         for module in self.backbone.modules():
             if isinstance(module, PatchEmbed):
                 module.norm = nn.Identity()  # type: ignore[assignment]
-        channels = architecture.channels
+        channels = list(architecture.channels)
         steps = [channels[-1] // 2, *channels[-2:0:-1]] if len(channels) > 1 else []
         widths = [channels[-1], *(skip + step for skip, step in zip(channels[-2::-1], steps, strict=True))]
         depth, blocks = options.decoder_depth, options.decoder_depth * len(widths)
