@@ -24,12 +24,9 @@ from torch import Tensor, nn
 
 from focalnet.backbone import Block, FocalNetBase, Recompute
 from focalnet.layers import channels_first, channels_last
-from focalnet.models.base import Network, pairs
-from focalnet.models.mask2former.postprocess import cut_and_resize
+from focalnet.models.base import Network
+from focalnet.models.segmentation import IGNORE, probabilities
 from focalnet.variants import FocalNetConfig
-
-IGNORE = 255
-"""The class of pixels that count for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +175,7 @@ class FocalUNet(Network[Tensor]):
         Returns:
             per image (K, H, W), float32, at its original size.
         """
-        images = zip(outputs.float(), pairs(sizes, original_sizes), strict=True)
-        return [cut_and_resize(logits, size, original).softmax(0) for logits, (size, original) in images]
+        return probabilities(outputs, sizes, original_sizes)
 
 
 def dice_loss(logits: Tensor, targets: Tensor, smooth: float = 1e-5) -> Tensor:

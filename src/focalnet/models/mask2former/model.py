@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from focalnet.backbone import Recompute
 from focalnet.errors import UserError
 from focalnet.models.base import Detector, Target, pairs, require_four_stages, require_masks
-from focalnet.models.mask2former.postprocess import cut_and_resize, instances, panoptic, resize, semantic
+from focalnet.models.detection.losses import average_count
+from focalnet.models.mask2former.postprocess import instances, panoptic, semantic
+from focalnet.models.segmentation import cut_and_resize, resize
 from focalnet.models.transformers import FocalNetBackboneConfig  # first: it says which extra is missing
 from focalnet.structures import Detections, Segment
 from focalnet.variants import FocalNetConfig
@@ -53,10 +55,7 @@ class _Loss(Mask2FormerLoss):
 
     def get_num_masks(self, class_labels: list[Tensor], device: torch.device) -> Tensor:
         masks = torch.tensor(float(sum(len(labels) for labels in class_labels)), device=device)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(masks)
-            masks = masks / torch.distributed.get_world_size()
-        return masks.clamp(min=1)
+        return average_count(masks).clamp(min=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ Legend: Q queries, K classes, H W pixels, N objects.
 from collections.abc import Collection
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from focalnet.structures import Detections, Segment, masks_to_boxes
@@ -102,15 +101,3 @@ def panoptic(
                 stuff[label] = position
         ids[mask] = position + 1
     return ids, segments
-
-
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(C, H, W) to another size, bilinearly."""
-    if tuple(maps.shape[1:]) == tuple(size):
-        return maps
-    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-
-
-def cut_and_resize(maps: Tensor, size: tuple[int, int], original: tuple[int, int]) -> Tensor:
-    """The part of (C, H, W) that is image and no padding, `size`, resized to the size it had before, `original`."""
-    return resize(maps[:, : size[0], : size[1]], original)

@@ -22,15 +22,12 @@ from torch import Tensor, nn
 
 from focalnet.backbone import Recompute
 from focalnet.errors import UserError
-from focalnet.models.base import Network, pairs, require_four_stages
-from focalnet.models.mask2former.postprocess import cut_and_resize
+from focalnet.models.base import Network, require_four_stages
+from focalnet.models.segmentation import IGNORE, probabilities
 from focalnet.models.transformers import FocalNetBackboneConfig  # first: it says which extra is missing
 from focalnet.variants import FocalNetConfig
 
 from transformers import UperNetConfig, UperNetForSemanticSegmentation  # isort: skip
-
-IGNORE = 255
-"""The class of pixels that count for nothing."""
 
 
 class _Classifier(nn.Conv2d):
@@ -187,8 +184,7 @@ class UperNet(Network[UperNetOutputs]):
         Returns:
             per image (K, H, W), float32, at its original size.
         """
-        images = zip(outputs.logits.float(), pairs(sizes, original_sizes), strict=True)
-        return [cut_and_resize(logits, size, original).softmax(0) for logits, (size, original) in images]
+        return probabilities(outputs.logits, sizes, original_sizes)
 
 
 def _channels_last(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
