@@ -149,6 +149,26 @@ def require_four_stages(head: str, architecture: FocalNetConfig) -> None:
         raise UserError(f"{head} needs a backbone of four stages, this one has {len(architecture.depths)}.")
 
 
+def enlarged(boxes: Tensor, size: tuple[int, int], original: tuple[int, int]) -> Tensor:
+    """Boxes (N, 4) in pixels of an image of `size`, (height, width), in pixels of the `original` one."""
+    return boxes * boxes.new_tensor([original[1] / size[1], original[0] / size[0]] * 2)
+
+
+def require_labels(targets: Sequence[Target], num_classes: int) -> None:
+    """Refuse targets with a label that is no class.
+
+    Raises:
+        UserError: a target has one.
+    """
+    for index, target in enumerate(targets):
+        labels = target["labels"]
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+            raise UserError(
+                f"target {index} has labels from {int(labels.min())} to {int(labels.max())}, but the model has "
+                f"{num_classes} classes, which count from 0; set num_classes."
+            )
+
+
 def require_masks(targets: Sequence[Target], network: str) -> None:
     """Refuse targets of boxes alone for a network that learns from masks.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from focalnet import inputs
 from focalnet.errors import UserError, unknown
+from focalnet.labels import COCO_CLASSES
 from focalnet.schemas import build
 from focalnet.variants import VARIANTS, FocalNetConfig
 from focalnet.weights.architecture import shape_of
@@ -198,6 +199,11 @@ class Family:
 def small_image(size: int) -> inputs.Image:
     """Whole images for a network on a `minifocal`: a shorter side of `size` pixels, the longer one at most twice."""
     return inputs.Image(input_size=size, long_side=2 * size, crop_pct=1.0, interpolation="bilinear")
+
+
+def coco_classes(num_classes: int, architecture: FocalNetConfig) -> Mapping[str, Any]:
+    """`Family.classes_of` for detectors: 80 classes without names are COCO's."""
+    return {"classes": COCO_CLASSES} if num_classes == len(COCO_CLASSES) else {}
 
 
 def _imported(place: str) -> Any:

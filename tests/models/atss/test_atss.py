@@ -113,3 +113,10 @@ def test_more_detections_on_request(drawn):
     images, _ = MADE["batch"]()
     drawn.detections = 3
     assert [len(found.scores) for found in drawn.detect(images)] == [3, 3]
+
+
+def test_a_label_that_is_no_class_is_refused(drawn):
+    images, targets = MADE["batch"]()
+    targets[0]["labels"] = targets[0]["labels"] + 3
+    with pytest.raises(UserError, match="target 0 has labels from 3 to 9, but the model has 7 classes"):
+        drawn.loss(images, targets)

@@ -1,19 +1,10 @@
 """ATSS: boxes from one anchor per position (Zhang et al., CVPR 2020; the paper's Table 7)."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from focalnet.inputs.image import WHOLE_IMAGE
-from focalnet.labels import COCO_CLASSES
-from focalnet.models.family import WIDER, Family, On, small_image
-from focalnet.variants import FocalNetConfig
+from focalnet.models.family import WIDER, Family, On, coco_classes, small_image
 
 AP = {"tiny_srf": 49.2, "tiny_lrf": 49.6}
 """Box AP on COCO, 3x (the paper's Table 7)."""
-
-
-def _classes_of(num_classes: int, architecture: FocalNetConfig) -> Mapping[str, Any]:
-    return {"classes": COCO_CLASSES} if num_classes == len(COCO_CLASSES) else {}
 
 
 FAMILY = Family(
@@ -37,5 +28,5 @@ FAMILY = Family(
         ),
     ),
     published={f"atss_focalnet_{size}": f"box AP {ap} (3x)" for size, ap in AP.items()},
-    classes_of=_classes_of,
+    classes_of=coco_classes,
 )

@@ -25,8 +25,8 @@ from torchvision.ops import generalized_box_iou_loss
 
 from focalnet.backbone import FocalNet, Recompute
 from focalnet.models.atss.assignment import assign, centreness
-from focalnet.models.base import Detector, Target, pairs, whole_sizes
-from focalnet.models.detection.boxes import Anchors, BoxCoder, clip, padded, precise, suppress
+from focalnet.models.base import Detector, Target, enlarged, pairs, require_labels, whole_sizes
+from focalnet.models.detection.boxes import Anchors, BoxCoder, clip, over_image, padded, precise, suppress
 from focalnet.models.detection.losses import average_count, focal_loss
 from focalnet.models.detection.pyramid import Pyramid
 from focalnet.structures import Detections
@@ -218,13 +218,18 @@ class Atss(Detector[AtssOutputs]):
             inputs: (B, 3, H, W), normalized.
             targets: per image `boxes` and `labels`; an image may have no object.
             sizes: (B, 2), height and width of each image in a padded batch.
+
+        Raises:
+            UserError: a label that is no class.
         """
+        require_labels(targets, self.num_classes)
         sizes = whole_sizes(inputs) if sizes is None else sizes.to(inputs.device)
         logits, deltas, centre, levels = self._say(inputs)
         anchors = torch.cat(levels)
+        stride = self.backbone.body.strides[-1]
         classes, boxes, weights, centres, positives = [], [], [], [], 0
         for index, (target, (height, width)) in enumerate(zip(targets, sizes.tolist(), strict=True)):
-            chosen = [torch.where(self._over(level, height, width))[0] for level in levels]
+            chosen = [torch.where(over_image(level, height, width, stride))[0] for level in levels]
             starts = torch.tensor([0, *(level.shape[0] for level in levels[:-1])]).cumsum(0).tolist()
             joined = torch.cat([one + start for one, start in zip(chosen, starts, strict=True)])
             truth = precise(target["boxes"])
@@ -263,20 +268,10 @@ class Atss(Detector[AtssOutputs]):
         results = []
         for *one, (size, original) in zip(*outputs, pairs(sizes, original_sizes), strict=True):
             boxes, scores, labels = (values[one[1] > 0] for values in one)
-            boxes = boxes * boxes.new_tensor([original[1] / size[1], original[0] / size[0]] * 2)
-            results.append(Detections(boxes, scores, labels))
+            results.append(Detections(enlarged(boxes, size, original), scores, labels))
         return results
 
     def _say(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """What the head says, and the anchors per level."""
-        stride = self.backbone.body.strides[-1]
-        images = F.pad(inputs, (0, -inputs.shape[3] % stride, 0, -inputs.shape[2] % stride))
-        maps = self.backbone(images)
+        maps = self.backbone(self.backbone.whole_positions(inputs))
         return *self.bbox_head(maps), self.anchors(maps)
-
-    def _over(self, anchors: Tensor, height: int, width: int) -> Tensor:
-        """Which anchors stand over an image, padded by itself to whole positions of the last stage."""
-        stride = self.backbone.body.strides[-1]
-        bottom, right = (-(-side // stride) * stride for side in (height, width))
-        x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).unbind(1)
-        return (x < right - 0.5) & (y < bottom - 0.5)

@@ -83,6 +83,13 @@ class MaxIoUMatcher(torchvision_utils.Matcher):
             matches[(overlaps == highest) & (highest >= self.best)] = index
 
 
+def over_image(anchors: Tensor, height: int, width: int, stride: int) -> Tensor:
+    """Which anchors (A, 4) stand over an image, padded by itself to whole positions of `stride` pixels: (A,), bool."""
+    bottom, right = (-(-side // stride) * stride for side in (height, width))
+    x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).unbind(1)
+    return (x < right - 0.5) & (y < bottom - 0.5)
+
+
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Boxes (N, 4) within images of `sizes` (N, 2), height and width."""
     return boxes.clamp(min=0).minimum(sizes.flip(1).repeat(1, 2).to(boxes))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 
 from focalnet.models.base import Target
-from focalnet.models.detection.boxes import Anchors, BoxCoder, MaxIoUMatcher, clip, precise, suppress
+from focalnet.models.detection.boxes import Anchors, BoxCoder, MaxIoUMatcher, clip, over_image, precise, suppress
 
 
 class Proposals(NamedTuple):
@@ -63,7 +63,8 @@ class ProposalNetwork(RegionProposalNetwork):
         if targets is None:
             return proposals, {}
         joined = torch.cat(anchors)
-        chosen = [self.trained(joined, height, width) for height, width in sizes.tolist()]
+        stride = self.anchor_generator.strides[-2]
+        chosen = [torch.where(over_image(joined, *size, stride))[0] for size in sizes.tolist()]
         anchors = [joined[one] for one in chosen]
         labels, matched = self.assign_targets_to_anchors(anchors, targets)
         logits = torch.cat([logit[one] for logit, one in zip(logits, chosen, strict=True)])
@@ -95,13 +96,6 @@ class ProposalNetwork(RegionProposalNetwork):
             boxes, score[real], level[real], image, count=count, threshold=self.nms_thresh, limit=self.post_nms_top_n()
         )
         return Proposals(boxes[kept], image[kept])
-
-    def trained(self, anchors: Tensor, height: int, width: int) -> Tensor:
-        """Indices of the anchors to train: over the image, padded by itself to whole positions of the last stage."""
-        pad = self.anchor_generator.strides[-2]
-        bottom, right = (-(-side // pad) * pad for side in (height, width))
-        centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-        return torch.where((centres[:, 0] < right - 0.5) & (centres[:, 1] < bottom - 0.5))[0]
 
     def compute_loss(
         self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]

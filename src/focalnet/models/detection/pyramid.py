@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool
@@ -41,6 +42,11 @@ class Pyramid(nn.Module):
         self.fpn = FeaturePyramidNetwork(list(body.channels), channels, extra_blocks=extra)
         steps = range(1, 1 + (1 if coarser is None else coarser))
         self.strides = (*body.strides, *(2**step * body.strides[-1] for step in steps))
+
+    def whole_positions(self, images: Tensor) -> Tensor:
+        """The batch with zeros on the right and at the bottom, up to whole positions of the last stage."""
+        stride = self.body.strides[-1]
+        return F.pad(images, (0, -images.shape[3] % stride, 0, -images.shape[2] % stride))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> per level (B, C, H / stride, W / stride)."""

@@ -1,12 +1,7 @@
 """Mask R-CNN with FPN: boxes and masks of objects (the paper's Table 6)."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from focalnet.inputs.image import WHOLE_IMAGE
-from focalnet.labels import COCO_CLASSES
-from focalnet.models.family import GROWN, Family, On, small_image
-from focalnet.variants import FocalNetConfig
+from focalnet.models.family import GROWN, Family, On, coco_classes, small_image
 
 AP = {
     "tiny_srf": ("45.9 / 41.3", "47.6 / 42.6"), "tiny_lrf": ("46.1 / 41.5", "48.0 / 42.9"),
@@ -14,10 +9,6 @@ AP = {
     "base_srf": ("48.8 / 43.3", "49.6 / 44.1"), "base_lrf": ("49.0 / 43.5", "49.8 / 44.1"),
 }  # fmt: skip
 """Box / mask AP on COCO, 1x and 3x (the paper's Table 6)."""
-
-
-def _classes_of(num_classes: int, architecture: FocalNetConfig) -> Mapping[str, Any]:
-    return {"classes": COCO_CLASSES} if num_classes == len(COCO_CLASSES) else {}
 
 
 FAMILY = Family(
@@ -42,5 +33,5 @@ FAMILY = Family(
         ),
     ),
     published={f"mask_rcnn_focalnet_{size}": f"box / mask AP {ap[0]} (1x), {ap[1]} (3x)" for size, ap in AP.items()},
-    classes_of=_classes_of,
+    classes_of=coco_classes,
 )  # fmt: skip

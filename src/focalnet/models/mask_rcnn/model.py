@@ -35,8 +35,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 
 from focalnet.backbone import FocalNet, Recompute
-from focalnet.errors import UserError
-from focalnet.models.base import Detector, Target, pairs, require_masks, whole_sizes
+from focalnet.models.base import Detector, Target, enlarged, pairs, require_labels, require_masks, whole_sizes
 from focalnet.models.detection.boxes import Anchors, padded, precise
 from focalnet.models.detection.proposals import ProposalNetwork
 from focalnet.models.detection.pyramid import Pyramid
@@ -175,7 +174,7 @@ class MaskRCNN(Detector[MaskRCNNOutputs]):
             sizes: (B, 2), height and width of each image in a padded batch.
         """
         sizes = whole_sizes(inputs) if sizes is None else sizes.to(inputs.device)
-        levels = self.backbone(self._whole_positions(inputs))
+        levels = self.backbone(self.backbone.whole_positions(inputs))
         proposals, _ = self.rpn(levels, sizes)
         boxes, scores, labels, images, mask_probs = self.roi_heads(levels, proposals, sizes)
         return MaskRCNNOutputs(*(
@@ -196,7 +195,7 @@ class MaskRCNN(Detector[MaskRCNNOutputs]):
             UserError: targets without masks, or a label that is no class.
         """
         sizes = whole_sizes(inputs) if sizes is None else sizes.to(inputs.device)
-        images = self._whole_positions(inputs)
+        images = self.backbone.whole_positions(inputs)
         prepared = self._targets(targets, images)
         levels = self.backbone(images)
         proposals, losses = self.rpn(levels, sizes, prepared)
@@ -219,26 +218,17 @@ class MaskRCNN(Detector[MaskRCNNOutputs]):
         results = []
         for *one, (size, original) in zip(*outputs, pairs(sizes, original_sizes), strict=True):
             boxes, scores, labels, mask_probs = (values[one[1] > 0] for values in one)
-            boxes = boxes * boxes.new_tensor([original[1] / size[1], original[0] / size[0]] * 2)
+            boxes = enlarged(boxes, size, original)
             results.append(Detections(boxes, scores, labels, paste_masks(mask_probs, boxes, original)))
         return results
-
-    def _whole_positions(self, inputs: Tensor) -> Tensor:
-        """The batch with zeros on the right and at the bottom, up to whole positions of the last stage."""
-        stride = self.backbone.body.strides[-1]
-        return F.pad(inputs, (0, -inputs.shape[3] % stride, 0, -inputs.shape[2] % stride))
 
     def _targets(self, targets: Sequence[Target], images: Tensor) -> list[Target]:
         """Targets with labels from 1 and masks of the size of the padded images."""
         require_masks(targets, "Mask R-CNN")
+        require_labels(targets, self.num_classes)
         result = []
-        for index, target in enumerate(targets):
+        for target in targets:
             labels, masks = target["labels"], target["masks"]
-            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
-                raise UserError(
-                    f"target {index} has labels from {int(labels.min())} to {int(labels.max())}, but the model has "
-                    f"{self.num_classes} classes, which count from 0; set num_classes."
-                )
             masks = F.pad(masks, (0, images.shape[3] - masks.shape[2], 0, images.shape[2] - masks.shape[1]))
             whole = {name: target[name] for name in ("outlined",) if name in target}
             result.append({"boxes": precise(target["boxes"]), "labels": labels.long() + 1, "masks": masks, **whole})
