@@ -227,13 +227,16 @@ class FocalNetBase(nn.Module):
         Raises:
             UserError: the images have another number of channels, or are smaller than one position of the last stage.
         """
+        return [before for _, before in self.walk(images)]
+
+    def walk(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Per stage its input and its map before its downsample; arguments and errors as in `forward_stages`."""
         self._check(images)
         x = self.pos_drop(self.embed(images))
-        maps = []
         for stage in self.layers:
-            before, x = stage(x)
-            maps.append(before)
-        return maps
+            before, after = stage(x)
+            yield x, before
+            x = after
 
     def embed(self, images: Tensor) -> Tensor:
         """The stem: (B, in_channels, *S) -> (B, *S / stride, C)."""

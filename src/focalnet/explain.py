@@ -11,8 +11,6 @@ What differs: the few pixels of the longer side that fill no whole position of t
 maps lie exactly over the image; the forward pass leaves nothing behind in the model (`capture`).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,7 @@ from focalnet.backbone import KINDS, FocalNetBase
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.inputs.image import Signal, pixels_of
 from focalnet.models.classifier.model import FocalNetClassifier
-from focalnet.modulation import FocalModulation, capture
+from focalnet.modulation import FocalModulation, capture, evaluating
 from focalnet.visualize.explanation import Explanation
 
 __all__ = ["Explanation", "capture", "explain"]
@@ -73,7 +71,7 @@ def explain(
     tensor = ((pixels - mean) / std)[None].to(weight.device, weight.dtype)
 
     last = [f"layers.{stage}.blocks.{depth - 1}.modulation" for stage, depth in enumerate(network.config.depths)]
-    with _evaluating(model):
+    with evaluating(model):
         with torch.no_grad(), capture(network) as parts:
             output = classifier(tensor) if classifier else network.forward_stages(tensor)
         explanation = Explanation(
@@ -138,16 +136,3 @@ def _grad_cam(model: FocalNetClassifier, tensor: Tensor, target: int) -> np.ndar
 
 def _array(values: Tensor) -> np.ndarray:
     return values.detach().float().cpu().numpy()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, and afterwards each in its own mode again."""
-    modes = {module: module.training for module in model.modules()}
-    for module in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -201,6 +201,19 @@ def capture(model: nn.Module) -> Iterator[dict[str, ModulationParts]]:
         yield parts
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, and afterwards each in its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 def strongest(modulator: Tensor, size: Sequence[int], share: float = 0.1) -> Tensor:
     """Where a modulator is longest: the thresholded activation map of Della Libera et al. 2024 (2402.02754).
 

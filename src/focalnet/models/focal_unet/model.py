@@ -133,12 +133,8 @@ class FocalUNet(Network[Tensor]):
         """
         channels = self.backbone.config.in_channels
         images = inputs.expand(-1, channels, -1, -1) if inputs.shape[1] == 1 else inputs
-        self.backbone._check(images)
-        x, skips = self.backbone.pos_drop(self.backbone.embed(images)), []
-        for stage in self.backbone.layers:
-            skips.append(x)
-            _, x = stage(x)
-        x = self.layers_up[0](self.norm(x))
+        skips, maps = zip(*self.backbone.walk(images), strict=True)
+        x = self.layers_up[0](self.norm(maps[-1]))
         for skip, mix, stage in zip(skips[-2::-1], self.concat_back_dim[1:], self.layers_up[1:], strict=True):
             height, width = skip.shape[1:3]
             x = stage(mix(torch.cat([x[:, :height, :width], skip], dim=-1)))

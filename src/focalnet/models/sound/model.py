@@ -25,7 +25,7 @@ from focalnet.backbone import FocalNetBase, Recompute
 from focalnet.errors import UserError
 from focalnet.inputs.audio import Audio
 from focalnet.models.base import Network
-from focalnet.modulation import capture, strongest
+from focalnet.modulation import capture, evaluating, strongest
 from focalnet.variants import FocalNetConfig
 
 
@@ -166,13 +166,8 @@ class SoundFocalNet(Network[Tensor]):
             (B, F, N), bool.
         """
         spectrogram = self.spectrogram(waves)
-        training = self.training
-        self.eval()
-        try:
-            with capture(self.backbone) as parts:
-                self._hear(spectrogram)
-        finally:
-            self.train(training)
+        with evaluating(self), capture(self.backbone) as parts:
+            self._hear(spectrogram)
         last = next(reversed(parts.values()))
         return strongest(last.modulator, spectrogram.shape[1:], share)
 

@@ -35,30 +35,17 @@ class SpatioTemporalFocalModulation(FocalModulation):
 
     Args:
         dim: C, channels in and out.
-        focal_level: L, of both factors.
-        focal_window, focal_factor: kernel sizes of both factors, as in `FocalModulation`.
-        bias: bias in the projections.
-        options: of `FocalModulation`.
+        options: of `FocalModulation`; levels, kernel sizes and biases are those of both factors.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        focal_level: int,
-        focal_window: int,
-        focal_factor: int = 2,
-        bias: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            dim, focal_level=focal_level, focal_window=focal_window, focal_factor=focal_factor, bias=bias, **options
-        )
-        self.f_temporal = nn.Linear(dim, dim + focal_level + 1, bias=bias)
+    def __init__(self, dim: int, **options: Any) -> None:
+        super().__init__(dim, **options)
+        bias = self.f.bias is not None
+        self.f_temporal = nn.Linear(dim, dim + self.focal_level + 1, bias=bias)
         self.h_temporal = nn.Conv1d(dim, dim, kernel_size=1, bias=bias)
         self.focal_layers_temporal: Any = nn.ModuleList(
-            nn.Sequential(nn.Conv1d(dim, dim, focal_window + focal_factor * level, padding="same", bias=False))
-            for level in range(focal_level)
+            nn.Sequential(nn.Conv1d(dim, dim, layer[0].kernel_size[0], padding="same", bias=False))
+            for layer in self.focal_layers
         )
 
     def forward(self, x: Tensor, return_parts: bool = False) -> Any:
@@ -74,16 +61,12 @@ class SpatioTemporalFocalModulation(FocalModulation):
         query, context, gates = (part.flatten(0, 1) for part in self._project(x))
         columns = linear(x, self.f_temporal.weight, self.f_temporal.bias).permute(0, 2, 3, 1, 4)  # (B, H, W, T, ·)
         past, weights = columns.flatten(0, 2).split((self.dim, self.focal_level + 1), dim=-1)
+        arguments = (context, gates, past, weights)
         if self.recompute and self.training:
-            context, modulator = checkpoint(
-                self._modulator, context, gates, use_reentrant=False, preserve_rng_state=False
-            )
-            past, temporal = checkpoint(
-                self._temporal_modulator, past, weights, use_reentrant=False, preserve_rng_state=False
-            )
+            made = checkpoint(self._modulators, *arguments, use_reentrant=False, preserve_rng_state=False)
         else:
-            context, modulator = self._modulator(context, gates)
-            past, temporal = self._temporal_modulator(past, weights)
+            made = self._modulators(*arguments)
+        context, modulator, past, temporal = made
 
         def film(frames: Tensor) -> Tensor:
             return frames.unflatten(0, x.shape[:2])
@@ -97,6 +80,10 @@ class SpatioTemporalFocalModulation(FocalModulation):
             return y
         inner = ModulationParts(along(weights), along(past), temporal)
         return y, SpatioTemporalParts(film(gates), film(context), film(modulator), inner)
+
+    def _modulators(self, context: Tensor, gates: Tensor, past: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        """The gated sum and the modulator, of both factors."""
+        return *self._modulator(context, gates), *self._temporal_modulator(past, weights)
 
     def _temporal_modulator(self, context: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
         context = focal_context(context, gates, [layer[0].weight for layer in self.focal_layers_temporal])
