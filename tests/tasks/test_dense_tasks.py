@@ -246,7 +246,7 @@ class Brightness(torch.nn.Module):
 
     def semantic(self, outputs, sizes, originals=None):
         from focalnet.models.base import pairs
-        from focalnet.models.mask2former.postprocess import cut_and_resize
+        from focalnet.models.segmentation import cut_and_resize
 
         maps = zip(outputs, pairs(sizes, originals), strict=True)
         return [cut_and_resize(logits, size, original).softmax(0) for logits, (size, original) in maps]

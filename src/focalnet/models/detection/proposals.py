@@ -64,7 +64,7 @@ class ProposalNetwork(RegionProposalNetwork):
             return proposals, {}
         joined = torch.cat(anchors)
         stride = self.anchor_generator.strides[-2]
-        chosen = [torch.where(over_image(joined, *size, stride))[0] for size in sizes.tolist()]
+        chosen = [torch.where(over_image(joined, height, width, stride))[0] for height, width in sizes.tolist()]
         anchors = [joined[one] for one in chosen]
         labels, matched = self.assign_targets_to_anchors(anchors, targets)
         logits = torch.cat([logit[one] for logit, one in zip(logits, chosen, strict=True)])
