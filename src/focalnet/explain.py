@@ -65,6 +65,8 @@ def explain(
         raise UserError(f"Grad-CAM explains the classes of a classifier, no {type(model).__name__}; leave it out.")
     spec = getattr(model, "spec", None) or getattr(network, "spec", None)
     how = preprocessing or (spec.preprocessing if spec else inputs.Image())
+    if not isinstance(how, inputs.Image):
+        raise UserError(f"the explanations are drawn over images, and this network takes {how.kind}; see `capture`.")
     pixels = _pixels(image, how, network.config.strides[-1])
     weight = next(network.parameters())
     mean, std = (torch.tensor(values)[:, None, None] for values in (how.mean, how.std))

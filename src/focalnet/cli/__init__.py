@@ -180,7 +180,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         )  # fmt: skip
         _table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in metrics.items()])
         if json:
-            write_atomically(json, _dumps(metrics).encode())
+            write_atomically(json, write_json(metrics, 2).encode())
 
     _parse(arguments, "evaluate", evaluate)
 
@@ -229,8 +229,9 @@ def _convert(arguments: Sequence[str]) -> None:
     def convert(source: tyro.conf.Positional[str], out: tyro.conf.Positional[Path], to: str) -> None:
         """Change the layout of a weight file, losslessly.
 
-        Classifiers and backbones: official, timm, transformers. Mask R-CNN: mmdet, focalnet. DINO: official, detrex.
-        UPerNet: mmseg, focalnet. Mask2Former: facebookresearch, focalnet.
+        Classifiers and backbones: official, timm, transformers. Mask R-CNN, ATSS: mmdet, focalnet. DINO: official,
+        detrex. UPerNet: mmseg, focalnet. Mask2Former: facebookresearch, focalnet. Sounds: speechbrain, focalnet.
+        U-Nets: official, focalnet. Films: official.
 
         Args:
             source: A .pth, .bin or .safetensors file of any layout, a run folder or a hub id.
@@ -260,7 +261,7 @@ def _models(arguments: Sequence[str]) -> None:
         if not tables:
             raise UserError(f"No network is called {pattern!r}; put * around it, or leave it out to see all.")
         if json:
-            print(_dumps([row for rows in tables for row in rows]))
+            print(write_json([row for rows in tables for row in rows], 2))
             return
         for rows in tables:
             cells = [["" if value is None else _cell(value) for value in row.values()] for row in rows]
@@ -292,10 +293,6 @@ def _bench(arguments: Sequence[str]) -> None:
 
 def _cell(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
-
-
-def _dumps(value: Any, indent: int | None = 2) -> str:
-    return write_json(value, indent)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

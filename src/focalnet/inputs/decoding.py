@@ -35,6 +35,7 @@ from PIL import ImageOps
 from focalnet.errors import UserError
 from focalnet.inputs import tiff
 from focalnet.inputs.values import (
+    ROTATED,
     STORED,
     BadImageError,
     Bands,
@@ -56,12 +57,8 @@ ORIENTATION = 0x0112
 """The EXIF tag."""
 XMP = "XML:com.adobe.xmp"
 """Where else a PNG may say it."""
-ROTATED = (5, 6, 7, 8)
-"""Orientations that swap width and height."""
 DOWNLOAD_SECONDS = 20
 DOWNLOAD_BYTES = 64 * 2**20
-MOST_CHANNELS = 64
-"""Channels of an array; more of them, and it is taken for another order of axes."""
 TYPES = ("uint8", "uint16", "float16", "bfloat16", "float32", "float64")
 TAKEN = "a path, an address, bytes, an open file, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W)"
 

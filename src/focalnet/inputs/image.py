@@ -106,6 +106,21 @@ class Image:
         if not self.mean or not all(std > 0 for std in self.std):
             raise UserError(f"mean is {self.mean}, std {self.std}; give a number per channel, the latter above 0.")
 
+    def describe(self) -> str:
+        """What is done to an image, one sentence for the model card."""
+        size = f"{self.size[0]} x {self.size[1]}"
+        if self.long_side is None and self.view != "crop":
+            first = f"{'Squash to' if self.view == 'squash' else 'Fit into and pad to'} {size} pixels"
+            rest = ""
+        elif isinstance(self.resize, int):
+            first = f"Resize the shorter side to {self.resize} pixels"
+            cut = self.long_side is None
+            rest = f", crop the centre to {self.input_size}" if cut else f", the longer to {self.long_side} at most"
+        else:
+            first, rest = f"Resize to {'cover' if self.long_side is None else 'fit into'} {size} pixels", ""
+        mean, std = (f"({', '.join(f'{value:g}' for value in values)})" for values in (self.mean, self.std))
+        return f"{first} ({self.interpolation}){rest}, scale to [0, 1], subtract {mean}, divide by {std}."
+
     @property
     def channels(self) -> int:
         """Channels of an image."""

@@ -22,7 +22,8 @@ import PIL.Image
 from focalnet.errors import UserError
 
 Range = Literal["auto", "8bit", "full", "percentile"]
-RANGES = ("auto", "8bit", "full", "percentile")
+ROTATED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 LOW, HIGH = 0.1, 99.9
 """The percentiles."""
 SAMPLED = 2**20
@@ -175,7 +176,7 @@ def too_large(name: str, pixels: int | None, limit: int | None) -> BadImageError
 
 def upright(values: np.ndarray, orientation: int) -> np.ndarray:
     """(H, W) or (H, W, C) turned as EXIF says, 1 to 8."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in ROTATED:
         values = values.swapaxes(0, 1)
     rows, columns = (slice(None, None, -1 if orientation in flips else 1) for flips in ((3, 4, 7, 8), (2, 3, 6, 7)))
     return values[rows, columns]

@@ -42,8 +42,9 @@ def load(weights: str | Path, variant: str | None = None, *, head: str = "classi
         UserError: they are not found, damaged, NaN, no FocalNet's, or a classifier's of an unknown variant and
             `variant` is not given.
     """
-    joined = read_parts(Path(weights).expanduser())
-    located = Located(Path(weights)) if joined else resolve(weights, variant, head=head)
+    folder = Path(weights).expanduser()
+    joined = read_parts(folder)
+    located = Located(folder) if joined else resolve(weights, variant, head=head)
     checkpoint = joined or read_checkpoint(located.path)
     if what := amiss(checkpoint.state_dict):
         raise UserError(f"{located.path} is of no use: {what}; take another file, or an earlier checkpoint.")

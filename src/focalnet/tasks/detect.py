@@ -20,7 +20,7 @@ from focalnet.errors import MissingExtraError
 from focalnet.inputs.image import Signal
 from focalnet.metrics.detection import LIMIT, AveragePrecision
 from focalnet.models.registry import get_family, parse_name
-from focalnet.structures import BACK, TURNS, Detections, turn_boxes, turn_pixels
+from focalnet.structures import BACK, TURNS, Detections, encode_masks, turn_boxes, turn_pixels
 from focalnet.tasks.base import Batch, Network, Section
 from focalnet.tasks.dense import DenseTask, class_names, learns_masks
 from focalnet.tasks.options import DetectOptions
@@ -188,8 +188,6 @@ class DetectionPrediction:
             )
         ]
         if self.detections.masks is not None:
-            from focalnet.structures import encode_masks
-
             for row, mask in zip(objects, encode_masks(self.detections.masks), strict=True):
                 row["mask"] = mask
         return {"objects": objects}

@@ -10,7 +10,7 @@ Labels of YOLO are the numbers that the data has, where it is in that format, el
 import csv
 import io
 import itertools
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
@@ -93,7 +93,7 @@ def coco_rows(detections: Detections, category_ids: Sequence[int | str]) -> list
     return rows
 
 
-class Writer:
+class Writer(ABC):
     """Takes in predictions one by one, and writes them.
 
     Args:

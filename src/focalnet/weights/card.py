@@ -119,26 +119,9 @@ def _batch(spec: ModelSpec) -> str:
 
 
 def _input(how: inputs.Input) -> list[str]:
-    if isinstance(how, inputs.Image):
-        return ["## Images", "", _images(how), ""]
     describe = getattr(how, "describe", None)  # which a kind from outside may lack
-    return ["## Input", "", describe() if describe else f"`{json.dumps(inputs.to_dict(how))}`", ""]
-
-
-def _images(how: inputs.Image) -> str:
-    size = f"{how.size[0]} x {how.size[1]}"
-    if how.long_side is None and how.view != "crop":
-        first = f"{'Squash to' if how.view == 'squash' else 'Fit into and pad to'} {size} pixels ({how.interpolation})"
-    elif isinstance(how.resize, int):
-        then = (
-            f"crop the centre to {how.input_size}"
-            if how.long_side is None
-            else f"the longer to {how.long_side} at most"
-        )
-        first = f"Resize the shorter side to {how.resize} pixels ({how.interpolation}), {then}"
-    else:
-        first = f"Resize to {'cover' if how.long_side is None else 'fit into'} {size} pixels ({how.interpolation})"
-    return f"{first}, scale to [0, 1], subtract {_numbers(how.mean)}, divide by {_numbers(how.std)}."
+    text = describe() if describe else f"`{json.dumps(inputs.to_dict(how))}`"
+    return [f"## {'Images' if isinstance(how, inputs.Image) else 'Input'}", "", text, ""]
 
 
 def _purpose(spec: ModelSpec, purpose: str) -> str:
@@ -154,7 +137,3 @@ def _classes(spec: ModelSpec) -> str:
     shown = ", ".join(spec.classes[:20])
     more = f", and {spec.num_classes - 20} more in `config.json`" if spec.num_classes > 20 else ""
     return f"{spec.num_classes}: {shown}{more}."
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in values) + ")"

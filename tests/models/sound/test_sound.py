@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import focalnet
 from focalnet.errors import UserError
@@ -143,3 +144,17 @@ def test_the_strongest_positions_of_an_image():
     assert kept.sum() == 4
     with pytest.raises(UserError, match="share=0"):
         strongest(modulator, (8, 8), 0)
+
+
+def test_images_are_not_explained_by_it(drawn):
+    with pytest.raises(UserError, match="drawn over images, and this network takes audio; see `capture`"):
+        focalnet.explain.explain(drawn, Image.new("RGB", (32, 32)))
+
+
+def test_interpreting_leaves_every_module_in_its_mode(drawn):
+    drawn.train()
+    drawn.backbone.layers[0].eval()
+    drawn.interpret(MADE["sounds"]())
+    assert drawn.head.training
+    assert not drawn.backbone.layers[0].training
+    drawn.eval()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from focalnet.models.registry import parse_name
-from focalnet.weights.hub import ENTRIES, is_reachable
+from focalnet.weights.hub import ENTRIES, WeightsEntry, is_reachable
 
 FEW = {"least_steps": 20, "least_total": 460}
 """Options of `TrainConfig` for data of any size: few samples make small batches and many epochs."""
@@ -34,13 +34,15 @@ class Recipe:
 
 def has_start(model: str) -> bool:
     """Whether a fine-tuning of `model` can begin: the released file of its variant is here, or can be fetched."""
-    variant = parse_name(model).variant
-    rows = [row for row in ENTRIES.values() if (row.variant, row.source) == (variant, "official")]
-    return any(is_reachable(row) for row in rows)
+    return any(map(is_reachable, _official(model)))
 
 
 def released(model: str) -> Literal["official"] | None:
     """Where a fine-tuning of `model` starts: the official file of its variant, random weights where there is none."""
+    return "official" if any(row.unreachable is None for row in _official(model)) else None
+
+
+def _official(model: str) -> list[WeightsEntry]:
+    """The released files of a model's variant."""
     variant = parse_name(model).variant
-    fitting = (row for row in ENTRIES.values() if (row.variant, row.source) == (variant, "official"))
-    return "official" if any(row.unreachable is None for row in fitting) else None
+    return [row for row in ENTRIES.values() if (row.variant, row.source) == (variant, "official")]
