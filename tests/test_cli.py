@@ -10,22 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from focalnet.cli import COMMANDS, HELP, main
+from commands import run
+from focalnet.cli import COMMANDS, HELP
 from focalnet.cli.training import GROUPS, parse_train
 from focalnet.models import catalogue
 from focalnet.models.registry import list_models
 from focalnet.tasks import list_tasks
-
-
-def run(capsys, *arguments):
-    """Exit code, standard output and standard error of a command."""
-    try:
-        main([str(argument) for argument in arguments])
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_help_names_every_command(capsys):

@@ -6,24 +6,13 @@ import shutil
 import pytest
 
 import focalnet
-from focalnet.cli import main
+from commands import run
 from focalnet.data.formats import hub
 from focalnet.data.register import locate_source
 from focalnet.engine.lock import lock_run
 from focalnet.weights.sources import located
 
 OPTIONS = "--model minifocal_32 --image-size 32 --epochs 1 --batch-size 8 --workers 0 --augment none"
-
-
-def run(capsys, *arguments):
-    """Exit code and what was printed."""
-    try:
-        main([str(argument) for argument in arguments])
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def metrics(capsys, *arguments):
