@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import run
+from command_line import run
 from focalnet.cli import COMMANDS, HELP
 from focalnet.cli.training import GROUPS, parse_train
 from focalnet.models import catalogue

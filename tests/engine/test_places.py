@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import focalnet
-from commands import run
+from command_line import run
 from focalnet.data.formats import hub
 from focalnet.data.register import locate_source
 from focalnet.engine.lock import lock_run
