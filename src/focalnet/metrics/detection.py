@@ -219,19 +219,15 @@ class AveragePrecision:
         Args:
             kind: "box" for rows with `bbox` (x y w h), "mask" for rows with `segmentation` (run lengths).
         """
-        self._evaluate()
-        return [
-            row | {"image_id": entry.image_id, "category_id": self.category_ids[row["category_id"]]}
-            for number, entry in enumerate(self._all)
-            for row in _rows(kind, number, entry)
-        ]
+        return [row for _, _, rows in self.by_image(kind) for row in rows]
 
-    def by_image(self) -> Iterator[tuple[int | str, tuple[int, int], list[dict[str, Any]]]]:
+    def by_image(self, kind: Kind = "box") -> Iterator[tuple[int | str, tuple[int, int], list[dict[str, Any]]]]:
         """Of each image its id, its height and width, and its rows of `results`."""
         self._evaluate()
         for number, entry in enumerate(self._all):
-            rows = _rows("box", number, entry)
-            named = [row | {"category_id": self.category_ids[row["category_id"]]} for row in rows]
+            rows = _rows(kind, number, entry)
+            ids = self.category_ids
+            named = [row | {"image_id": entry.image_id, "category_id": ids[row["category_id"]]} for row in rows]
             yield entry.image_id, entry.size, named
 
     def _evaluate(self) -> Mapping[Kind, Any]:
