@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.ops import box_iou
 
 from focalnet.errors import UserError
 from focalnet.models.base import whole_sizes
 from focalnet.models.detection.boxes import Anchors, MaxIoUMatcher
+from focalnet.models.detection.proposals import Proposals
 from focalnet.models.detection.regions import RoIPool, mask_targets, paste_masks
+from focalnet.models.detection.sampling import assign, labels_of, sample, with_masks
 from focalnet.models.mask_rcnn.layouts import LAYOUTS
 from focalnet.models.mask_rcnn.model import MaskRCNN
 from focalnet.variants import FocalNetConfig, get_variant
@@ -169,14 +172,26 @@ def test_an_objects_best_boxes_belong_to_it_from_an_overlap_on():
 def test_objects_among_the_proposals_belong_to_themselves_only():
     objects = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9]])
     proposals = torch.tensor([[0.0, 0, 10, 9.8], [0, 0, 30, 30]])  # the first one is the best of both objects
-    heads = tiny().roi_heads
-    given = [torch.cat([proposals, objects]), proposals]
-    matched, labels = heads.assign_targets_to_proposals(
-        given, [objects, objects[:0]], [torch.tensor([3, 4]), torch.zeros(0, dtype=torch.int64)]
-    )
-    assert labels[0].tolist() == [4, 0, 3, 4]
-    assert matched[0].tolist() == [1, 0, 0, 1]
-    assert labels[1].tolist() == [0, 0]
+    matcher = MaxIoUMatcher(0.5, 0.5, best=0.5)
+    assert assign(proposals, objects, matcher).tolist() == [1, -1, 0, 1]
+    assert assign(proposals, objects, MaxIoUMatcher(0.5, 0.5, best=None)).tolist() == [0, -1, 0, 1]
+    assert assign(proposals, objects[:0], matcher).tolist() == [-1, -1]
+    assert assign(proposals[:0], objects, matcher).tolist() == [0, 1]
+
+
+def test_sampled_boxes_know_their_objects_through_the_batch():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60], [0, 0, 10, 9]])
+    empty = {"boxes": boxes[:0], "labels": torch.zeros(0, dtype=torch.int64)}
+    targets = [{"boxes": boxes[:1], "labels": torch.tensor([3])}, empty,
+               {"boxes": boxes[[1, 0]], "labels": torch.tensor([4, 5])}]  # fmt: skip
+    proposals = Proposals(boxes, torch.tensor([0, 1, 2]))
+    sampled = sample(proposals, targets, MaxIoUMatcher(0.5, 0.5, best=None), BalancedPositiveNegativeSampler(99, 1.0))
+    assert sampled.images.tolist() == [0, 0, 1, 2, 2, 2]
+    assert sampled.owners.tolist() == [0, 0, -1, 2, 1, 2]
+    assert sampled.added.tolist() == [False, True, False, False, True, True]
+    assert labels_of(sampled, targets, background=9).tolist() == [3, 3, 9, 5, 4, 5]
+    targets[2]["outlined"] = torch.tensor([True, False])
+    assert with_masks(sampled, targets).tolist() == [0, 1, 4]
 
 
 def test_boxes_are_pooled_from_the_level_of_their_size():

@@ -1,17 +1,15 @@
 """Weights of ATSS as mmdetection saves them, and in our own names."""
 
+from focalnet.models.detection.layouts import BODY, PYRAMID
 from focalnet.weights.architecture import count, shape_of
 from focalnet.weights.layouts import Layout, has, told
 from focalnet.weights.renaming import Renaming, StateDict
 from focalnet.weights.spec import ModelSpec
 
-_BODY = "backbone.body."
 _MMDET = Renaming(
     [
-        (_BODY, "backbone."),
-        ("backbone.fpn.inner_blocks.{i}.0", "neck.lateral_convs.{i}.conv"),
         *((f"backbone.fpn.extra_blocks.convs.{place}", f"neck.fpn_convs.{3 + place}.conv") for place in range(2)),
-        ("backbone.fpn.layer_blocks.{i}.0", "neck.fpn_convs.{i}.conv"),
+        *PYRAMID,
         ("bbox_head.", "bbox_head."),
     ],
     ours="ATSS",
@@ -26,12 +24,12 @@ def _facts(weights: StateDict) -> ModelSpec:
 
 LAYOUTS = (
     Layout(
-        name="mmdet", head="atss", backbone_prefix=_BODY, wrapper="state_dict",
+        name="mmdet", head="atss", backbone_prefix=BODY, wrapper="state_dict",
         matches=has("neck.lateral_convs.0.conv.", "bbox_head.atss_cls."),
         read=_MMDET.read, write=_MMDET.write, facts=_facts,
     ),
     Layout(
-        name="focalnet", head="atss", backbone_prefix=_BODY, matches=has(_BODY, "bbox_head.atss_cls."), facts=_facts,
+        name="focalnet", head="atss", backbone_prefix=BODY, matches=has(BODY, "bbox_head.atss_cls."), facts=_facts,
     ),
 )  # fmt: skip
 """In the order in which they are tried."""

@@ -28,7 +28,7 @@ from focalnet.models.atss.assignment import assign, centreness
 from focalnet.models.base import Detector, Target, enlarged, pairs, require_labels, whole_sizes
 from focalnet.models.detection.boxes import Anchors, BoxCoder, clip, over_image, padded, precise, suppress
 from focalnet.models.detection.losses import average_count, focal_loss
-from focalnet.models.detection.pyramid import Pyramid
+from focalnet.models.detection.pyramid import Pyramid, xavier
 from focalnet.structures import Detections
 from focalnet.variants import FocalNetConfig
 
@@ -160,10 +160,7 @@ class Atss(Detector[AtssOutputs]):
         self.anchors = Anchors(self.backbone.strides, options.anchor_size, ratios=(1.0,))
         self.coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
         self.bbox_head = AtssHead(options.channels, options.tower_depth, num_classes, len(self.backbone.strides))
-        for module in self.backbone.fpn.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        xavier(self.backbone.fpn.modules())
 
     @property
     def detections(self) -> int:

@@ -90,6 +90,12 @@ def over_image(anchors: Tensor, height: int, width: int, stride: int) -> Tensor:
     return (x < right - 0.5) & (y < bottom - 0.5)
 
 
+def inside_image(anchors: Tensor, height: int, width: int) -> Tensor:
+    """Which anchors (A, 4) lie wholly inside an image of this size: (A,), bool."""
+    left, top, right, bottom = anchors.unbind(1)
+    return (left >= 0) & (top >= 0) & (right < width) & (bottom < height)
+
+
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Boxes (N, 4) within images of `sizes` (N, 2), height and width."""
     return boxes.clamp(min=0).minimum(sizes.flip(1).repeat(1, 2).to(boxes))

@@ -1,6 +1,7 @@
 """The feature pyramid of detectors."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,3 +53,12 @@ class Pyramid(nn.Module):
         """(B, 3, H, W) -> per level (B, C, H / stride, W / stride)."""
         levels = self.fpn(OrderedDict((str(i), x) for i, x in enumerate(self.body(images))))
         return list(levels.values())
+
+
+def xavier(modules: Iterable[nn.Module]) -> None:
+    """Random weights for the convolutions and linear layers among `modules`, as the published detectors begin with."""
+    for module in modules:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -12,13 +12,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from focalnet.models.detection.layouts import BODY, PROPOSALS, PYRAMID
 from focalnet.models.family import overlapped_padding
 from focalnet.weights.architecture import shape_of, under
 from focalnet.weights.layouts import Layout, has, told
 from focalnet.weights.renaming import Renaming, Row, StateDict
 from focalnet.weights.spec import ModelSpec, Said
-
-_BODY = "backbone.body."
 
 
 def _roll(tensor: Tensor, step: int) -> Tensor:
@@ -43,12 +42,8 @@ def _add(rows: int) -> dict:
 
 _MMDET = Renaming(
     [
-        (_BODY, "backbone."),
-        ("backbone.fpn.inner_blocks.{i}.0", "neck.lateral_convs.{i}.conv"),
-        ("backbone.fpn.layer_blocks.{i}.0", "neck.fpn_convs.{i}.conv"),
-        ("rpn.head.conv.0.0", "rpn_head.rpn_conv"),
-        ("rpn.head.cls_logits", "rpn_head.rpn_cls"),
-        ("rpn.head.bbox_pred", "rpn_head.rpn_reg"),
+        *PYRAMID,
+        *PROPOSALS,
         ("roi_heads.box_head.fc6", "roi_head.bbox_head.shared_fcs.0"),
         ("roi_heads.box_head.fc7", "roi_head.bbox_head.shared_fcs.1"),
         # the background is last there and first here; boxes and masks of it exist only here
@@ -69,20 +64,20 @@ def _facts(state_dict: StateDict, *, official: bool) -> ModelSpec:
         "representation_size": shape_of(state_dict, "roi_heads.box_head.fc6.weight")[0],
     }
     classes = shape_of(state_dict, "roi_heads.box_predictor.cls_score.weight")[0] - 1
-    padding = overlapped_padding(under(state_dict, _BODY), official=official)
+    padding = overlapped_padding(under(state_dict, BODY), official=official)
     return told(classes, options, padding, by=Said.FILE if official else Said.DEFAULT)
 
 
 LAYOUTS = (
     Layout(
-        name="mmdet", head="mask_rcnn", backbone_prefix=_BODY, wrapper="state_dict",
+        name="mmdet", head="mask_rcnn", backbone_prefix=BODY, wrapper="state_dict",
         matches=has("neck.lateral_convs.0.conv.", "rpn_head.rpn_conv.", "roi_head.bbox_head.shared_fcs.0.",
                     "roi_head.mask_head.convs.0."),
         read=_MMDET.read, write=_MMDET.write, facts=partial(_facts, official=True),
     ),
     Layout(
-        name="focalnet", head="mask_rcnn", backbone_prefix=_BODY,
-        matches=has(_BODY, "rpn.head.", "roi_heads.mask_head."), facts=partial(_facts, official=False),
+        name="focalnet", head="mask_rcnn", backbone_prefix=BODY,
+        matches=has(BODY, "rpn.head.", "roi_heads.mask_head."), facts=partial(_facts, official=False),
     ),
 )  # fmt: skip
 """In the order in which they are tried."""

@@ -23,69 +23,33 @@ the start); other random numbers choose the boxes to train on; images are resize
 Legend: B images, H and W height and width of the input, N boxes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.rpn import RPNHead
 
 from focalnet.backbone import FocalNet, Recompute
-from focalnet.models.base import Detector, Target, enlarged, pairs, require_labels, require_masks, whole_sizes
-from focalnet.models.detection.boxes import Anchors, padded, precise
+from focalnet.models.detection.boxes import Anchors
 from focalnet.models.detection.proposals import ProposalNetwork
-from focalnet.models.detection.pyramid import Pyramid
-from focalnet.models.detection.regions import RoIPool, paste_masks
+from focalnet.models.detection.pyramid import Pyramid, xavier
+from focalnet.models.detection.regions import RoIPool
+from focalnet.models.detection.two_stage import TwoStageDetector, TwoStageOptions
 from focalnet.models.mask_rcnn.heads import BoxAndMaskHeads
-from focalnet.structures import Detections
 from focalnet.variants import FocalNetConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskRCNNOptions:
+class MaskRCNNOptions(TwoStageOptions):
     """Options of a `MaskRCNN`."""
 
-    fpn_channels: int = 256
-    """Channels of the pyramid, the RPN and the mask head."""
-    representation_size: int = 1024
-    """Width of the two linear layers before class and box."""
-    anchor_size: float = 8.0
-    """Side of the square anchor, in strides of its level."""
     proposals: int = 1000
     """Boxes per image that stage one hands on; while training, twice as many candidates per level."""
-    rpn_samples: int = 256
-    """Anchors per image to train stage one on, up to half of them objects."""
-    roi_samples: int = 512
-    """Proposals per image to train stage two on, up to a quarter of them objects."""
-    score_threshold: float = 0.05
-    """Least score of a detection."""
-    nms_threshold: float = 0.5
-    """A detection that overlaps a better one of its class by more is dropped."""
-    detections: int = 100
-    """The most per image; no fewer proposals are looked at."""
 
 
-class MaskRCNNOutputs(NamedTuple):
-    """Raw outputs of a `MaskRCNN`, for D `detections` per image, the best first; what is not found has score 0.
-
-    Attributes:
-        boxes: (B, D, 4), x1 y1 x2 y2 in pixels of the input.
-        scores: (B, D), above `score_threshold`.
-        labels: (B, D), int64, from 0.
-        mask_probs: (B, D, 28, 28), the probabilities over each box.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    mask_probs: Tensor
-
-
-class MaskRCNN(Detector[MaskRCNNOutputs]):
+class MaskRCNN(TwoStageDetector):
     """Mask R-CNN.
 
     Args:
@@ -100,7 +64,7 @@ class MaskRCNN(Detector[MaskRCNNOutputs]):
     """
 
     Options = MaskRCNNOptions
-    backbone_prefix = "backbone.body."
+    title = "Mask R-CNN"
 
     def __init__(
         self,
@@ -117,10 +81,9 @@ class MaskRCNN(Detector[MaskRCNNOutputs]):
         self.num_classes, self.proposals = num_classes, options.proposals
         self.backbone = Pyramid(focalnet, channels)
         self.rpn = ProposalNetwork(
-            Anchors(self.backbone.strides, options.anchor_size), RPNHead(channels, 3),
-            fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size_per_image=options.rpn_samples, positive_fraction=0.5,
-            pre_nms_top_n={"training": 2 * options.proposals, "testing": options.proposals},
-            post_nms_top_n={"training": options.proposals, "testing": options.proposals}, nms_thresh=0.7,
+            Anchors(self.backbone.strides, options.anchor_size), channels,
+            candidates=(2 * options.proposals, options.proposals), proposals=(options.proposals,) * 2,
+            samples=options.rpn_samples,
         )  # fmt: skip
         self.roi_heads = BoxAndMaskHeads(
             RoIPool(7, focalnet.strides), TwoMLPHead(channels * 7**2, width), FastRCNNPredictor(width, num_classes + 1),
@@ -134,24 +97,16 @@ class MaskRCNN(Detector[MaskRCNNOutputs]):
         self._init_weights()
 
     @property
-    def detections(self) -> int:
-        """The most detections of an image."""
-        return self.roi_heads.detections_per_img
-
-    @detections.setter
-    def detections(self, most: int) -> None:
-        self.roi_heads.detections_per_img = most
-        for kept in (self.rpn._pre_nms_top_n, self.rpn._post_nms_top_n):
-            kept["testing"] = max(self.proposals, most)
+    def second_stage(self) -> BoxAndMaskHeads:
+        """The heads of class, box and mask."""
+        return self.roi_heads
 
     def _init_weights(self) -> None:
         """As mmdet, where torchvision does otherwise; rows of the background that nothing reads are zero."""
         box_head, boxes = self.roi_heads.box_head, self.roi_heads.box_predictor
         masks = self.roi_heads.mask_predictor
         assert masks is not None
-        for module in (*self.backbone.fpn.modules(), box_head.fc6, box_head.fc7):
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+        xavier((*self.backbone.fpn.modules(), box_head.fc6, box_head.fc7))
         nn.init.normal_(boxes.cls_score.weight, std=0.01)
         nn.init.normal_(boxes.bbox_pred.weight, std=0.001)
         for name, parameter in self.named_parameters():
@@ -165,71 +120,3 @@ class MaskRCNN(Detector[MaskRCNNOutputs]):
         """Names in the state dict whose shape depends on the number of classes."""
         for layer in ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_predictor.mask_fcn_logits"):
             yield from (f"roi_heads.{layer}.weight", f"roi_heads.{layer}.bias")
-
-    def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> MaskRCNNOutputs:
-        """Detections in the pixels of the input, as tensors of one size for every image.
-
-        Args:
-            inputs: (B, 3, H, W), normalized.
-            sizes: (B, 2), height and width of each image in a padded batch.
-        """
-        sizes = whole_sizes(inputs) if sizes is None else sizes.to(inputs.device)
-        levels = self.backbone(self.backbone.whole_positions(inputs))
-        proposals, _ = self.rpn(levels, sizes)
-        boxes, scores, labels, images, mask_probs = self.roi_heads(levels, proposals, sizes)
-        return MaskRCNNOutputs(*(
-            padded(values, images, count=inputs.shape[0], limit=self.roi_heads.detections_per_img)
-            for values in (boxes, scores, labels - 1, mask_probs)
-        ))  # fmt: skip
-
-    def loss(self, inputs: Tensor, targets: Sequence[Target], sizes: Tensor | None = None) -> dict[str, Tensor]:
-        """`loss_objectness`, `loss_rpn_box_reg`, `loss_classifier`, `loss_box_reg`, `loss_mask` and their sum `loss`.
-
-        Args:
-            inputs: (B, 3, H, W), normalized.
-            targets: per image `boxes`, `labels` and `masks`; an image may have no object. Where `outlined` is False,
-                an object has a box and no mask.
-            sizes: (B, 2), height and width of each image in a padded batch.
-
-        Raises:
-            UserError: targets without masks, or a label that is no class.
-        """
-        sizes = whole_sizes(inputs) if sizes is None else sizes.to(inputs.device)
-        images = self.backbone.whole_positions(inputs)
-        prepared = self._targets(targets, images)
-        levels = self.backbone(images)
-        proposals, losses = self.rpn(levels, sizes, prepared)
-        losses |= self.roi_heads.loss(levels, proposals, prepared)
-        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
-
-    @torch.no_grad()
-    def postprocess(
-        self, outputs: MaskRCNNOutputs, sizes: Tensor, original_sizes: Tensor | None = None
-    ) -> list[Detections]:
-        """Detections in the pixels of the original images, with masks.
-
-        With the whole padded input as `sizes` and no `original_sizes`, boxes and masks are in pixels of the input.
-
-        Args:
-            outputs: of `forward`.
-            sizes: (B, 2), height and width of each image in a padded batch.
-            original_sizes: (B, 2), height and width of each image before it was resized; `sizes` by default.
-        """
-        results = []
-        for *one, (size, original) in zip(*outputs, pairs(sizes, original_sizes), strict=True):
-            boxes, scores, labels, mask_probs = (values[one[1] > 0] for values in one)
-            boxes = enlarged(boxes, size, original)
-            results.append(Detections(boxes, scores, labels, paste_masks(mask_probs, boxes, original)))
-        return results
-
-    def _targets(self, targets: Sequence[Target], images: Tensor) -> list[Target]:
-        """Targets with labels from 1 and masks of the size of the padded images."""
-        require_masks(targets, "Mask R-CNN")
-        require_labels(targets, self.num_classes)
-        result = []
-        for target in targets:
-            labels, masks = target["labels"], target["masks"]
-            masks = F.pad(masks, (0, images.shape[3] - masks.shape[2], 0, images.shape[2] - masks.shape[1]))
-            whole = {name: target[name] for name in ("outlined",) if name in target}
-            result.append({"boxes": precise(target["boxes"]), "labels": labels.long() + 1, "masks": masks, **whole})
-        return result
