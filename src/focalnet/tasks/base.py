@@ -27,6 +27,7 @@ from focalnet.errors import UserError
 from focalnet.inputs.image import Signal
 from focalnet.tasks.options import OPTIONS, ImageOptions, TaskOptions
 from focalnet.tasks.options import Embedded as Embedded
+from focalnet.visualize.page import Section as Section
 from focalnet.weights.sources import located
 from focalnet.weights.spec import ModelSpec
 
@@ -50,23 +51,6 @@ class Part(NamedTuple):
 
     module: nn.Module
     options: Mapping[str, Any] = {}
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of a report.
-
-    Attributes:
-        title: the heading.
-        text: a sentence under it.
-        png: an image.
-        table: rows of equal length, the first one is the head.
-    """
-
-    title: str
-    text: str = ""
-    png: bytes | None = None
-    table: Sequence[Sequence[Any]] | None = None
 
 
 class Metric(Protocol):
