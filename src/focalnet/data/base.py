@@ -123,7 +123,11 @@ Load = Callable[..., Any]
 
 
 class Reader(Protocol):
-    """One kind of storage. `entry` is whatever it keeps for one sample; it goes to worker processes as it is."""
+    """One kind of storage. `entry` is whatever it keeps for one sample; it goes to worker processes as it is.
+
+    One of label maps may have `unknown(entry)`: the values of a map that mean nothing; and one whose entries name no
+    files `content`: another text where it reads something else.
+    """
 
     def name(self, entry: Any) -> str:
         """What to call the sample."""
@@ -260,6 +264,7 @@ class Samples(Dataset[Any]):
         masked: whether some object has a mask, where the reader of samples knows.
         most: the most objects of one image, where known.
         load: how a source is decoded: as the published networks want it, until `survey.reading` says otherwise.
+        reader, entries: of the split.
     """
 
     def __init__(
@@ -274,7 +279,7 @@ class Samples(Dataset[Any]):
         self.sizes, self.most, self.on_bad_image = split.sizes, split.most, on_bad_image
         self.load: Load = load_image
         self._loads = "load" in inspect.signature(split.reader.read).parameters
-        self._reader, self._entries = split.reader, split.entries
+        self.reader, self.entries = split.reader, split.entries
         self.masked: bool = getattr(split.reader, "masks", True)
         index = {name: label for label, name in enumerate(self.classes)}
         assert all(name in index for name in split.used or ())
@@ -292,30 +297,32 @@ class Samples(Dataset[Any]):
             self._table = torch.tensor([index.get(name, IGNORE) for name in split.classes])
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
-    def _read(self, entry: Any) -> Any:
-        return self._reader.read(entry, self.load) if self._loads else self._reader.read(entry)
+    def read(self, index: int, load: Load | None = None) -> Any:
+        """The sample at a place, and no other in its stead; `load` decodes it instead of the own."""
+        entry = self.entries[index]
+        content = self.reader.read(entry, load or self.load) if self._loads else self.reader.read(entry)
+        if self.labels is not None:
+            return Sample(content, self.labels[index], self.reader.name(entry))
+        content = replace(content, category_ids=self.category_ids)
+        return content if self._table is None else content.relabel(self._table)
 
     def __getitem__(self, index: int) -> Any:
         """The `Sample` or `DenseSample`; `BadImageError` names an image that cannot be read."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        skipped = []
+        skipped: list[str] = []
         for step in range(len(self)):
             place = (index + step) % len(self)
-            path = self._reader.name(self._entries[place])
             try:
-                content = self._read(self._entries[place])
+                sample = self.read(place)
             except BadImageError as error:
                 if self.on_bad_image == "stop":
                     raise type(error)(f"{error} To go on without it: --on-bad-image skip.") from error
-                skipped.append(path)
+                skipped.append(self.reader.name(self.entries[place]))
                 continue
-            if self.labels is not None:
-                return Sample(content, self.labels[place], path, tuple(skipped))
-            content = replace(content, skipped=tuple(skipped), category_ids=self.category_ids)
-            return content if self._table is None else content.relabel(self._table)
+            return replace(sample, skipped=tuple(skipped)) if skipped else sample
         raise BadImageError(f"None of the {len(self)} images can be read, the first is {skipped[0]}: check the data.")
 
 
@@ -330,6 +337,7 @@ class Datasets:
         description: where the data came from and how it was split, one sentence.
         things: for each class whether it is a thing, where its objects are annotated; else None.
         findings: of both splits: what was kept, left out or mended, and what is on both.
+        set_aside: whether the validation split was drawn at random from what was given.
     """
 
     classes: tuple[str, ...]
@@ -338,3 +346,4 @@ class Datasets:
     description: str
     things: tuple[bool, ...] | None = None
     findings: tuple[Findings, ...] = ()
+    set_aside: bool = False

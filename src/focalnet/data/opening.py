@@ -82,7 +82,7 @@ def open_data(
     first, second = (
         Samples(split, classes, on_bad_image, told) for split, told in zip((train, val), findings, strict=True)
     )
-    return Datasets(classes, first, second, description, first.things, findings)
+    return Datasets(classes, first, second, description, first.things, findings, openers.val is None)
 
 
 def open_evaluation(

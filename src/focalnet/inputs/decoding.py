@@ -164,6 +164,20 @@ def head_of(path: str) -> Head | None:
         return None
 
 
+def stored_as(source: Any) -> str:
+    """Format and mode of the image in a file or in bytes, as Pillow calls them ("JPEG RGB", "PNG I;16"); else its type.
+
+    Of a file that Pillow does not know, the ending.
+    """
+    if not isinstance(source, str | Path | bytes):
+        return type(source).__name__
+    try:
+        with PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return f"{image.format} {image.mode}{' 16 bits' if _is_cut(image) else ''}"
+    except Exception:  # reading the image tells what is wrong with it
+        return "bytes" if isinstance(source, bytes) else Path(source).suffix.lower()
+
+
 def size_of(path: str, *, turned: bool = False) -> tuple[int, int] | None:
     """(height, width) from the head of a file; None where there is none. `turned`: upright, where EXIF says how."""
     head = head_of(path)

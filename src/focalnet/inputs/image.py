@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import PIL.Image
 
 from focalnet.errors import UserError
-from focalnet.inputs.decoding import EXTENSIONS, ROTATED, Head, head_of, load_image, size_of
+from focalnet.inputs.decoding import EXTENSIONS, ROTATED, Head, head_of, load_image, size_of, stored_as
 from focalnet.inputs.values import STORED, BadImageError, Bands, ChannelsError, NotIdsError, Range, Signal, Stored
 
 __all__ = [
     "EXTENSIONS", "LONGEST", "ROTATED", "SEMANTIC", "WHOLE_IMAGE", "BadImageError", "Bands", "ChannelsError", "Head",
     "Image", "Interpolation", "NotIdsError", "Preprocessing", "Range", "Signal", "Size", "View", "head_of",
-    "load_image", "pixels_of", "scaled_size", "size_of", "to_tensor",
+    "load_image", "pixels_of", "scaled_size", "size_of", "stored_as", "to_tensor",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -233,6 +233,14 @@ class Image:
         from torchvision.transforms.v2 import functional as V
 
         return V.normalize_image(pixels.float() / 255, list(self.mean), list(self.std))
+
+    def restore(self, pixels: "Tensor") -> Signal:
+        """The image that `normalize` made these floats of, (C, H, W)."""
+        import torch
+
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        values = ((pixels.cpu() * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        return PIL.Image.fromarray(values) if self.channels == 3 else Bands(values)
 
     def remarks(self, signals: Sequence[Any]) -> list[str]:
         """What a user should know of how images are read and seen, a sentence each, with the option to choose."""

@@ -268,3 +268,15 @@ class ImageTask(ImageOptions, Task):
 
     def signal(self, sample: Any) -> tuple[str, Signal]:
         return sample.path, sample.signal
+
+    def seen(self, spec: ModelSpec, data: Datasets) -> ModelSpec:
+        """`fit_input` with the options of this task."""
+        return self.fit_input(spec, data)
+
+    def augmented(self, spec: ModelSpec, sample: Any) -> Any:
+        """A sample as training sees it, once. All randomness comes from torch's global generator."""
+        return sample
+
+    def draw_truth(self, sample: Any, classes: Sequence[str]) -> Image:
+        """The image of a sample with what is known of it drawn on it."""
+        return sample.signal.convert("RGB")

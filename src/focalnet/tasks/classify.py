@@ -5,7 +5,7 @@ are top-1 and top-5 accuracy and cross-entropy, with a confusion matrix and the 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -66,12 +66,15 @@ class Classify(ClassifyOptions, ImageTask):
         model = create_model(
             self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides
         )
-        model.spec = self.fit_input(model.spec, data, input_size=self.image_size, view=self.resize)
+        model.spec = self.seen(model.spec, data)
         _train_transform(model.spec.preprocessing, self.augment)  # refuses what does not fit together
         self.check_image_size(model)
         if self.class_weights is not None:
             model.register_buffer("class_weights", self._weights_of(data), persistent=False)
         return model
+
+    def seen(self, spec: ModelSpec, data: Datasets) -> ModelSpec:
+        return self.fit_input(spec, data, input_size=self.image_size, view=self.resize)
 
     def _weights_of(self, data: Datasets) -> Tensor:
         """The weight of each class, (K,), float32; "balanced": their mean over the training images is 1."""
@@ -147,6 +150,12 @@ class Classify(ClassifyOptions, ImageTask):
         text = "Kernels, gates and modulators of the paper's Figures 5, 6 and 10, on the first image above."
         panel = explanation_panel(explain(model, dataset[shown].signal))
         return [*sections, Section("Where it looks", text, png=panel)]
+
+    def augmented(self, spec: ModelSpec, sample: Sample) -> Sample:
+        return replace(sample, signal=spec.preprocessing.restore(self.example(spec, sample, train=True)[0]))
+
+    def draw_truth(self, sample: Sample, classes: Sequence[str]) -> Image:
+        return annotate(sample.signal, [classes[sample.label]])
 
     def predict(self, model: Network, images: Sequence[Signal]) -> list["ClassPrediction"]:
         transform = model.spec.preprocessing

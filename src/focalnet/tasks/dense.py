@@ -8,11 +8,12 @@ the figures do not depend on what else is in a batch.
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
 
 import torch
+from PIL.Image import Image as Drawing
 from torch import Tensor
 
 from focalnet import inputs
@@ -32,6 +33,7 @@ from focalnet.models.loading import load
 from focalnet.models.registry import families, get_family, parse_name
 from focalnet.tasks.base import Batch, ImageTask, MapDataset, Network, Section
 from focalnet.tasks.options import DenseOptions, check_task
+from focalnet.visualize.draw import side_by_side
 from focalnet.visualize.explanation import explanation_panel
 from focalnet.weights.spec import ModelSpec
 
@@ -89,16 +91,18 @@ class DenseTask(DenseOptions, ImageTask):
             self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides,
             **self.head_options(),
         )  # fmt: skip
-        how, long_side = model.spec.preprocessing, None
+        ids = getattr(data.train, "category_ids", None)
+        model.spec = self.seen(model.spec, data).replace(things=data.things, category_ids=ids, task=self.name)
+        self.check_image_size(model)
+        return model
+
+    def seen(self, spec: ModelSpec, data: Datasets) -> ModelSpec:
+        how, long_side = spec.preprocessing, None
         if isinstance(self.image_size, tuple):
             long_side = max(self.image_size)
         elif self.image_size is not None:
             long_side = int((self.longest or how.long_side / min(how.size)) * self.image_size)
-        spec = self.fit_input(model.spec, data, input_size=self.image_size, long_side=long_side)
-        ids = getattr(data.train, "category_ids", None)
-        model.spec = spec.replace(things=data.things, category_ids=ids, task=self.name)
-        self.check_image_size(model)
-        return model
+        return self.fit_input(spec, data, input_size=self.image_size, long_side=long_side)
 
     def head_options(self) -> dict[str, Any]:
         """The options of the head that this task sets."""
@@ -116,6 +120,15 @@ class DenseTask(DenseOptions, ImageTask):
         image, target = transform(sample)
         example = {"image": image, "target": target}
         return example if train else {**example, "truth": self.truth(sample)}
+
+    def augmented(self, spec: ModelSpec, sample: DenseSample) -> DenseSample:
+        example = self.example(spec, sample, train=True)
+        target, none = example["target"], torch.zeros(len(example["target"]["labels"]))
+        return replace(
+            sample, image=spec.preprocessing.restore(example["image"]), boxes=target["boxes"], labels=target["labels"],
+            masks=target.get("masks"), outlined=target.get("outlined"), semantic=target.get("semantic"), area=none,
+            crowd=none.bool(),
+        )  # fmt: skip
 
     def truth(self, sample: DenseSample) -> dict[str, Any]:
         """What is measured against: the annotations in pixels of the original image, and its `size` (H, W)."""
@@ -184,6 +197,15 @@ class DenseTask(DenseOptions, ImageTask):
         panel = explanation_panel(explain(model, samples[0].image))
         text = "Kernels, gates and modulators of the backbone (the paper's Figures 5, 6 and 10), on the first image."
         return [*self.show(model, samples, details), Section("Where it looks", text, png=panel)]
+
+    def beside_truth(self, model: Network, samples: Sequence[DenseSample]) -> list[Drawing]:
+        """What is known of each sample, and what a network says of it, side by side."""
+        names = class_names(model.spec)
+        predictions = self.predict(model, [sample.image for sample in samples])
+        return [
+            side_by_side(self.draw_truth(sample, names), prediction.draw(sample.image), ("truth", "predicted"))
+            for sample, prediction in zip(samples, predictions, strict=True)
+        ]
 
     @abstractmethod
     def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:

@@ -25,7 +25,7 @@ from focalnet.tasks.base import Batch, Network, Section
 from focalnet.tasks.dense import DenseTask, class_names, learns_masks
 from focalnet.tasks.options import DetectOptions
 from focalnet.tasks.results import category_ids, csv_text, yolo_text
-from focalnet.visualize.draw import draw_detections, side_by_side
+from focalnet.visualize.draw import draw_detections
 from focalnet.visualize.plots import mosaic, per_class_table, pr_curves
 from focalnet.weights.spec import ModelSpec
 
@@ -107,16 +107,21 @@ class Detect(DetectOptions, DenseTask):
 
     def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)
-        predictions = self.predict(model, [sample.image for sample in samples])
-        pairs = [
-            side_by_side(_truth(sample, names), prediction.draw(sample.image), ("truth", "predicted"))
-            for sample, prediction in zip(samples, predictions, strict=True)
-        ]
         return [
             Section("Precision and recall", "At an IoU of 0.5.", png=pr_curves(details)),
             Section("Classes", "Average precision of every class.", table=per_class_table(details["classes"], names)),
-            Section("Predictions", f"Images never trained on; scores from {self.threshold}.", png=mosaic(pairs, 3)),
+            Section(
+                "Predictions",
+                f"Images never trained on; scores from {self.threshold}.",
+                png=mosaic(self.beside_truth(model, samples), 3),
+            ),
         ]
+
+    def draw_truth(self, sample: DenseSample, classes: Sequence[str]) -> Image:
+        labels: list[int] = sample.labels.tolist()
+        return draw_detections(
+            sample.image, sample.boxes, [classes[label] for label in labels], None, sample.masks, labels=labels
+        )
 
 
 class DetectionMetric:
@@ -244,13 +249,6 @@ def yolo_results(metric: AveragePrecision) -> dict[str, str]:
             corners = {"x1": x, "y1": y, "x2": x + w, "y2": y + h}
             table.append({"image": image_id, "label": names[number], "score": score, **corners})
     return {"box.csv": csv_text(table), **files}
-
-
-def _truth(sample: DenseSample, classes: Sequence[str]) -> Image:
-    labels: list[int] = sample.labels.tolist()
-    return draw_detections(
-        sample.image, sample.boxes, [classes[label] for label in labels], None, sample.masks, labels=labels
-    )
 
 
 def _view(image: Tensor, scale: float, mirror: bool) -> tuple[Tensor, Tensor]:

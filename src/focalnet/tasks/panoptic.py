@@ -25,7 +25,7 @@ from focalnet.metrics.semantic import SemanticMetric
 from focalnet.tasks.base import Batch, Network, Section
 from focalnet.tasks.dense import DenseTask, class_names
 from focalnet.tasks.options import PanopticOptions
-from focalnet.visualize.draw import draw_panoptic, side_by_side
+from focalnet.visualize.draw import draw_panoptic
 from focalnet.visualize.plots import mosaic, per_class_table
 from focalnet.weights.spec import ModelSpec
 
@@ -61,17 +61,15 @@ class Panoptic(PanopticOptions, DenseTask):
 
     def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)
-        predictions = self.predict(model, [sample.image for sample in samples])
-        pairs = []
-        for sample, prediction in zip(samples, predictions, strict=True):
-            assert sample.masks is not None
-            ids, segments = _true_segments(sample.masks, sample.labels, sample.crowd)
-            truth = draw_panoptic(sample.image, ids.numpy(), segments, names)
-            pairs.append(side_by_side(truth, prediction.draw(sample.image), ("truth", "predicted")))
         return [
             Section("Classes", "Panoptic quality of every class.", table=per_class_table(details["classes"], names)),
-            Section("Predictions", "Images never trained on.", png=mosaic(pairs, 2)),
+            Section("Predictions", "Images never trained on.", png=mosaic(self.beside_truth(model, samples), 2)),
         ]
+
+    def draw_truth(self, sample: DenseSample, classes: Sequence[str]) -> Image:
+        assert sample.masks is not None
+        ids, segments = _true_segments(sample.masks, sample.labels, sample.crowd)
+        return draw_panoptic(sample.image, ids.numpy(), segments, classes)
 
 
 class PanopticTaskMetric:

@@ -25,7 +25,7 @@ from focalnet.models.registry import get_family, parse_name
 from focalnet.tasks.base import Batch, Network, Section
 from focalnet.tasks.dense import DenseTask, class_names
 from focalnet.tasks.options import SegmentOptions
-from focalnet.visualize.draw import draw_semantic, side_by_side
+from focalnet.visualize.draw import draw_semantic
 from focalnet.visualize.plots import mosaic, per_class_table
 from focalnet.weights.spec import ModelSpec
 
@@ -93,21 +93,15 @@ class Segment(SegmentOptions, DenseTask):
 
     def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)
-        predictions = self.predict(model, [sample.image for sample in samples])
-        pairs = [
-            side_by_side(
-                draw_semantic(sample.image, sample.semantic, names),
-                prediction.draw(sample.image),
-                ("truth", "predicted"),
-            )
-            for sample, prediction in zip(samples, predictions, strict=True)
-        ]
         return [
             Section(
                 "Classes", "Overlap and accuracy of every class.", table=per_class_table(details["classes"], names)
             ),
-            Section("Predictions", "Images never trained on.", png=mosaic(pairs, 2)),
+            Section("Predictions", "Images never trained on.", png=mosaic(self.beside_truth(model, samples), 2)),
         ]
+
+    def draw_truth(self, sample: DenseSample, classes: Sequence[str]) -> Image:
+        return draw_semantic(sample.image, sample.semantic, classes)
 
 
 class SegmentationMetric:

@@ -33,6 +33,11 @@ class Rows:
     column: str
     source: str
 
+    @property
+    def content(self) -> str:
+        """What the package `datasets` calls the rows: another text for other ones."""
+        return str(self.table._fingerprint)
+
     def name(self, entry: int) -> str:
         return f"{self.source}[{entry}]"
 

@@ -87,6 +87,10 @@ class MaskFiles:
             image_id=Path(entry.path).stem,
         )
 
+    def unknown(self, entry: Pair) -> list[int]:
+        """The ids of the mask of an entry that mean nothing."""
+        return self.strange(read_mask(entry.mask))
+
     def strange(self, ids: np.ndarray) -> list[int]:
         """The ids that mean nothing."""
         return [i for i in np.unique(ids).tolist() if i >= len(self.known) or not self.known[i]]
