@@ -146,6 +146,18 @@ def test_poly_is_what_is_left_to_the_power_0_9():
     assert rates == pytest.approx([1, 0.5**0.9, 0.01**0.9, 0])
 
 
+def test_restarts_are_those_of_torch():
+    config = TrainConfig(epochs=7, lr=1.0, min_lr=0.1, schedule="restarts", warmup_epochs=0)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+    torchs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=10, T_mult=2, eta_min=0.1)
+    for step in range(70):
+        assert learning_rate(config, step, 10) == pytest.approx(torchs.get_last_lr()[0]), step
+        optimizer.step()
+        torchs.step()
+    with pytest.raises(UserError, match="first=0"):
+        TrainConfig(schedule="restarts", schedule_options={"first": 0})
+
+
 def test_embeddings_of_mask2former_are_not_decayed():
     with torch.device("meta"):
         model = create_model("mask2former_minifocal_128", num_classes=3)

@@ -227,6 +227,21 @@ def test_numbers_of_the_classes_in_result_files():
 # segmentation
 
 
+def test_dice_is_measured_where_it_is_asked_for():
+    task = Segment(model="focal_unet_minifocal_32", data="organs", dice=True, image_size=48, drop_path=0.0)
+    data = task.datasets(0)
+    model = task.build_model(data)
+    metric = task.metric(model.spec)
+    metric.update(Known(model.spec, [data.val[0], data.val[1]]), batch_of(task, data, model.spec))
+    metrics, details = metric.compute(), metric.details()
+    assert (metrics["miou"], metrics["dice"], metrics["hd95"], metrics["unmatched"]) == (1, 1, 0, 0)
+    there = {label for index in range(2) for label in data.val[index].semantic.unique().tolist()}
+    assert {label for label, row in enumerate(details["overlap"]) if row["dice"] == 1} == there - {0}
+    sections = task.show(model.eval(), [data.val[0]], details)
+    assert [section.title for section in sections] == ["Classes", "Overlap per image", "Predictions"]
+    assert sections[1].table[0] == ["class", "dice", "hd95"]
+
+
 @pytest.mark.parametrize(("height", "width", "side"), [(100, 130, 64), (64, 64, 64), (50, 200, 64), (65, 64, 64)])
 def test_windows_cover_a_picture(height, width, side):
     seen = torch.zeros(height, width)

@@ -151,6 +151,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         tta: bool = False,
         window: int | None = None,
         detections: int | None = None,
+        dice: bool = False,
         json: Path | None = None,
         results: Path | None = None,
         reading: Reading = AS_TRAINED,
@@ -167,6 +168,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
             tta: Average over mirrored and resized images (detection and semantic segmentation).
             window: Side in pixels of overlapping squares to see images in (semantic segmentation); whole without it.
             detections: Most objects of an image that a detector tells; above 100, COCO's table counts so many too.
+            dice: Measure Dice and the 95th percentile of surface distances of every image too (semantic segmentation).
             json: Also write the metrics to this file.
             results: Write every detection into this folder, in COCO's results format with the ids of the data
                 (detectors); on data of YOLO, also as CSV and text files.
@@ -176,7 +178,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
         metrics = evaluate(
             model, data=data, split=split, weights=weights, batch_size=batch_size, workers=workers, tta=tta,
-            window=window, detections=detections, results=results, **vars(reading),
+            window=window, detections=detections, dice=dice, results=results, **vars(reading),
         )  # fmt: skip
         _table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in metrics.items()])
         if json:

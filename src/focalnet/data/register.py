@@ -14,7 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from focalnet.data.base import Openers, Request
-from focalnet.data.formats import coco, coco_panoptic, digit_scenes, digits, folder, hub, label_maps, shards, yolo
+from focalnet.data.formats import (
+    coco,
+    coco_panoptic,
+    digit_scenes,
+    digits,
+    folder,
+    hub,
+    label_maps,
+    organs,
+    shards,
+    yolo,
+)
 from focalnet.errors import UserError, unknown
 
 log = logging.getLogger(__name__)
@@ -48,6 +59,13 @@ FORMATS = [
         words="the digits inside scikit-learn",
         fits=None,
         open=digits.find_digits,
+    ),
+    Format(
+        name="organs",
+        kinds=SEMANTIC,
+        words="phantoms of organs",
+        fits=None,
+        open=organs.find_organs,
     ),
     Format(
         name="digit_scenes",

@@ -38,6 +38,7 @@ def evaluate(
     tta: bool = False,
     window: int | None = None,
     detections: int | None = None,
+    dice: bool = False,
     results: str | Path | None = None,
     range: Range | None = None,  # noqa: A002 - the name of the option
     max_pixels: int | None = None,
@@ -57,6 +58,7 @@ def evaluate(
         tta: test-time augmentation: average over mirrored and resized images, where the task can.
         window: see images in overlapping squares of this side in pixels, where the task can.
         detections: most objects of an image that a detector tells; above 100, COCO's table counts so many too.
+        dice: measure Dice and HD95 of every image too, where the task is semantic segmentation.
         results: a folder to write the single predictions to, where the task has a format for them: of a detector
             box.json and mask.json, COCO's results with the ids of the data; on data of YOLO also box.csv and labels/.
         range: what the values of images with other than 8 bits mean; without it, what they meant in training.
@@ -80,7 +82,7 @@ def evaluate(
     else:
         network = model if isinstance(model, nn.Module) else load_model(model, weights)
         task = task_of(network.spec)()
-    task = task.with_options(data=data, tta=tta or None, window=window, detections=detections)
+    task = task.with_options(data=data, tta=tta or None, window=window, detections=detections, dice=dice or None)
     if results is not None and not task.has_results:
         raise UserError(f"--results writes the predictions of detectors, and {task.name} has no format; leave it out.")
     accelerator = build_accelerator()

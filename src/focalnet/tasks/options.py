@@ -202,11 +202,21 @@ class DenseOptions(ImageOptions):
     """The options of the tasks on whole images, with objects or a label per pixel."""
 
     augment: Literal[
-        "none", "light", "detr", "hres", "lsj", "semantic", "semantic_steps", "digit_scenes", "digit_crops"
+        "none",
+        "light",
+        "detr",
+        "hres",
+        "lsj",
+        "semantic",
+        "semantic_steps",
+        "slices",
+        "turns",
+        "digit_scenes",
+        "digit_crops",
     ] = "light"
     """Augmentation: "light" flips and rescales a little, "detr" resizes and crops at many scales, "hres" is its
-    larger form, "lsj" large-scale jitter, "semantic" and "semantic_steps" ratio, crop and colour, "digit_scenes" and
-    "digit_crops" enlarge and never flip."""
+    larger form, "lsj" large-scale jitter, "semantic" and "semantic_steps" ratio, crop and colour, "slices" flips and
+    turns, "turns" turns a little and never flips, "digit_scenes" and "digit_crops" enlarge and never flip."""
     on_bad_annotation: Literal["skip", "stop"] = "skip"
     """A broken annotation (no area, outside, unknown class) is left out and counted, or stops the run."""
     num_queries: Annotated[int | None, tyro.conf.Suppress] = None
@@ -263,6 +273,8 @@ class SegmentOptions(DenseOptions):
     """The network: a name from `focalnet models`, any other HEAD_VARIANT, or "small" for one that a CPU trains."""
     window: Annotated[int | None, tyro.conf.Suppress] = None
     """Side of the squares that an image is seen in, in pixels of the resized image; whole without it."""
+    dice: Annotated[bool, tyro.conf.Suppress] = False
+    """Measure Dice and HD95 of every image too, as is usual in medicine; class 0 is the background."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,6 +20,7 @@ from torch import Tensor
 from focalnet.data import DenseSample
 from focalnet.data.base import IGNORE
 from focalnet.inputs.image import Signal
+from focalnet.metrics.overlap import OverlapMetric
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.models.registry import get_family, parse_name
 from focalnet.tasks.base import Batch, Network, Section
@@ -93,10 +94,14 @@ class Segment(SegmentOptions, DenseTask):
 
     def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
         names = class_names(model.spec)
+        tables = [
+            Section("Classes", "Overlap and accuracy of every class.", table=per_class_table(details["classes"], names))
+        ]
+        if "overlap" in details:
+            text = "Means over the images: Dice, and the 95th percentile of the distances of the borders in pixels."
+            tables.append(Section("Overlap per image", text, table=per_class_table(details["overlap"], names)))
         return [
-            Section(
-                "Classes", "Overlap and accuracy of every class.", table=per_class_table(details["classes"], names)
-            ),
+            *tables,
             Section("Predictions", "Images never trained on.", png=mosaic(self.beside_truth(model, samples), 2)),
         ]
 
@@ -105,24 +110,27 @@ class Segment(SegmentOptions, DenseTask):
 
 
 class SegmentationMetric:
-    """mIoU and accuracies over all processes."""
+    """mIoU and accuracies, and with `dice` the overlap per image, over all processes."""
 
     def __init__(self, task: Segment, spec: ModelSpec) -> None:
         self.task = task
-        self.matrix = SemanticMetric(spec.num_classes, IGNORE)
+        self.parts: list[Any] = [SemanticMetric(spec.num_classes, IGNORE)]
+        if task.dice:
+            self.parts.append(OverlapMetric(spec.num_classes, IGNORE))
 
     def update(self, model: Network, batch: Batch) -> None:
         truths = batch["truth"]
         scores = self.task.scores(model, batch["images"], batch["sizes"], [truth["size"] for truth in truths])
         for index, score, truth in zip(batch["index"].tolist(), scores, truths, strict=True):
             if index >= 0:
-                self.matrix.update(score.argmax(0), truth["semantic"].long())
+                for part in self.parts:
+                    part.update(score.argmax(0), truth["semantic"].long())
 
     def compute(self) -> dict[str, float]:
-        return self.matrix.compute()
+        return {name: value for part in self.parts for name, value in part.compute().items()}
 
     def details(self) -> dict[str, Any]:
-        return self.matrix.details()
+        return {name: value for part in self.parts for name, value in part.details().items()}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Dense samples to input tensors, for evaluation and for training, and their batches.
 
     evaluation   resize the whole image (`inputs.Image`), normalize
-    training     flip; resize, crop or pad, of one of four kinds; colors; normalize
+    training     flip, turn; resize, crop or pad, of one of four kinds; colors; normalize
 
     whole        the shorter side becomes one of several scales
     detr         that, or, in half of the draws, first another resize and a random crop (DETR; the official detection
@@ -32,7 +32,18 @@ from torch import Tensor
 
 from focalnet import inputs
 from focalnet.data.base import IGNORE, DenseSample
-from focalnet.data.transforms.geometry import View, crop, draw, flip, photometric, resize, sane, start
+from focalnet.data.transforms.geometry import (
+    View,
+    crop,
+    draw,
+    flip,
+    photometric,
+    quarter_turns,
+    resize,
+    rotate,
+    sane,
+    start,
+)
 from focalnet.errors import UserError
 from focalnet.inputs.image import LONGEST, pixels_of, scaled_size
 
@@ -53,6 +64,10 @@ class DenseAugmentation:
     """What is cut; see the table on top of this module."""
     hflip: float = 0.5
     """Probability of a flip from left to right."""
+    quarters: float = 0.0
+    """Probability of 0 to 3 quarter turns."""
+    turn: float = 0.0
+    """Most degrees of a rotation, either way, of half of the images that had no quarter turns."""
     scales: tuple[float, ...] = (1.0,)
     """"whole", "detr", "window": the shorter side is one of these, unless the longer one would pass `long_side`."""
     first_scales: tuple[float, ...] = (0.5, 0.625, 0.75)
@@ -71,7 +86,14 @@ class DenseAugmentation:
     """Strength of the change of saturation and hue, likewise."""
 
     def __post_init__(self) -> None:
-        for name, most in (("hflip", 1), ("most_of_one", 1), ("light", 1), ("color", 1)):
+        for name, most in (
+            ("hflip", 1),
+            ("quarters", 1),
+            ("turn", 180),
+            ("most_of_one", 1),
+            ("light", 1),
+            ("color", 1),
+        ):
             if not 0 <= getattr(self, name) <= most:
                 raise UserError(f"DenseAugmentation has {name}={getattr(self, name)}; give a number from 0 to {most}.")
         for name in ("scales", "first_scales", "crop", "jitter"):
@@ -103,13 +125,15 @@ AUGMENTATIONS = {
         light=1.0,
         color=1.0,
     ),
+    "slices": DenseAugmentation(quarters=0.5, turn=20.0),
+    "turns": DenseAugmentation(hflip=0.0, turn=10.0, light=0.5),
     "digit_scenes": DenseAugmentation(kind="square", hflip=0.0, jitter=(1.0, 1.25), light=0.5),
     "digit_crops": DenseAugmentation(kind="square", hflip=0.0, jitter=(1.15, 1.4), side=2 / 3, light=0.5),
 }
 """By name: "hres" is "detr" for an input of 1200 pixels (480 to 1200, 2000 the longer side), "lsj" cuts 1024 for 800;
 "semantic" is mmsegmentation's, "semantic_steps" facebookresearch's, whose longer side never passes `long_side`;
-"digit_scenes" enlarges and shifts, and never flips, as digits are not symmetric; "digit_crops" comes closer, with
-squares of two thirds of the input."""
+"slices" is Focal-UNet's, for images without an up and a left; "turns" keeps both; "digit_scenes" enlarges and shifts,
+and never flips, as digits are not symmetric; "digit_crops" comes closer, with squares of two thirds of the input."""
 
 
 def eval_dense_transform(preprocessing: inputs.Image) -> DenseTransform:
@@ -138,6 +162,10 @@ def train_dense_transform(preprocessing: inputs.Image, augmentation: DenseAugmen
         view = start(sample)
         if augmentation.hflip and draw() < augmentation.hflip:
             view = flip(view)
+        if augmentation.quarters and draw() < augmentation.quarters:
+            view = quarter_turns(view, _draw_int(0, 3))
+        elif augmentation.turn and draw() < 0.5:
+            view = rotate(view, draw(-augmentation.turn, augmentation.turn))
         view = _GEOMETRY[augmentation.kind](view, preprocessing, augmentation)
         view = sane(view)
         if augmentation.light or augmentation.color:

@@ -1,7 +1,7 @@
 """The steps of dense transforms: each keeps image, boxes, masks and labels per pixel in step.
 
-A flip and a cut are exact. A resize moves boxes by the two factors, and gives each new pixel of a mask the old one that
-its centre falls into.
+A flip, a quarter turn and a cut are exact. A resize moves boxes by the two factors, and gives each new pixel of a mask
+the old one that its centre falls into.
 """
 
 from dataclasses import dataclass, replace
@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
+from torchvision.tv_tensors import BoundingBoxFormat
 
 from focalnet import inputs
 from focalnet.data.base import DenseSample
 from focalnet.inputs.image import pixels_of
+from focalnet.structures import masks_to_boxes
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,38 @@ def flip(view: View) -> View:
         masks=None if view.masks is None else view.masks.flip(2),
         semantic=None if view.semantic is None else view.semantic.flip(1),
     )
+
+
+def quarter_turns(view: View, count: int) -> View:
+    """By `count` times 90 degrees, counterclockwise."""
+    for _ in range(count % 4):
+        left, top, right, bottom = view.boxes.unbind(1)
+        width = view.size[1]
+        view = replace(
+            view,
+            image=view.image.rot90(1, (1, 2)),
+            boxes=torch.stack((top, width - right, bottom, width - left), 1),
+            masks=None if view.masks is None else view.masks.rot90(1, (1, 2)),
+            semantic=None if view.semantic is None else view.semantic.rot90(),
+        )
+    return view
+
+
+def rotate(view: View, degrees: float) -> View:
+    """Counterclockwise around the middle, in the same frame: what comes in is black, without an object, and class 0.
+
+    Boxes go around the turned masks, around the turned boxes where there are none.
+    """
+    bilinear, nearest = V.InterpolationMode.BILINEAR, V.InterpolationMode.NEAREST
+    boxes, _ = V.rotate_bounding_boxes(view.boxes, BoundingBoxFormat.XYXY, view.size, degrees)
+    semantic = view.semantic if view.semantic is None else V.rotate_mask(view.semantic[None], degrees)[0]
+    masks = view.masks
+    if masks is not None and len(masks):
+        masks = V.rotate_image(masks.to(torch.uint8), degrees, interpolation=nearest).bool()
+        seen = masks.flatten(1).any(1, keepdim=True)
+        boxes = masks_to_boxes(masks).where(seen, boxes)
+    image = V.rotate_image(view.image, degrees, interpolation=bilinear)
+    return replace(view, image=image, boxes=boxes, masks=masks, semantic=semantic)
 
 
 def resize(view: View, size: tuple[int, int], preprocessing: inputs.Image) -> View:

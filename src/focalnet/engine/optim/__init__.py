@@ -12,7 +12,7 @@ outside the package is added with `register`, before the run is trained or resum
 
 from focalnet.engine.optim.options import AdamWOptions, MuonOptions
 from focalnet.engine.optim.rows import Optimizer, Place, Schedule, build_options, find
-from focalnet.engine.optim.schedules import COSINE, LINEAR, POLY, STEP
+from focalnet.engine.optim.schedules import COSINE, LINEAR, POLY, RESTARTS, STEP
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "Optimizer", "Place", "Schedule", "build_options", "find", "register"]
 
@@ -33,5 +33,5 @@ def register(row: Optimizer | Schedule) -> None:
 ADAMW = Optimizer(name="adamw", build="focalnet.engine.optim.adamw:build", options=AdamWOptions)
 MUON = Optimizer(name="muon", build="focalnet.engine.optim.muon:build", options=MuonOptions, whole=True)
 
-for _row in (ADAMW, MUON, COSINE, LINEAR, POLY, STEP):
+for _row in (ADAMW, MUON, COSINE, LINEAR, POLY, RESTARTS, STEP):
     register(_row)
