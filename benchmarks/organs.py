@@ -110,7 +110,7 @@ def measure(predict: Callable[[object], Tensor], data) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=750)
     parser.add_argument("--batch", type=int, default=8)
     args = parser.parse_args()
     task = Segment(data="organs", model="focal_unet_minifocal_128", augment="turns", drop_path=0.0, image_size=96)

@@ -13,7 +13,7 @@ def organs(model: str) -> Recipe:
         cost="about 4 minutes on 2 CPU cores",
         result="mean Dice, see docs/medical.md",
         task={"augment": "turns", "drop_path": 0.0, "dice": True, "image_size": 96},
-        train={"epochs": 4, "batch_size": 8, "lr": 2e-3, "min_lr": 1e-5, "warmup_epochs": 0.2, "ema": 0.99,
+        train={"epochs": 3, "batch_size": 8, "lr": 2e-3, "min_lr": 1e-5, "warmup_epochs": 0.2, "ema": 0.99,
                "weight_decay": 0.05, "clip_grad": 5.0, "workers": 1},
     )  # fmt: skip
 
