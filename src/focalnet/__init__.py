@@ -14,7 +14,9 @@ from focalnet._version import __version__
 
 if TYPE_CHECKING:
     from focalnet import explain
+    from focalnet.api import Evaluation, Run, evaluate, resume, train
     from focalnet.backbone import FocalNet
+    from focalnet.engine.callbacks import Callback
     from focalnet.errors import UserError
     from focalnet.inputs.image import Preprocessing
     from focalnet.models.classifier.model import FocalNetClassifier
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from focalnet.weights.spec import ModelSpec
 
 _HOME = {
+    "Callback": "engine.callbacks",
     "CausalFocalModulation": "modulation",
+    "Evaluation": "api",
     "FocalModulation": "modulation",
     "FocalNet": "backbone",
     "FocalNetClassifier": "models.classifier.model",
@@ -38,22 +42,28 @@ _HOME = {
     "ModelSpec": "weights.spec",
     "Predictor": "predict",
     "Preprocessing": "inputs.image",
+    "Run": "api",
     "UserError": "errors",
     "capture": "modulation",
     "convert_state_dict": "weights.layouts",
     "create_backbone": "models.create",
     "create_model": "models.create",
+    "evaluate": "api",
     "focal_context": "ops",
     "fuse": "ops.fuse",
     "list_models": "models.registry",
     "load_weights": "models.create",
     "push_to_hub": "models.publish",
+    "resume": "api",
     "save_pretrained": "models.publish",
+    "train": "api",
     "unfuse": "ops.fuse",
 }
 
 __all__ = [
+    "Callback",
     "CausalFocalModulation",
+    "Evaluation",
     "FocalModulation",
     "FocalNet",
     "FocalNetClassifier",
@@ -61,19 +71,23 @@ __all__ = [
     "ModelSpec",
     "Predictor",
     "Preprocessing",
+    "Run",
     "UserError",
     "__version__",
     "capture",
     "convert_state_dict",
     "create_backbone",
     "create_model",
+    "evaluate",
     "explain",
     "focal_context",
     "fuse",
     "list_models",
     "load_weights",
     "push_to_hub",
+    "resume",
     "save_pretrained",
+    "train",
     "unfuse",
 ]
 

@@ -19,8 +19,8 @@ from torch import nn
 from focalnet import inputs
 from focalnet.data.survey import reading
 from focalnet.engine.evaluate import own_split
+from focalnet.engine.record import load_run
 from focalnet.engine.run import RunFolder
-from focalnet.engine.train import load_run
 from focalnet.errors import UserError
 from focalnet.inputs.files import find_files, find_images
 from focalnet.inputs.image import Range, load_image

@@ -19,7 +19,7 @@ import tyro
 
 from focalnet._version import __version__
 from focalnet.cli.reading import AS_TRAINED, Reading
-from focalnet.cli.training import new_run, parse_train
+from focalnet.cli.training import parse_train
 from focalnet.errors import UserError, unknown
 from focalnet.reading import brief, shown, write_json
 
@@ -113,17 +113,19 @@ def _parse(arguments: Sequence[str], command: str, function: Callable[..., Any])
 
 
 def _train(arguments: Sequence[str]) -> None:
-    options, training, choice = parse_train(arguments)
-    from focalnet.engine.train import train
-    from focalnet.tasks import get_task
+    chosen = parse_train(arguments)
+    from focalnet.api import train_chosen
 
-    task = get_task(options.name)(**vars(options))
-    train(task, training, choice.out or new_run(options), recipe=choice.recipe)
+    train_chosen(*chosen)
 
 
 def _resume(arguments: Sequence[str]) -> None:
     def resume(
-        run: tyro.conf.Positional[Path], epochs: int | None = None, checkpoint: str = "last", data: str | None = None
+        run: tyro.conf.Positional[Path],
+        epochs: int | None = None,
+        checkpoint: str = "last",
+        data: str | None = None,
+        device: str | None = None,
     ) -> None:
         """Go on with a run that was stopped, as if it had not been.
 
@@ -132,10 +134,11 @@ def _resume(arguments: Sequence[str]) -> None:
             epochs: A new total number of epochs.
             checkpoint: Which checkpoint to go on from: last or best.
             data: Where the data of the run is now, if it was moved.
+            device: Where to compute: cpu, cuda, cuda:1, mps or xpu; without it, the GPU if there is one.
         """
-        from focalnet.engine.train import resume
+        from focalnet.api import resume
 
-        resume(run, epochs=epochs, checkpoint=checkpoint, data=data)
+        resume(run, epochs=epochs, checkpoint=checkpoint, data=data, device=device)
 
     _parse(arguments, "resume", resume)
 
@@ -154,6 +157,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         dice: bool = False,
         json: Path | None = None,
         results: Path | None = None,
+        device: str | None = None,
         reading: Reading = AS_TRAINED,
     ) -> None:
         """Evaluate a run, or a network with released weights: accuracy, AP, mIoU or PQ, samples per second.
@@ -172,17 +176,18 @@ def _evaluate(arguments: Sequence[str]) -> None:
             json: Also write the metrics to this file.
             results: Write every detection into this folder, in COCO's results format with the ids of the data
                 (detectors); on data of YOLO, also as CSV and text files.
+            device: Where to compute: cpu, cuda, cuda:1, mps or xpu; without it, the GPU if there is one.
         """
-        from focalnet.engine.evaluate import evaluate
+        from focalnet.api import evaluate
         from focalnet.engine.run import write_atomically
 
-        metrics = evaluate(
+        evaluation = evaluate(
             model, data=data, split=split, weights=weights, batch_size=batch_size, workers=workers, tta=tta,
-            window=window, detections=detections, dice=dice, results=results, **vars(reading),
+            window=window, detections=detections, dice=dice, results=results, device=device, **vars(reading),
         )  # fmt: skip
-        _table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in metrics.items()])
+        _table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in evaluation.items()])
         if json:
-            write_atomically(json, write_json(metrics, 2).encode())
+            write_atomically(json, write_json(dict(evaluation), 2).encode())
 
     _parse(arguments, "evaluate", evaluate)
 

@@ -1,6 +1,7 @@
-"""Devices and processes: an accelerate `Accelerator` for the machine that we are on."""
+"""Devices and processes: where to compute, and an accelerate `Accelerator` for it."""
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,38 +9,91 @@ from typing import Any
 import torch
 
 from focalnet.engine.config import Precision
-from focalnet.errors import MissingExtraError, UserError
+from focalnet.errors import MissingExtraError, UserError, unknown
 
 PRECISIONS: dict[str, Precision] = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
 """accelerate's names -> ours."""
+KINDS = ("cpu", "cuda", "mps", "xpu")
+"""Kinds of devices that can be asked for."""
+PLACE = "ACCELERATE_TORCH_DEVICE"
+"""The environment variable from which accelerate takes a device; it has no argument for it."""
+
+Device = str | torch.device | None
+"""A device by name, for example "cuda:1"; None for the GPU if there is one."""
 
 
-def build_accelerator(precision: Precision = "fp32", trackers: Sequence[str] = (), folder: Path | None = None) -> Any:
+def find_device(device: Device = None) -> torch.device:
+    """The device that is asked for; without a wish the GPU, else the CPU.
+
+    Raises:
+        UserError: no such device, or none that this machine has.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device is None:
+        return accelerator or torch.device("cpu")
+    kind, _, number = str(device).partition(":")
+    if kind not in KINDS:
+        raise unknown("device", str(device), KINDS)
+    if number and not (number.isascii() and number.isdigit()):
+        raise UserError(f"--device is {device}; a device has a number: {kind}:0.")
+    if kind != "cpu" and (accelerator is None or accelerator.type != kind):
+        there = "cpu alone" if accelerator is None else f"cpu and {accelerator.type}"
+        raise UserError(f"--device is {device}, and torch finds {there} on this machine; take another one.")
+    count = 1 if kind == "cpu" else torch.accelerator.device_count()
+    if number and int(number) >= count:
+        last = f"{kind}:0" if count == 1 else f"{kind}:0 to {kind}:{count - 1}"
+        raise UserError(f"--device is {device}, and torch finds {last} on this machine; take another one.")
+    return torch.device(kind, int(number)) if number and kind != "cpu" else torch.device(kind)
+
+
+def build_accelerator(
+    precision: Precision = "fp32",
+    trackers: Sequence[str] = (),
+    folder: Path | None = None,
+    device: Device = None,
+) -> Any:
     """The accelerator for this process; under torchrun, one of several.
 
     Args:
         precision: arithmetic of the network; "auto" is bf16 where the GPU has it, fp16 on an older GPU, else fp32.
         trackers: packages to log to.
         folder: where they write.
+        device: where to compute.
 
     Raises:
-        UserError: a tracker is not installed.
+        UserError: a tracker is not installed, or the device is not there.
     """
     try:
         from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
+        from accelerate.state import AcceleratorState, PartialState
     except ImportError:
         raise MissingExtraError("Training and evaluation", "train") from None
     for tracker in trackers:
         if importlib.util.find_spec(tracker) is None:
             raise UserError(f"--trackers {tracker} needs the package {tracker}: pip install {tracker}.")
+    where = find_device(device)
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if several and where.index is not None:
+        raise UserError(f"--device is {device}, and torchrun gives every process its own; leave the number out.")
     if precision == "auto":
         precision = "fp32"
-        if torch.cuda.is_available():
+        if where.type == "cuda":
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     mixed = next(theirs for theirs, ours in PRECISIONS.items() if ours == precision)
-    if AcceleratorState._shared_state.get("_mixed_precision", mixed) != mixed:
-        AcceleratorState._reset_state()  # it outlives a run, and refuses the next one another precision
+    # The state outlives a run, and refuses the next one another precision or device.
+    before = PartialState._shared_state.get("device", where)
+    if not several and (before.type, before.index or 0) != (where.type, where.index or 0):
+        AcceleratorState._reset_state(reset_partial_state=True)
+    elif AcceleratorState._shared_state.get("_mixed_precision", mixed) != mixed:
+        AcceleratorState._reset_state()
     # Without `cpu`, accelerate starts several processes on CPUs as strangers to each other.
-    cpu = not torch.accelerator.is_available()
-    return Accelerator(mixed_precision=mixed, log_with=list(trackers) or None, project_dir=folder, cpu=cpu)
+    build = {"mixed_precision": mixed, "log_with": list(trackers) or None, "project_dir": folder}
+    if where.index is None:
+        return Accelerator(**build, cpu=where.type == "cpu")
+    torch.accelerator.set_device_index(where.index)
+    kept = os.environ.get(PLACE)
+    os.environ[PLACE] = str(where)
+    try:
+        return Accelerator(**build)
+    finally:
+        os.environ.pop(PLACE) if kept is None else os.environ.update({PLACE: kept})

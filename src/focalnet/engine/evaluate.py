@@ -1,6 +1,7 @@
 """Evaluation of a finished run, or of a network with released weights, on data."""
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from focalnet import inputs
 from focalnet.data.base import SplitName
 from focalnet.data.survey import reading
 from focalnet.engine.config import MOST, TrainConfig
-from focalnet.engine.devices import build_accelerator
+from focalnet.engine.devices import Device, build_accelerator
 from focalnet.engine.evaluation import evaluate_batches, write_results, write_run_report
 from focalnet.engine.loader import EvalSampler, Examples, build_loader
+from focalnet.engine.record import data_is_gone, load_run, open_run_data
+from focalnet.engine.results import Evaluation
 from focalnet.engine.run import RunFolder
-from focalnet.engine.train import data_is_gone, load_run, open_run_data
 from focalnet.errors import UserError
 from focalnet.inputs.image import Range
 from focalnet.models.create import create_model, load_model
@@ -28,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(
-    model: str | nn.Module,
+    model: str | os.PathLike[str] | nn.Module,
     *,
     data: str | None = None,
     split: SplitName | None = None,
@@ -42,7 +44,8 @@ def evaluate(
     results: str | Path | None = None,
     range: Range | None = None,  # noqa: A002 - the name of the option
     max_pixels: int | None = None,
-) -> dict[str, float]:
+    device: Device = None,
+) -> Evaluation:
     """Metrics of a model on data, in float32 (a run in bf16 or fp16 is evaluated in that while it trains).
 
     Args:
@@ -63,6 +66,7 @@ def evaluate(
             box.json and mask.json, COCO's results with the ids of the data; on data of YOLO also box.csv and labels/.
         range: what the values of images with other than 8 bits mean; without it, what they meant in training.
         max_pixels: most pixels of an image; without it, Pillow's limit.
+        device: where to compute, for example "cuda:1"; without it, the GPU if there is one.
 
     Raises:
         UserError: the classes of data and model do not fit, one of them cannot be opened, or there is no such split or
@@ -71,6 +75,7 @@ def evaluate(
     for option, value, least in (("--batch-size", batch_size, 1), ("--workers", workers, 0)):
         if value < least or value > MOST[option[2:].replace("-", "_")]:
             raise UserError(f"{option} is {value}; give {least} or more, within reason.")
+    model = os.fspath(model) if isinstance(model, os.PathLike) else model
     own: tuple[RunFolder, MapDataset] | None = None
     network: Network
     if isinstance(model, str) and (Path(model) / "metrics.jsonl").exists():
@@ -85,7 +90,7 @@ def evaluate(
     task = task.with_options(data=data, tta=tta or None, window=window, detections=detections, dice=dice or None)
     if results is not None and not task.has_results:
         raise UserError(f"--results writes the predictions of detectors, and {task.name} has no format; leave it out.")
-    accelerator = build_accelerator()
+    accelerator = build_accelerator(device=device)
     network.to(accelerator.device)
     if own:
         dataset = own[1]
@@ -112,7 +117,7 @@ def evaluate(
     as_trained = not tta and window is None and detections is None and split in (None, "val")
     if own and as_trained and accelerator.is_main_process:
         write_run_report(own[0], task, dataset, metrics, details)
-    return metrics
+    return Evaluation(metrics, metrics[task.score], len(dataset), details)
 
 
 def own_split(

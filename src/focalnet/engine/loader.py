@@ -6,10 +6,12 @@ samples that it would have seen: there is no generator state to save.
 """
 
 import hashlib
+import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -34,17 +36,42 @@ def _seeded(seed: int, function: Callable[[], Any]) -> Any:
         return function()
 
 
-class Examples(Dataset):
-    """Samples of a task, transformed, addressed by (epoch, index)."""
+def _seeded_all(seed: int, function: Callable[[], Any]) -> Any:
+    """`_seeded`, with the generators of Python and NumPy too, which a function of the caller's may draw from."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - whatever a caller uses
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    try:
+        return _seeded(seed, function)
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
 
-    def __init__(self, task: Task, spec: ModelSpec, dataset: MapDataset, *, train: bool, seed: int) -> None:
+
+class Examples(Dataset):
+    """Samples of a task, transformed, addressed by (epoch, index); `transform` is a caller's own."""
+
+    def __init__(
+        self,
+        task: Task,
+        spec: ModelSpec,
+        dataset: MapDataset,
+        *,
+        train: bool,
+        seed: int,
+        transform: Callable[..., Any] | None = None,
+    ) -> None:
         self.task, self.spec, self.dataset, self.train, self.seed = task, spec, dataset, train, seed
+        self.transform = transform
 
     def __getitem__(self, key: Key) -> tuple[Key, Any, tuple[str, ...]]:
         epoch, index = key
         sample = self.dataset[index if index >= 0 else -1 - index]
+        seed = stable_seed(self.seed, epoch, index)
+        if self.transform is not None:
+            sample = _seeded_all(seed, partial(self.task.transformed, self.spec, sample, self.transform))
         example = partial(self.task.example, self.spec, sample, train=self.train)
-        return key, _seeded(stable_seed(self.seed, epoch, index), example), getattr(sample, "skipped", ())
+        return key, _seeded(seed, example), getattr(sample, "skipped", ())
 
     def collate(self, items: list[tuple[Key, Any, tuple[str, ...]]]) -> Batch:
         keys, examples, skipped = zip(*items, strict=True)

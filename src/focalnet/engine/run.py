@@ -30,6 +30,7 @@ from focalnet.schemas import as_type
 MANIFEST = "manifest.json"
 PARTS: dict[str, Any] = {
     "task": dict[str, Any], "train": dict[str, Any], "data": dict[str, Any], "recipe": str | None, "focalnet": str,
+    "own": tuple[str, ...],
 }  # fmt: skip
 """What `config.json` holds."""
 FACTS: dict[str, Any] = {"training samples": int, "validation samples": int, "classes": tuple[str, ...] | int}

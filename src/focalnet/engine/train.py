@@ -12,7 +12,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -23,19 +22,20 @@ import torch
 
 import focalnet
 from focalnet.data.survey import reading
+from focalnet.engine.callbacks import NONE, Hooks, Listeners
 from focalnet.engine.config import TrainConfig
-from focalnet.engine.devices import PRECISIONS, build_accelerator
+from focalnet.engine.devices import PRECISIONS, Device, build_accelerator
 from focalnet.engine.display import Display
 from focalnet.engine.evaluation import evaluate_batches, write_run_report
 from focalnet.engine.loader import EvalSampler, Examples, TrainSampler, build_loader, stable_seed
 from focalnet.engine.lock import lock_run
 from focalnet.engine.optim.build import learning_rate
-from focalnet.engine.run import FACTS, RunFolder
+from focalnet.engine.record import fingerprint, load_run, open_run_data
+from focalnet.engine.results import Run
+from focalnet.engine.run import RunFolder
 from focalnet.engine.signals import Signals, Stopped
 from focalnet.engine.training import Position, Training
 from focalnet.errors import UserError
-from focalnet.schemas import as_type, build
-from focalnet.tasks import get_task
 from focalnet.tasks.base import Datasets, Network, Task
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,15 @@ SAVE_AT = 20
 """Inside an epoch, checkpoints are considered at multiples of this step."""
 
 
-def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | None = None) -> RunFolder:
+def train(
+    task: Task,
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    recipe: str | None = None,
+    hooks: Hooks = NONE,
+    device: Device = None,
+) -> RunFolder:
     """Train `task` into a new run folder.
 
     Args:
@@ -52,12 +60,14 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
         config: how to train.
         out: the run folder to make.
         recipe: name of the recipe that the options came from, for the record.
+        hooks: what the caller brings along.
+        device: where to compute, see `devices.find_device`.
 
     Raises:
         UserError: bad data, weights or options, a loss that is not a number, a full disk.
         KeyboardInterrupt, SystemExit: a signal asked the run to stop (`signals`), after its checkpoint was written.
     """
-    accelerator = build_accelerator(config.precision, config.trackers, Path(out))
+    accelerator = build_accelerator(config.precision, config.trackers, Path(out), device)
     task = task.located()
     config = dataclasses.replace(config, precision=PRECISIONS[accelerator.mixed_precision])
     torch.manual_seed(config.seed)
@@ -77,7 +87,8 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
         "recipe": recipe,
         "task": {"name": task.name, **dataclasses.asdict(task)},
         "train": dataclasses.asdict(config),
-        "data": _fingerprint(data),
+        "data": fingerprint(data),
+        **({"own": hooks.names()} if hooks.names() else {}),
     }
     with _alone(accelerator, Path(out)):
         if accelerator.is_main_process:
@@ -85,8 +96,8 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
         accelerator.wait_for_everyone()
         run = RunFolder.open(out)
         try:
-            return _fit(task, config, run, data, model, accelerator, None)
-        except UserError as error:
+            return _fit(task, config, run, data, model, accelerator, None, hooks)
+        except Exception as error:
             # what the system refused (a full disk, a sample) can be mended, and the run resumed
             if accelerator.is_main_process and not isinstance(error.__cause__, OSError):
                 run.discard_without_checkpoint()
@@ -94,7 +105,13 @@ def train(task: Task, config: TrainConfig, out: str | Path, *, recipe: str | Non
 
 
 def resume(
-    path: str | Path, *, epochs: int | None = None, checkpoint: str = "last", data: str | None = None
+    path: str | Path,
+    *,
+    epochs: int | None = None,
+    checkpoint: str = "last",
+    data: str | None = None,
+    hooks: Hooks = NONE,
+    device: Device = None,
 ) -> RunFolder:
     """Continue the run in the folder `path` where it stopped.
 
@@ -103,6 +120,8 @@ def resume(
         epochs: a new total number of epochs; the cosine is stretched to it.
         checkpoint: which checkpoint to continue from, `last` or `best`.
         data: where the data of the run is now, if it was moved.
+        hooks: what the run began with, and callbacks.
+        device: as in `train`.
 
     Raises:
         UserError: no run, one that another process works on, a damaged checkpoint, data that is not what it was, or
@@ -111,7 +130,8 @@ def resume(
     """
     run = RunFolder.open(path)
     task, config = load_run(run)
-    accelerator = build_accelerator(config.precision, config.trackers, run.path)
+    hooks.check(run.path, run.config().get("own", ()))
+    accelerator = build_accelerator(config.precision, config.trackers, run.path, device)
     with _alone(accelerator, run.path):
         if accelerator.is_main_process:
             run.settle("last")
@@ -132,69 +152,12 @@ def resume(
         record = before | {"task": before["task"] | {"data": task.data}, "train": dataclasses.asdict(config)}
         if accelerator.is_main_process and json.dumps(record) != json.dumps(before):
             run.write_config(record)
-        return _fit(task, config, run, datasets, model, accelerator, folder)
+        return _fit(task, config, run, datasets, model, accelerator, folder, hooks)
 
 
 def _alone(accelerator: Any, folder: Path) -> AbstractContextManager[None]:
     """Keeps other runs out of a folder; of the processes of this one, the main one does it."""
     return lock_run(folder) if accelerator.is_main_process else nullcontext()
-
-
-def load_run(run: RunFolder) -> tuple[Task, TrainConfig]:
-    """The task and the options that a run folder was made with.
-
-    A place in it is taken for a name of the hub only where the run had it from the hub.
-    """
-    path, record = run.path / "config.json", run.config()
-    for part in ("task", "train", "data"):
-        if part not in record:
-            raise UserError(f"{path} lacks {part}; give the folder that `focalnet train` made.")
-    for fact, hint in FACTS.items():
-        as_type(record["data"].get(fact), hint, f"{path}: data: {fact}")
-    options = dict(record["task"])
-    kind = get_task(as_type(options.pop("name", None), str, f"{path}: the name of the task"))
-    return build(kind, options, f"{path}: task").located(recorded=True), build(
-        TrainConfig, record["train"], f"{path}: train"
-    )
-
-
-def open_run_data(
-    run: RunFolder, task: Task, config: TrainConfig, moved: str | None = None
-) -> tuple[Task, Datasets, str]:
-    """The data that a run was trained on.
-
-    Args:
-        run: the run folder.
-        task, config: of `load_run`.
-        moved: where the data is now; without it, where it was.
-
-    Returns:
-        the task, which knows where its data is; both splits; and how they differ from what the run began with, empty
-        where they do not.
-
-    Raises:
-        UserError: nothing is there, or no data.
-    """
-    if moved is None and data_is_gone(task):
-        raise UserError(
-            f"{run.path} was trained on {task.data}, which is not there: put it back, or say where it is now with the "
-            "--data of resume and evaluate; predict and explain take images."
-        )
-    task = task if moved is None else dataclasses.replace(task, data=moved).located()
-    data = task.datasets(config.seed)
-    before = run.config()["data"]
-    changes = (
-        f"The data changed since the run began: {fact} were {before[fact]} and are {present}"
-        for fact, present in _fingerprint(data).items()
-        if present != before[fact]
-    )
-    return task, data, next(changes, "")
-
-
-def data_is_gone(task: Task) -> bool:
-    """Whether the data of a task is a place on the disk with nothing there."""
-    place = task.data or ""
-    return os.path.isabs(place) and not os.path.exists(place) and not set("*?[{") & set(place)
 
 
 def _fit(
@@ -205,19 +168,21 @@ def _fit(
     model: Network,
     accelerator: Any,
     checkpoint: Path | None,
+    hooks: Hooks,
 ) -> RunFolder:
     rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     spec = model.spec
     sampler = _sampler(task, config, data, accelerator)
     pin = accelerator.device.type == "cuda"
-    examples = Examples(task, spec, data.train, train=True, seed=config.seed)
+    examples = Examples(task, spec, data.train, train=True, seed=config.seed, transform=hooks.transform)
     loader = build_loader(examples, sampler, workers=config.workers, pin_memory=pin)
     examples = Examples(task, spec, data.val, train=False, seed=config.seed)
     size = task.eval_batch_size(data.val, config.batch_size // (config.accumulate * world))
     val_sampler = EvalSampler(len(data.val), size, rank, world)
     val_loader = build_loader(examples, val_sampler, workers=config.workers, pin_memory=pin)
 
-    training = Training(task, model, config, accelerator)
+    training = Training(task, model, config, accelerator, hooks.loss)
+    listeners = Listeners(hooks.callbacks, Run(run.path), accelerator)
     at = training.load(checkpoint) if checkpoint else Position()
     done = at.epoch * sampler.steps + at.step
     report = run.path / "report.html"
@@ -276,6 +241,12 @@ def _fit(
                 speed = (at.step - first) * config.batch_size / (time.monotonic() - began)
                 display.step(step, f"{epoch + 1}/{config.epochs}", loss, lr, speed, task.score, at.best)
                 check()
+                if listeners.stop("on_step", {"epoch": epoch + 1, "step": step, "loss": loss, "lr": lr}):
+                    training.save(run, "last", at)
+                    listeners.raise_error()
+                    display.line(f"A callback ended the run after {at.epoch} epochs and {at.step} steps.")
+                    accelerator.end_training()
+                    return run
                 late = time.monotonic() - saved > 60 * config.checkpoint_minutes
                 if at.step % SAVE_AT == 0 and at.step < sampler.steps and _agreed(accelerator, late):
                     training.save(run, "last", at)
@@ -301,7 +272,11 @@ def _fit(
                 display.line(f"{len(skipped)} samples could not be read and were skipped, the first is {skipped[0]}")
             accelerator.log(row, step=row["step"])
             display.line("  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "step"))
-        if at.epoch < config.epochs:
+            if listeners.stop("on_epoch_end", row):
+                listeners.raise_error()
+                display.line(f"A callback ended the run after epoch {at.epoch}.")
+                break
+        if _finished(config, at) and at.epoch < config.epochs:
             display.line(f"No better {task.score} since epoch {at.best_epoch}: stopped after epoch {at.epoch}.")
         training.load(run.checkpoint("best"))
         metrics, details = evaluate()
@@ -330,14 +305,6 @@ def _agreed(accelerator: Any, wish: bool) -> bool:
         return wish
     flag = torch.tensor(float(wish and accelerator.is_main_process), device=accelerator.device)
     return bool(accelerator.reduce(flag, "sum").item())
-
-
-def _fingerprint(data: Datasets) -> dict[str, Any]:
-    return {
-        "training samples": len(data.train),
-        "validation samples": len(data.val),
-        "classes": stable_seed(*data.classes) if len(data.classes) > 1000 else list(data.classes),
-    }
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.optim.build import build_optimizer, learning_rate
 from focalnet.engine.run import RunFolder
+from focalnet.errors import UserError
 from focalnet.schemas import build
 from focalnet.tasks.base import Batch, Network, Task
 from focalnet.weights.files import apart, in_a_sentence, read_content, read_state_dict
@@ -49,14 +50,24 @@ class Position:
 
 
 class _Losses(nn.Module):
-    """A network with its task, as one module whose call gives the losses: `DistributedDataParallel` watches calls."""
+    """A network with its task, as one module whose call gives the losses: `DistributedDataParallel` watches calls.
 
-    def __init__(self, network: nn.Module, task: Task) -> None:
+    `own` is a caller's loss in the place of the network's.
+    """
+
+    def __init__(self, network: nn.Module, task: Task, own: Callable[..., Any] | None) -> None:
         super().__init__()
-        self.network, self.task = network, task
+        self.network, self.task, self.own = network, task, own
 
     def forward(self, part: str, batch: Batch) -> Mapping[str, Tensor]:
-        return self.task.part_loss(part, self.network, batch)
+        if self.own is None:
+            return self.task.part_loss(part, self.network, batch)
+        losses = self.task.own_loss(self.own, self.network, batch)
+        loss = losses["loss"]
+        if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad):
+            told = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise UserError(f"the loss gives {told}; wanted is one number, a tensor that the weights lead to.")
+        return losses
 
 
 class Training:
@@ -69,7 +80,14 @@ class Training:
         skipped: paths of the samples that could not be read so far.
     """
 
-    def __init__(self, task: Task, network: Network, config: TrainConfig, accelerator: Any) -> None:
+    def __init__(
+        self,
+        task: Task,
+        network: Network,
+        config: TrainConfig,
+        accelerator: Any,
+        loss: Callable[..., Any] | None = None,
+    ) -> None:
         from accelerate import DistributedDataParallelKwargs
 
         self.config, self.accelerator, self.spec = config, accelerator, network.spec
@@ -89,7 +107,7 @@ class Training:
             self.network.focalnet.compile()
         self.parts = task.parts(self.network)
         self.configs = {name: dataclasses.replace(config, **part.options) for name, part in self.parts.items()}
-        self.losses: Any = _Losses(self.network, task)
+        self.losses: Any = _Losses(self.network, task, loss)
         if config.strategy == "fsdp" and accelerator.num_processes > 1:
             for module in {self.network, self.averaged}:
                 _shard(module)

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from focalnet.data.base import Datasets, MapDataset, SplitName
 from focalnet.data.register import formats_at, locate_source
 from focalnet.data.survey import mean_and_std, reading, remarks
+from focalnet.data.transforms.own import apply_transform
 from focalnet.errors import UserError
 from focalnet.inputs.image import Signal
 from focalnet.tasks.options import OPTIONS, ImageOptions, TaskOptions
@@ -151,6 +152,14 @@ class Task(TaskOptions, ABC):
     def example(self, spec: ModelSpec, sample: Any, *, train: bool) -> Any:
         """Decode and transform one sample. All randomness comes from torch's global generator."""
 
+    def transformed(self, spec: ModelSpec, sample: Any, transform: Callable[..., Any]) -> Any:
+        """A training sample after a transform of the caller's, before `example`.
+
+        Raises:
+            UserError: the transform gives something else than a sample needs, or the task has no place for one.
+        """
+        raise UserError(f"--task {self.name} has no place for a transform of your own; leave it out.")
+
     @abstractmethod
     def collate(self, spec: ModelSpec, examples: Sequence[Any], *, train: bool) -> Batch:
         """Make a batch of examples. All randomness comes from torch's global generator."""
@@ -158,6 +167,14 @@ class Task(TaskOptions, ABC):
     @abstractmethod
     def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
         """Scalars, averaged over the batch; `loss` is the one that is minimized."""
+
+    def own_loss(self, loss: Callable[..., Any], model: Network, batch: Batch) -> Mapping[str, Tensor]:
+        """`loss`, computed by a function of the caller's from the network's outputs and the truth.
+
+        Raises:
+            UserError: the task has no place for one.
+        """
+        raise UserError(f"--task {self.name} has no place for a loss of your own; leave it out.")
 
     def parts(self, model: Network) -> Mapping[str, Part]:
         """The parts of the network that have an optimizer each, by name, in the order of their steps.
@@ -280,3 +297,6 @@ class ImageTask(ImageOptions, Task):
     def draw_truth(self, sample: Any, classes: Sequence[str]) -> Image:
         """The image of a sample with what is known of it drawn on it."""
         return sample.signal.convert("RGB")
+
+    def transformed(self, spec: ModelSpec, sample: Any, transform: Callable[..., Any]) -> Any:
+        return apply_transform(sample, transform, spec.preprocessing.read)

@@ -4,7 +4,7 @@ Training follows the paper (Table 18): soft targets from mixup or cutmix and lab
 are top-1 and top-5 accuracy and cross-entropy, with a confusion matrix and the worst mistakes for the report.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -114,6 +114,9 @@ class Classify(ClassifyOptions, ImageTask):
             shares = (targets - self.label_smoothing / targets.shape[1]) / (1 - self.label_smoothing)
             targets = targets * (shares @ model.class_weights)[:, None]
         return model.loss(batch["images"], targets)
+
+    def own_loss(self, loss: Callable[..., Any], model: Network, batch: Batch) -> Mapping[str, Tensor]:
+        return {"loss": loss(model(batch["images"]), batch["targets"])}
 
     def metric(self, spec: ModelSpec) -> Metric:
         return ClassificationMetric(spec)

@@ -7,7 +7,7 @@ the figures do not depend on what else is in a batch.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
@@ -153,6 +153,9 @@ class DenseTask(DenseOptions, ImageTask):
 
     def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
         return model.loss(batch["images"], self.targets(batch), batch["sizes"])
+
+    def own_loss(self, loss: Callable[..., Any], model: Network, batch: Batch) -> Mapping[str, Tensor]:
+        return {"loss": loss(model(batch["images"], batch["sizes"]), self.targets(batch))}
 
     def targets(self, batch: Batch) -> Any:
         """The truth of a batch as the model takes it."""
