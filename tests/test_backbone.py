@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.models.focalnet import FocalNet as TimmFocalNet
 from torch import Tensor, nn
 
 import focalnet
@@ -342,6 +343,36 @@ def test_the_habits_of_timm():
         model.double().reset_classifier(3)
         assert model(images.double()).shape == (2, model.num_classes) == (2, 3)
     assert model.get_classifier() is model.head
+
+
+def test_the_habits_are_those_of_timms_own():
+    """The same calls on timm's network and ours with its weights; only maps differ, which ours have channels last."""
+    theirs = TimmFocalNet(embed_dim=8, depths=(1, 2, 1, 1), focal_levels=(2, 2, 2, 2), num_classes=5).eval()
+    ours = FocalNetClassifier(SMALL.replace(focal_levels=2), num_classes=5).eval()
+    ours.load_state_dict(focalnet.convert_state_dict(theirs.state_dict(), to="official", use_postln=False))
+    images = torch.randn(2, 3, 64, 64)
+    for name in ("num_features", "head_hidden_size", "num_classes", "feature_info"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    for row in theirs.feature_info:
+        assert type(ours.get_submodule(row["module"])).__name__.endswith("Stage")
+    with torch.no_grad():
+        features, maps = ours.forward_features(images), theirs.forward_features(images)
+        torch.testing.assert_close(features.permute(0, 3, 1, 2), maps, rtol=1e-4, atol=1e-5)
+        for pre_logits in (True, False):
+            one, other = (m.forward_head(x, pre_logits=pre_logits) for m, x in ((ours, features), (theirs, maps)))
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    for count, pool in ((0, None), (7, None), (3, "avg")):
+        for model in (ours, theirs):
+            model.reset_classifier(count, pool) if pool else model.reset_classifier(count)
+        assert type(ours.get_classifier()) is type(theirs.get_classifier())
+        assert (ours.num_classes, ours(images).shape) == (theirs.num_classes, theirs(images).shape)
+    for model in (ours, theirs):
+        model.set_grad_checkpointing()
+        model.train()(images).sum().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+        model.set_grad_checkpointing(enable=False)
+    with pytest.raises(UserError, match="global_pool='max'; a FocalNet averages"):
+        ours.reset_classifier(3, "max")
 
 
 def test_a_reset_classifier_forgets_the_names_of_its_classes(tmp_path):

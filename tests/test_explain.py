@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+import focalnet
+from command_line import run
 from focalnet import explain as module
 from focalnet.backbone import FocalNet
 from focalnet.errors import MissingExtraError, UserError
@@ -232,3 +234,20 @@ def test_capture_is_here_too():
 def test_sequences_are_captured_and_not_drawn():
     with pytest.raises(UserError, match="this FocalNet takes sequences; see `capture`"):
         explain(classifier(CONFIG.replace(spatial_dims=1)), picture())
+
+
+def test_a_class_may_be_told_by_its_name(capsys, tmp_path):
+    model = focalnet.create_model("minifocal_32", classes=["1", "0", "cat"])
+    for target, number in (("cat", 2), ("1", 0), ("2", 2), (1, 1)):
+        assert explain(model, picture(), grad_cam=True, target=target).target == number
+    with pytest.raises(UserError, match="There is no class 'cut'; did you mean 'cat'"):
+        explain(model, picture(), grad_cam=True, target="cut")
+    bare = focalnet.create_model("minifocal_32", num_classes=3)
+    with pytest.raises(UserError, match="have no names; give a number in the place of 'cat'"):
+        explain(bare, picture(), grad_cam=True, target="cat")
+    focalnet.save_pretrained(model, tmp_path / "model")
+    picture().save(tmp_path / "a.png")
+    out = tmp_path / "new" / "folder" / "x.png"
+    arguments = ("explain", tmp_path / "model", tmp_path / "a.png", "--out", out, "--grad-cam", "--target", "cat")
+    assert run(capsys, *arguments)[:2] == (0, f"{out}\n{out.with_suffix('.npz')}\n")
+    assert out.exists()

@@ -11,6 +11,7 @@ What differs: the few pixels of the longer side that fill no whole position of t
 maps lie exactly over the image; the forward pass leaves nothing behind in the model (`capture`).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from focalnet import inputs
 from focalnet.backbone import KINDS, FocalNetBase
-from focalnet.errors import MissingExtraError, UserError
+from focalnet.errors import MissingExtraError, UserError, unknown
 from focalnet.inputs.image import Signal, pixels_of
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.modulation import FocalModulation, capture, evaluating
@@ -37,7 +38,7 @@ def explain(
     image: Signal,
     *,
     preprocessing: inputs.Image | None = None,
-    target: int | None = None,
+    target: int | str | None = None,
     grad_cam: bool = False,
 ) -> Explanation:
     """Run an image through a FocalNet and collect what it did. The model is afterwards as it was before.
@@ -46,7 +47,7 @@ def explain(
         model: a `FocalNetClassifier`, a `FocalNet`, or a module that holds one of them.
         image: the image: what `inputs.Image.read` gives, or takes.
         preprocessing: how it is read and seen; by default those of `model.spec`.
-        target: the class that Grad-CAM explains; by default the likeliest.
+        target: the class that Grad-CAM explains, by number or name; by default the likeliest.
         grad_cam: also compute Grad-CAM, which needs a classifier.
 
     Raises:
@@ -67,6 +68,7 @@ def explain(
     how = preprocessing or (spec.preprocessing if spec else inputs.Image())
     if not isinstance(how, inputs.Image):
         raise UserError(f"the explanations are drawn over images, and this network takes {how.kind}; see `capture`.")
+    target = _class_number(target, spec.classes if spec else None)
     pixels = _pixels(image, how, network.config.strides[-1])
     weight = next(network.parameters())
     mean, std = (torch.tensor(values)[:, None, None] for values in (how.mean, how.std))
@@ -88,6 +90,19 @@ def explain(
             explanation.target = int(output[0].argmax()) if target is None else target
             explanation.grad_cam = _grad_cam(classifier, tensor, explanation.target)
     return explanation
+
+
+def _class_number(target: int | str | None, names: Sequence[str] | None) -> int | None:
+    """The number of a class, which may be told by its name."""
+    if not isinstance(target, str):
+        return target
+    if names and target in names:
+        return names.index(target)
+    if target.isdecimal():
+        return int(target)
+    if not names:
+        raise UserError(f"the classes of this network have no names; give a number in the place of {target!r}.")
+    raise unknown("class", target, names)
 
 
 def _pixels(image: Signal, how: inputs.Image, stride: int) -> Tensor:

@@ -6,6 +6,7 @@ predictions of signals. Only films are special: a network for images sees them f
 
 import itertools
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,11 +14,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import torch
 from torch import nn
 
 from focalnet import inputs
 from focalnet.data.survey import reading
+from focalnet.engine.devices import Device, find_device
 from focalnet.engine.evaluate import own_split
 from focalnet.engine.record import load_run
 from focalnet.engine.run import RunFolder
@@ -29,6 +30,7 @@ from focalnet.models.create import load_model
 from focalnet.reading import defined
 from focalnet.tasks import task_of
 from focalnet.tasks.base import Network, Prediction
+from focalnet.weights.sources import Source
 
 if TYPE_CHECKING:
     from focalnet.tasks.results import ResultFormat, Writer
@@ -43,7 +45,7 @@ class Predictor:
     Args:
         model: a run folder, a model folder, a hub id, a name with `weights`, or a model of `create_model`.
         weights: as in `create_model`, where `model` is a name.
-        device: where to compute; without it, the GPU if there is one.
+        device: where to compute, for example "cuda:1"; without it, the GPU if there is one.
         threshold: least score of an object that a detector tells (0.5 without it), or a panoptic segmenter (0.8).
         window: side in pixels of the overlapping squares in which a semantic segmenter sees an image; without it, it
             sees the whole.
@@ -52,7 +54,7 @@ class Predictor:
         max_pixels: most pixels of an image; without it, Pillow's limit.
 
     Raises:
-        UserError: an option that the task of the model does not have.
+        UserError: an option that the task of the model does not have, or a device that is not there.
 
     Example:
         >>> predictor = focalnet.Predictor("runs/flowers")
@@ -62,19 +64,19 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | Path | nn.Module,
+        model: str | os.PathLike[str] | nn.Module,
         *,
-        weights: str | None = None,
-        device: str | torch.device | None = None,
+        weights: Source | None = None,
+        device: Device = None,
         threshold: float | None = None,
         window: int | None = None,
         detections: int | None = None,
         range: Range | None = None,  # noqa: A002 - the name of the option
         max_pixels: int | None = None,
     ) -> None:
-        network: Network = model if isinstance(model, nn.Module) else load_model(model, weights)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = network.to(device).eval()
+        place = find_device(device)
+        network: Network = model if isinstance(model, nn.Module) else load_model(os.fspath(model), weights)
+        self.model = network.to(place).eval()
         self.task = task_of(network.spec)().with_options(threshold=threshold, window=window, detections=detections)
         self._reading = {"range": range, "max_pixels": max_pixels}
         self._remarked = False

@@ -205,7 +205,8 @@ def _explain(arguments: Sequence[str]) -> None:
         weights: str | None = None,
         out: Path = Path("explanation.png"),
         grad_cam: bool = False,
-        target: int | None = None,
+        target: str | None = None,
+        device: str | None = None,
         reading: Reading = AS_TRAINED,
     ) -> None:
         """Show where a model looks, as one PNG and its arrays as .npz: kernels, gates and modulators.
@@ -216,15 +217,17 @@ def _explain(arguments: Sequence[str]) -> None:
             weights: "official", "timm", "transformers", a file or a hub id.
             out: The PNG to write; the arrays go beside it.
             grad_cam: Add Grad-CAM (classifiers).
-            target: The class that Grad-CAM explains; without it, the likeliest.
+            target: The class that Grad-CAM explains, by name or number; without it, the likeliest.
+            device: Where to compute: cpu, cuda, cuda:1, mps or xpu; without it, the GPU if there is one.
         """
         from focalnet.explain import explain
         from focalnet.predict import Predictor, held_out
 
-        predictor = Predictor(model, weights=weights, **vars(reading))
+        predictor = Predictor(model, weights=weights, device=device, **vars(reading))
         how: Any = predictor.input
         signal = how.read(image) if image else held_out(model, 1, how.read)[0][1]
         explanation = explain(predictor.model, signal, preprocessing=how, target=target, grad_cam=grad_cam)
+        out.parent.mkdir(parents=True, exist_ok=True)
         explanation.save(out)
         explanation.save_npz(out.with_suffix(".npz"))
         print(f"{out}\n{out.with_suffix('.npz')}")

@@ -25,6 +25,7 @@ def predict(
     out: Path | None = None,
     batch_size: int = 16,
     on_bad_image: Literal["fail", "skip"] = "fail",
+    device: str | None = None,
     reading: Reading = AS_TRAINED,
 ) -> None:
     """Say what is on images and videos.
@@ -44,14 +45,16 @@ def predict(
         batch_size: Images per forward pass, at most; large ones go through the network a few at a time.
         on_bad_image: What cannot be read is named when all the others have their predictions; the exit code is
             then 2, or 0 with "skip".
+        device: Where to compute: cpu, cuda, cuda:1, mps or xpu; without it, the GPU if there is one.
     """
     from focalnet.predict import Predictor, find_files, held_out
 
     if out is not None and format is None:
         raise UserError("--out is where --format writes; give --format csv, coco or yolo with it.")
     predictor = Predictor(
-        model, weights=weights, threshold=threshold, window=window, detections=detections, **vars(reading)
-    )
+        model, weights=weights, device=device, threshold=threshold, window=window, detections=detections,
+        **vars(reading),
+    )  # fmt: skip
     unreadable: dict[str, UserError] = {}
     if images:
         sources = [(file, file) for file in find_files(images, predictor.input.kind, unreadable)]

@@ -6,30 +6,56 @@ Weights then go file -> our names -> adapted to this network -> `load_state_dict
 A detector or segmenter takes weights of its own kind whole, or the backbone out of any others: then its head is new.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack, overload
 
 import torch
 from torch import nn
 
 from focalnet.backbone import FocalNet, Recompute
 from focalnet.errors import UserError
+from focalnet.models.arguments import ArchitectureOptions, ClassifierName, ModelOptions
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.models.describe import class_names, describe_call
 from focalnet.models.loading import check_unseen, config_of, fit, load
 from focalnet.models.registry import build, get_family, parse_name
 from focalnet.weights.architecture import match_variant
-from focalnet.weights.sources import Weights
+from focalnet.weights.sources import Source, Weights, named
 from focalnet.weights.spec import ModelSpec, Said
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@overload
+def create_model(
+    name: ClassifierName,
+    *,
+    weights: Source | None = None,
+    num_classes: int | None = None,
+    classes: Sequence[str] | None = None,
+    head: None = None,
+    recompute: Recompute = "none",
+    device: torch.device | str | None = None,
+    **overrides: Unpack[ArchitectureOptions],
+) -> FocalNetClassifier: ...
+@overload
 def create_model(
     name: str | None = None,
     *,
-    weights: str | Path | None = None,
+    weights: Source | None = None,
+    num_classes: int | None = None,
+    classes: Sequence[str] | None = None,
+    head: str | None = None,
+    recompute: Recompute = "none",
+    device: torch.device | str | None = None,
+    **overrides: Unpack[ModelOptions],
+) -> Any: ...
+def create_model(
+    name: str | None = None,
+    *,
+    weights: Source | None = None,
     num_classes: int | None = None,
     classes: Sequence[str] | None = None,
     head: str | None = None,
@@ -42,7 +68,8 @@ def create_model(
     Args:
         name: out of `list_models()`, or any other HEAD_VARIANT; may be left out when the weights tell it.
         weights: "official", "timm", "transformers", a weight file in any layout, a model folder, a run folder, a hub
-            id, or None for random weights. A detector or segmenter takes the backbone out of weights of another kind.
+            id, a state dict, or None for random weights. A detector or segmenter takes the backbone out of weights of
+            another kind.
         num_classes: logits; without it, one per name in `classes`, else what the weights have, else what the published
             network has. Another number than the weights have gives a new head; 0 gives a classifier's pooled features.
         classes: names of the classes. Other names than the weights have give a new head.
@@ -53,7 +80,8 @@ def create_model(
             head's class, for example `num_queries=300`.
 
     Returns:
-        the model; `model.spec` tells its classes and how it wants its images. With weights it is in evaluation mode.
+        the model, of its family's class; `model.spec` tells its classes and how it wants its images. With weights it
+        is in evaluation mode.
 
     Raises:
         UserError: an unknown name or option, or weights that are missing, damaged, or do not fit.
@@ -66,13 +94,14 @@ def create_model(
     """
     spec, loaded, fresh_head = describe_call(name, head, weights, overrides, num_classes, classes)
     if spec.head == "backbone":
-        raise UserError(f"{weights} holds a backbone, no classifier; use create_backbone for its features.")
+        where = named(weights or "")
+        raise UserError(f"{where} holds a backbone, no classifier; use create_backbone for its features.")
     if spec.num_classes < get_family(spec.head).least_classes:
         raise UserError(f"a {spec.head} needs a class at least; create_backbone gives the maps alone.")
     return _finish(build(spec, recompute=recompute), loaded, device, fresh_head=fresh_head)
 
 
-def load_model(model: str | Path, weights: str | Path | None = None) -> Any:
+def load_model(model: str | Path, weights: Source | None = None) -> Any:
     """A network to use as it is, from what a user wrote: a place, or a name and where its weights are.
 
     Args:
@@ -83,15 +112,15 @@ def load_model(model: str | Path, weights: str | Path | None = None) -> Any:
         UserError: neither a place nor a name, or weights that are missing, damaged, or do not fit.
     """
     if weights is None and (Path(model).exists() or "/" in str(model)):
-        return create_model(weights=model)
+        return create_model(weights=os.fspath(model))
     parse_name(str(model))
     if weights is None:
         raise UserError(f"{model} has no weights; say where they are, for example --weights official.")
     spec, loaded, _ = describe_call(str(model), None, weights, {})
     if loaded and loaded.spec.head != spec.head:
         raise UserError(
-            f"{weights} holds a {loaded.spec.head}, so the head of {model} would be random; train it first, or name "
-            f"a {loaded.spec.head}."
+            f"{named(weights)} holds a {loaded.spec.head}, so the head of {model} would be random; train it first, or "
+            f"name a {loaded.spec.head}."
         )
     return _finish(build(spec), loaded)
 
@@ -99,12 +128,12 @@ def load_model(model: str | Path, weights: str | Path | None = None) -> Any:
 def create_backbone(
     name: str | None = None,
     *,
-    weights: str | Path | None = None,
+    weights: Source | None = None,
     out_indices: Sequence[int] | None = None,
     frozen_stages: int = -1,
     recompute: Recompute = "none",
     device: torch.device | str | None = None,
-    **overrides: Any,
+    **overrides: Unpack[ArchitectureOptions],
 ) -> FocalNet:
     """The dense backbone: feature maps for detection and segmentation.
 
@@ -130,12 +159,12 @@ def create_backbone(
     return _finish(model, loaded, device)
 
 
-def load_weights(model: Model, weights: str | Path) -> Model:
+def load_weights(model: Model, weights: Source) -> Model:
     """Put weights into a model that exists, adapting them as `create_model` does.
 
     Args:
         model: a classifier, a backbone, a detector or a segmenter.
-        weights: as in `create_model`.
+        weights: as in `create_model`: a source, a file, a folder, or a state dict in any layout.
 
     Returns:
         `model`, with `spec` brought up to date.
@@ -152,7 +181,7 @@ def load_weights(model: Model, weights: str | Path) -> Model:
             head=head, architecture=architecture, num_classes=num_classes, classes=None, things=None,
             category_ids=None, head_options={},
         )  # fmt: skip
-    check_unseen(model, loaded, str(weights))
+    check_unseen(model, loaded, named(weights))
     model.load_state_dict(fit(model, loaded, fresh_head=False))
     stored = loaded.spec
     names = class_names(stored, spec.num_classes) if stored.head == head else None

@@ -7,7 +7,6 @@ classifier's, only start a network: the name says what to build, and they are ad
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from focalnet import inputs
@@ -18,7 +17,8 @@ from focalnet.models.registry import get_family, parse_name, usual
 from focalnet.variants import VARIANTS, FocalNetConfig
 from focalnet.weights.adapt import CLASSES_1K, CLASSES_22K
 from focalnet.weights.hub import imagenet_classes
-from focalnet.weights.sources import Weights
+from focalnet.weights.sources import Source, Weights
+from focalnet.weights.sources import named as source_name
 from focalnet.weights.spec import UNKNOWN, UNSET, ModelSpec, Said, merge
 
 COMPARED = (
@@ -26,12 +26,14 @@ COMPARED = (
     "use_postln_in_modulation", "spatial_dims",
 )  # fmt: skip
 """What a name must say as the shapes of a whole network do."""
+CALL = ("name", "weights", "num_classes", "classes", "head", "recompute", "device")
+"""The arguments of `create_model` itself, for whom one was misspelled."""
 
 
 def describe_call(
     name: str | None,
     head: str | None,
-    weights: str | Path | None,
+    weights: Source | None,
     overrides: Mapping[str, Any],
     num_classes: int | None = None,
     classes: Sequence[str] | None = None,
@@ -58,7 +60,7 @@ def describe_call(
     if loaded is None:
         return _for_channels(merge(call, named, UNKNOWN)), None, False
     stored, same = loaded.spec, loaded.spec.head == family.name
-    check(stored, call, named, where=str(weights), name=name, whole=same and family.named)
+    check(stored, call, named, where=source_name(weights or ""), name=name, whole=same and family.named)
     kept = _of_classes(stored, call) if same else _start(stored, family, named)
     if not family.named and stored.variant != named.variant and name is not None:
         kept = kept.replace(variant=UNSET, architecture={})
@@ -120,7 +122,9 @@ def _call(
     own = family.options() if overrides.keys() - fields.keys() else []
     for option in overrides:
         if option not in own and option not in fields:
-            raise unknown(f"option of {family.name}" if family.named else "FocalNet option", option, [*fields, *own])
+            raise unknown(
+                f"option of {family.name}" if family.named else "FocalNet option", option, [*fields, *own, *CALL]
+            )
     facts: dict[str, Any] = {"architecture": {key: value for key, value in overrides.items() if key in fields}}
     facts["head_options"] = {key: value for key, value in overrides.items() if key not in fields}
     if classes is not None:

@@ -7,6 +7,7 @@ other file goes the classifier's way, in which no family's code takes part.
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,28 @@ from focalnet.models.registry import build, families, find_layout, get_family
 from focalnet.variants import FocalNetConfig, get_variant
 from focalnet.weights.adapt import adapt_dense, adapt_state_dict
 from focalnet.weights.architecture import UNSEEN, alike, contradiction, match_backbone, seen_facts, under
-from focalnet.weights.files import Checkpoint, amiss, read_checkpoint, whole
+from focalnet.weights.files import IN_MEMORY, Checkpoint, amiss, checkpoint_of, read_checkpoint, whole
 from focalnet.weights.hub import default_preprocessing
 from focalnet.weights.layouts import Layout
-from focalnet.weights.sources import Located, Weights, load_classifier, resolve, say_what_is_unsettled, stored_spec
+from focalnet.weights.sources import (
+    Located,
+    Source,
+    Weights,
+    load_classifier,
+    resolve,
+    say_what_is_unsettled,
+    stored_spec,
+)
 from focalnet.weights.spec import CUSTOM, UNKNOWN, ModelSpec, Said, merge
 
 logger = logging.getLogger(__name__)
 
 
-def load(weights: str | Path, variant: str | None = None, *, head: str = "classifier") -> Weights:
+def load(weights: Source, variant: str | None = None, *, head: str = "classifier") -> Weights:
     """Find, read and rename weights.
 
     Args:
-        weights: what `weights.sources` lists.
+        weights: what `weights.sources` lists, or a state dict.
         variant: the model's name, where it is known.
         head: what stands on the model's backbone.
 
@@ -42,10 +51,13 @@ def load(weights: str | Path, variant: str | None = None, *, head: str = "classi
         UserError: they are not found, damaged, NaN, no FocalNet's, or a classifier's of an unknown variant and
             `variant` is not given.
     """
-    folder = Path(weights).expanduser()
-    joined = read_parts(folder)
-    located = Located(folder) if joined else resolve(weights, variant, head=head)
-    checkpoint = joined or read_checkpoint(located.path)
+    if isinstance(weights, Mapping):
+        located, checkpoint = Located(IN_MEMORY), checkpoint_of(weights)
+    else:
+        folder = Path(weights).expanduser()
+        joined = read_parts(folder)
+        located = Located(folder) if joined else resolve(os.fspath(weights), variant, head=head)
+        checkpoint = joined or read_checkpoint(located.path)
     if what := amiss(checkpoint.state_dict):
         raise UserError(f"{located.path} is of no use: {what}; take another file, or an earlier checkpoint.")
     with whole(located.path):

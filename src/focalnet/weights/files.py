@@ -42,6 +42,10 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PREFIXES = ("module.", "_orig_mod.", "vision.", "visual.")
 
 
+IN_MEMORY = Path("the state dict")
+"""What stands for the path of weights that are in memory."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a weight file holds.
@@ -85,6 +89,15 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         if sum(tensor.nbytes for tensor in weights.values()) > MOST_SHARED * size + 2**20:
             raise UserError(f"{path} has the same numbers under very many names; save `model.state_dict()`.")
         return Checkpoint(weights, metadata, _classes(content))
+
+
+def checkpoint_of(content: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint in what is in memory already: a state dict, alone or wrapped as files have it.
+
+    Raises:
+        UserError: it is none.
+    """
+    return Checkpoint(_unwrap(content, IN_MEMORY), _strings(content), _classes(content))
 
 
 def read_content(path: Path) -> Any:

@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from focalnet.labels import CLASSES_1K
 from focalnet.reading import parse_json
 from focalnet.variants import get_variant
 from focalnet.weights.architecture import contradiction, infer_variant, under
-from focalnet.weights.files import READ_SUFFIXES, Checkpoint
+from focalnet.weights.files import IN_MEMORY, READ_SUFFIXES, Checkpoint
 from focalnet.weights.hub import (
     ENTRIES,
     SOURCES,
@@ -50,6 +51,15 @@ SPEC_KEY = "focalnet"
 
 _HUB_ID = re.compile(r"(?:hf[-_]hub:|https://huggingface\.co/)?(\w[\w.-]*/\w[\w.-]*)")
 _FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+"""What a user writes after `weights=`: the module's text lists it; or a state dict."""
+
+
+def named(weights: Source) -> str:
+    """What to call weights in a sentence."""
+    return str(IN_MEMORY) if isinstance(weights, Mapping) else os.fspath(weights)
 
 
 @dataclass(frozen=True)

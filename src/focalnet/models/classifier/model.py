@@ -56,11 +56,25 @@ class FocalNetClassifier(FocalNetBase, Network[Tensor]):
         """The last linear layer, or an identity without classes."""
         return self.head
 
-    def reset_classifier(self, num_classes: int) -> None:
+    @property
+    def head_hidden_size(self) -> int:
+        """Channels of what `forward_head` gives with `pre_logits`."""
+        return self.num_features
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new last layer on, of random weights, for other classes; 0 for none.
 
         `spec` follows: the names of the classes are gone, because they were those of the old layer.
+
+        Args:
+            num_classes: how many.
+            global_pool: as in timm; "avg" is the one that there is.
+
+        Raises:
+            UserError: another pooling.
         """
+        if global_pool not in (None, "avg"):
+            raise UserError(f"global_pool={global_pool!r}; a FocalNet averages, leave it out or give 'avg'.")
         self.num_classes = num_classes
         weight = next(self.norm.parameters())
         head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
