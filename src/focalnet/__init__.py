@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from focalnet import explain
     from focalnet.api import Evaluation, Run, evaluate, resume, train
     from focalnet.backbone import FocalNet
+    from focalnet.embedding import Embeddings, embed
     from focalnet.engine.callbacks import Callback
     from focalnet.errors import UserError
     from focalnet.inputs.image import Preprocessing
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Callback": "engine.callbacks",
     "CausalFocalModulation": "modulation",
+    "Embeddings": "embedding",
     "Evaluation": "api",
     "FocalModulation": "modulation",
     "FocalNet": "backbone",
@@ -48,6 +50,7 @@ _HOME = {
     "convert_state_dict": "weights.layouts",
     "create_backbone": "models.create",
     "create_model": "models.create",
+    "embed": "embedding",
     "evaluate": "api",
     "focal_context": "ops",
     "fuse": "ops.fuse",
@@ -63,6 +66,7 @@ _HOME = {
 __all__ = [
     "Callback",
     "CausalFocalModulation",
+    "Embeddings",
     "Evaluation",
     "FocalModulation",
     "FocalNet",
@@ -78,6 +82,7 @@ __all__ = [
     "convert_state_dict",
     "create_backbone",
     "create_model",
+    "embed",
     "evaluate",
     "explain",
     "focal_context",

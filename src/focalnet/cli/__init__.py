@@ -31,6 +31,8 @@ focalnet: Focal Modulation Networks
   focalnet evaluate    metrics of a run or released weights on images
   focalnet predict     say what is on images and videos
   focalnet explain     show where a model looks: kernels, gates, modulators
+  focalnet embed       images as vectors, to search and to cluster
+  focalnet similar     images that are alike, and duplicates
   focalnet convert     change the layout of a weight file: official, timm, transformers, mmdet, …
   focalnet models      list the networks, their sizes and their weights
   focalnet recipes     list the training recipes, what they cost and what they give
@@ -235,6 +237,18 @@ def _explain(arguments: Sequence[str]) -> None:
     _parse(arguments, "explain", explain)
 
 
+def _embed(arguments: Sequence[str]) -> None:
+    from focalnet.cli.embedding import embed
+
+    _parse(arguments, "embed", embed)
+
+
+def _similar(arguments: Sequence[str]) -> None:
+    from focalnet.cli.embedding import similar
+
+    _parse(arguments, "similar", similar)
+
+
 def _convert(arguments: Sequence[str]) -> None:
     def convert(source: tyro.conf.Positional[str], out: tyro.conf.Positional[Path], to: str) -> None:
         """Change the layout of a weight file, losslessly.
@@ -319,5 +333,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": _train, "resume": _resume, "evaluate": _evaluate, "predict": _predict, "explain": _explain,
+    "embed": _embed, "similar": _similar,
     "convert": _convert, "models": _models, "recipes": _recipes, "bench": _bench,
 }  # fmt: skip
