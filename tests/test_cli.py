@@ -228,3 +228,9 @@ def test_a_folder_that_is_no_run(capsys, tmp_path, command):
     assert code == 2
     assert "nothing" in err
     assert "Traceback" not in err
+
+
+def test_help_tells_the_recipe_of_its_defaults(capsys):
+    _, out, _ = run(capsys, "train", "--recipe", "imagenet1k", "--help")
+    assert "recipe 'imagenet1k'" in " ".join(out.split())
+    assert "finetune" not in out

@@ -191,3 +191,23 @@ def test_a_process_may_change_its_precision_between_runs():
     assert [build_accelerator(precision).mixed_precision for precision in ("fp32", "bf16", "fp32")] == [
         "no", "bf16", "no",
     ]  # fmt: skip
+
+
+def test_an_evaluation_on_training_images_is_told(capsys, pictures, caplog):
+    assert train(capsys, pictures)[0] == 0
+    code, out, _ = train(capsys, pictures, "--data", str(pictures), "--workers", "0", command="evaluate")
+    assert (code, "top1" in out) == (0, True)
+    assert "10 of 12 samples are those that" in caplog.text
+    caplog.clear()
+    moved = pictures.parent / "others"
+    shutil.copytree(pictures, moved)
+    assert train(capsys, pictures, "--data", str(moved), "--workers", "0", command="evaluate")[0] == 0
+    assert "samples are those" not in caplog.text
+
+
+def test_an_image_size_is_refused_before_there_is_a_folder(capsys, pictures):
+    for size in (("7",), ("7", "64")):
+        code, _, err = train(capsys, pictures, "--image-size", *size)
+        assert code == 2
+        assert "--image-size is 7; minifocal_32 needs" in err
+        assert not (pictures.parent / "run").exists()

@@ -6,6 +6,7 @@ import torchvision
 from torch import nn
 from torch.export import Dim, export
 
+from focalnet import ops
 from focalnet.backbone import FocalNet
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.models.dino.model import Dino
@@ -86,3 +87,47 @@ def test_sizes_of_padded_images_are_an_input_too(family):
         program = export(model, (images(2), sizes[:2]), dynamic_shapes=({0: batch}, {0: batch})).module()
     for count in (1, 3):
         assert_same(program, model, images(count), sizes[-count:])
+
+
+ONE_BLOCK = FocalNetConfig(embed_dim=32, depths=(1,), focal_levels=2)
+BETWEEN = 3 * 16 * 16 * 32 * (9 + 25) + 1
+"""Multiplications of the operator on three maps of `ONE_BLOCK`, and one: where the tests put numba's threshold."""
+
+
+@pytest.mark.parametrize("work", [0, BETWEEN], ids=["numba for all", "numba for some"])
+def test_a_free_batch_is_exported_where_numba_is_installed(monkeypatch, work):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(ops, "NUMBA_WORK", work)
+    torch.manual_seed(0)
+    model = FocalNetClassifier(ONE_BLOCK, num_classes=3).eval()
+    with torch.no_grad():
+        program = export(model, (images(2, 64, 64),), dynamic_shapes=({0: Dim("batch", min=1, max=4096)},))
+    assert [(bound.lower, bound.upper) for bound in program.range_constraints.values()] == [(1, 4096)]
+    for batch in (1, 5):
+        assert_same(program.module(), model, images(batch, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("work", "learns"),
+    [
+        (BETWEEN, False),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((0, False), (0, True), (BETWEEN, True))),
+    ],
+)
+def test_one_graph_serves_batches_of_every_size(monkeypatch, work, learns):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(ops, "NUMBA_WORK", work)
+    torch.manual_seed(0)
+    model, graphs = FocalNetClassifier(ONE_BLOCK, num_classes=3).eval(), []
+
+    def count(graph, example):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend=count, dynamic=True, fullgraph=True)
+    with torch.set_grad_enabled(learns):
+        for batch in (2, 3, 5):
+            x = images(batch, 64, 64)
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+    assert len(graphs) == 1

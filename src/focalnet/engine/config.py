@@ -25,7 +25,7 @@ MOST = {"epochs": 10**6, "batch_size": 10**6, "accumulate": 10**5, "workers": 51
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How to train. The defaults are those of the `finetune` recipe.
+    """How to train; a recipe sets its own values in the place of these defaults.
 
     Raises:
         UserError: a value out of range.

@@ -10,7 +10,7 @@ from rich.progress import Progress
 from torch import nn
 
 from focalnet import inputs
-from focalnet.data.base import SplitName
+from focalnet.data.base import Samples, SplitName
 from focalnet.data.survey import reading
 from focalnet.engine.config import MOST, TrainConfig
 from focalnet.engine.devices import Device, build_accelerator
@@ -77,6 +77,7 @@ def evaluate(
             raise UserError(f"{option} is {value}; give {least} or more, within reason.")
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
     own: tuple[RunFolder, MapDataset] | None = None
+    run: RunFolder | None = None
     network: Network
     if isinstance(model, str) and (Path(model) / "metrics.jsonl").exists():
         run = RunFolder.open(model)
@@ -100,6 +101,8 @@ def evaluate(
         network.spec.preprocessing, range=range, max_pixels=max_pixels or getattr(task, "max_pixels", None)
     )
     dataset = reading(dataset, how.read)
+    if run and data and own is None and accelerator.is_main_process:
+        _say_what_was_learned(run, dataset)
     if accelerator.is_main_process and own is None:
         for remark in task.remarks(network.spec, dataset):
             log.warning(remark)
@@ -114,10 +117,36 @@ def evaluate(
         )
     if results is not None and accelerator.is_main_process:
         write_results(Path(results), details["results"])
+        log.info("%s: %s", results, ", ".join(sorted(details["results"])))
     as_trained = not tta and window is None and detections is None and split in (None, "val")
     if own and as_trained and accelerator.is_main_process:
         write_run_report(own[0], task, dataset, metrics, details)
     return Evaluation(metrics, metrics[task.score], len(dataset), details)
+
+
+def _say_what_was_learned(run: RunFolder, dataset: MapDataset) -> None:
+    """Warn where a run is evaluated on images that it was trained on, by their files."""
+    task, config = load_run(run)
+    files = _files(dataset)
+    root = os.path.realpath(task.data or os.devnull)
+    if data_is_gone(task) or not any(file.startswith(root) for file in files):
+        return
+    try:
+        learned = files & _files(task.datasets(config.seed).train)
+    except UserError:  # it cannot be opened any more
+        return
+    if learned:
+        log.warning(
+            "%d of %d samples are those that %s was trained on: this measures what it remembers. Without --data, its "
+            "validation split is taken.", len(learned), len(files), run.path,
+        )  # fmt: skip
+
+
+def _files(dataset: MapDataset) -> set[str]:
+    """The files of a data set, as far as it knows them without decoding."""
+    if not isinstance(dataset, Samples):
+        return set()
+    return {os.path.realpath(dataset.reader.name(entry)) for entry in dataset.entries}
 
 
 def own_split(
