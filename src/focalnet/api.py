@@ -50,6 +50,8 @@ class TrainOptions(TypedDict, total=False):
     ]  # fmt: skip
     mixing: tuple[float, float]
     resize: View | None
+    draft: bool
+    raw_batches: bool
     label_smoothing: float
     class_weights: Literal["balanced"] | tuple[float, ...] | None
     on_bad_annotation: Literal["skip", "stop"]
@@ -82,7 +84,8 @@ class TrainOptions(TypedDict, total=False):
     strategy: Literal["ddp", "fsdp"]
     patience: int
     seed: int
-    workers: int
+    workers: int | None
+    cache: float
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...]
     checkpoint_minutes: float
 

@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.optim.build import build_optimizer, learning_rate
@@ -281,3 +282,43 @@ def test_muon_goes_on_from_its_saved_state_with_the_same_bits():
 def test_muon_needs_whole_matrices():
     with pytest.raises(UserError, match="whole matrices"):
         TrainConfig(optimizer="muon", strategy="fsdp")
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_new_run_takes_the_fused_step_and_an_old_one_goes_on_with_the_one_it_began_with(name):
+    def network():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.GELU(), torch.nn.Linear(16, 4))
+
+    def steps(model, optimizer, seeds):
+        for seed in seeds:
+            inputs = torch.randn(32, 8, generator=torch.Generator().manual_seed(seed))
+            optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            optimizer.step()
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    def old(model):
+        optimizer = build_optimizer(model, TrainConfig(optimizer=name))
+        for group in optimizer.param_groups:
+            group["fused"] = None  # what torch's default, and so every earlier checkpoint, says
+        return optimizer
+
+    config = TrainConfig(optimizer=name)
+    by_adamw = [group for group in build_optimizer(network(), config).param_groups if not group.get("muon")]
+    assert by_adamw
+    assert all(group["fused"] for group in by_adamw)
+    whole = network()
+    expected = steps(whole, old(whole), range(6))
+    stopped = network()
+    before = old(stopped)
+    steps(stopped, before, range(3))
+    state = get_optimizer_state_dict(stopped, before)
+    resumed = network()
+    resumed.load_state_dict(stopped.state_dict())
+    optimizer = build_optimizer(resumed, config)
+    set_optimizer_state_dict(resumed, optimizer, state)
+    assert torch.equal(steps(resumed, optimizer, range(3, 6)), expected)
+    new = network()
+    fused = steps(new, build_optimizer(new, config), range(6))
+    torch.testing.assert_close(fused, expected, rtol=1e-5, atol=1e-6)

@@ -59,6 +59,30 @@ def test_result_is_a_new_picture_in_memory(tmp_path):
     pickle.loads(pickle.dumps(loaded))
 
 
+def test_a_large_jpeg_is_decoded_at_the_fraction_that_is_enough(tmp_path):
+    path = tmp_path / "large.jpg"
+    photograph().resize((640, 480)).save(path, quality=95)
+    whole = load_image(path)
+    for enough, size in ((None, (640, 480)), (241, (640, 480)), (240, (320, 240)), (100, (160, 120)), (1, (80, 60))):
+        assert load_image(path, enough=enough).size == size
+    small = np.asarray(load_image(path, enough=240), float)
+    assert np.abs(small - np.asarray(whole.reduce(2), float)).mean() < 3
+    photograph().resize((640, 480)).save(tmp_path / "large.png")
+    assert load_image(tmp_path / "large.png", enough=1).size == (640, 480)
+
+
+def test_a_jpeg_belongs_to_whoever_read_it(tmp_path):
+    path = tmp_path / "a.jpg"
+    photograph().save(path)
+    one, other = load_image(path), load_image(path)
+    path.unlink()
+    one.putpixel((0, 0), (1, 2, 3))
+    assert one.getpixel((0, 0)) == (1, 2, 3) != other.getpixel((0, 0))
+    copy = pickle.loads(pickle.dumps(other))
+    assert (pixels(copy) == pixels(other)).all()
+    assert (pixels(load_image(other)) == pixels(other)).all()
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation):
     upright = photograph()

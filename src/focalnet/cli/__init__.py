@@ -152,7 +152,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         split: Literal["train", "val", "test"] | None = None,
         weights: str | None = None,
         batch_size: int = 64,
-        workers: int = 2,
+        workers: int | None = None,
         tta: bool = False,
         window: int | None = None,
         detections: int | None = None,
@@ -170,7 +170,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
             split: Which of its splits; without it the validation split, or all where the data has none.
             weights: "official", "timm", "transformers", a file or a hub id.
             batch_size: Samples per forward pass; detectors and segmenters take images of unequal size one by one.
-            workers: Processes that prepare samples.
+            workers: Processes that prepare samples; without it, as many as suit the machine.
             tta: Average over mirrored and resized images (detection and semantic segmentation).
             window: Side in pixels of overlapping squares to see images in (semantic segmentation); whole without it.
             detections: Most objects of an image that a detector tells; above 100, COCO's table counts so many too.

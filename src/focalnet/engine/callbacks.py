@@ -24,7 +24,8 @@ class Callback(Protocol):
     def on_step(self, run: Run, metrics: Mapping[str, float], /) -> bool | None:
         """After an optimizer step: `epoch` and `step`, both from 1, `loss` and `lr`.
 
-        A run that ends here has its checkpoint `last`, and no report.
+        A run that ends here has its checkpoint `last`, and no report. Where a callback has this method, the run waits
+        for the device after every step.
         """
         return None
 
@@ -84,6 +85,11 @@ class Listeners:
     def __init__(self, callbacks: Sequence[Callback], run: Run, accelerator: Any) -> None:
         self.callbacks, self.run, self.accelerator = callbacks, run, accelerator
         self.error: BaseException | None = None
+
+    @property
+    def each_step(self) -> bool:
+        """Whether one of them is told of steps."""
+        return any(getattr(type(callback), "on_step", None) is not Callback.on_step for callback in self.callbacks)
 
     def stop(self, event: str, metrics: Mapping[str, float]) -> bool:
         """Tell an event; whether the run is to end, because one asks for it or failed (`raise_error` tells)."""

@@ -16,7 +16,7 @@ LEAST_BATCH = 2
 MOST_EPOCHS = 300
 """Of `least_total`: the samples are then so few that more passes teach little."""
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
 
 MOST = {"epochs": 10**6, "batch_size": 10**6, "accumulate": 10**5, "workers": 512, "seed": 2**63 - 1}
@@ -68,7 +68,8 @@ class TrainConfig:
     ema: float = 0.0
     """Decay per step of a moving average of the weights, which is then what is evaluated and kept; 0 for none."""
     precision: Precision = "auto"
-    """Arithmetic of the network: "auto" is bf16 where the GPU has it, fp16 on an older GPU, fp32 on a CPU."""
+    """Arithmetic of the network: "auto" is bf16 where the GPU has it, fp16 on an older GPU, fp32 on a CPU; "tf32" is
+    fp32 with products of 10 bits on a GPU."""
     compile: bool = False
     """Compile the network with torch.compile."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
@@ -77,8 +78,10 @@ class TrainConfig:
     """Epochs without a better validation after which training ends; 0 trains all of them."""
     seed: int = 0
     """Where all randomness starts."""
-    workers: int = 2
-    """Processes that prepare samples."""
+    workers: int | None = None
+    """Processes that prepare samples; without it, one per core beside a GPU, 16 at most, and 2 beside a CPU."""
+    cache: Annotated[float, tyro.conf.Suppress] = 0.0
+    """Gigabytes of memory for decoded images, shared by those processes; what does not fit is decoded each time."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Also log to these; metrics.jsonl is always written."""
     checkpoint_minutes: Annotated[float, tyro.conf.Suppress] = 10.0
@@ -89,12 +92,12 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more.")
-        rates = ("lr", "min_lr", "backbone_lr", "warmup_epochs", "weight_decay", "clip_grad")
+        rates = ("lr", "min_lr", "backbone_lr", "warmup_epochs", "weight_decay", "clip_grad", "cache")
         for name in (*rates, "patience", "workers", "least_steps", "least_total"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 0 or more.")
         for name, most in MOST.items():
-            if getattr(self, name) > most:
+            if (getattr(self, name) or 0) > most:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give {most} at most.")
         if not 0 <= self.ema < 1:
             raise UserError(f"--ema is {self.ema}; give a decay from 0 up to, but not including, 1.")

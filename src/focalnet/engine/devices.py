@@ -2,7 +2,8 @@
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import torch
 from focalnet.engine.config import Precision
 from focalnet.errors import MissingExtraError, UserError, unknown
 
-PRECISIONS: dict[str, Precision] = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
-"""accelerate's names -> ours."""
+PRECISIONS: dict[Precision, str] = {"fp32": "no", "tf32": "no", "bf16": "bf16", "fp16": "fp16"}
+"""Our names -> accelerate's."""
+MOST_WORKERS = 16
+"""Processes that prepare samples beside a GPU, unless more are asked for."""
+MOST_BESIDE_A_CPU = 2
+"""The same where the network takes the cores."""
 KINDS = ("cpu", "cuda", "mps", "xpu")
 """Kinds of devices that can be asked for."""
 PLACE = "ACCELERATE_TORCH_DEVICE"
@@ -75,11 +80,7 @@ def build_accelerator(
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if several and where.index is not None:
         raise UserError(f"--device is {device}, and torchrun gives every process its own; leave the number out.")
-    if precision == "auto":
-        precision = "fp32"
-        if where.type == "cuda":
-            precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    mixed = next(theirs for theirs, ours in PRECISIONS.items() if ours == precision)
+    mixed = PRECISIONS[resolved(precision, where) if precision == "auto" else precision]
     # The state outlives a run, and refuses the next one another precision or device.
     before = PartialState._shared_state.get("device", where)
     if not several and (before.type, before.index or 0) != (where.type, where.index or 0):
@@ -97,3 +98,47 @@ def build_accelerator(
         return Accelerator(**build)
     finally:
         os.environ.pop(PLACE) if kept is None else os.environ.update({PLACE: kept})
+
+
+def resolved(precision: Precision, device: torch.device) -> Precision:
+    """What "auto" is on a device.
+
+    Raises:
+        UserError: "tf32" elsewhere than on one of NVIDIA's GPUs.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError("--precision tf32 is arithmetic of NVIDIA's GPUs, and there is none; leave it out.")
+    if precision != "auto":
+        return precision
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+@contextmanager
+def products(precision: Precision) -> Iterator[None]:
+    """A context in which products of float32 round their factors to 10 bits where the precision is "tf32"."""
+    before = torch.get_float32_matmul_precision()
+    if precision == "tf32" and torch.cuda.is_available():  # a run may go on elsewhere
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def worker_count(wish: int | None, batches: int, device: torch.device) -> int:
+    """How many processes prepare samples.
+
+    Args:
+        wish: so many, where somebody said it.
+        batches: how many there are; no more processes than that.
+        device: of the network. One that is no CPU leaves the cores of the machine to its processes, of which a
+            launcher says how many there are.
+    """
+    if wish is not None:
+        return wish
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device.type == "cpu":
+        return min(MOST_BESIDE_A_CPU, cores, batches)
+    return min(MOST_WORKERS, max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1), batches)

@@ -13,7 +13,7 @@ from focalnet import inputs
 from focalnet.data.base import Samples, SplitName
 from focalnet.data.survey import reading
 from focalnet.engine.config import MOST, TrainConfig
-from focalnet.engine.devices import Device, build_accelerator
+from focalnet.engine.devices import Device, build_accelerator, worker_count
 from focalnet.engine.evaluation import evaluate_batches, write_results, write_run_report
 from focalnet.engine.loader import EvalSampler, Examples, build_loader
 from focalnet.engine.record import data_is_gone, load_run, open_run_data
@@ -36,7 +36,7 @@ def evaluate(
     split: SplitName | None = None,
     weights: str | None = None,
     batch_size: int = 64,
-    workers: int = 2,
+    workers: int | None = None,
     tta: bool = False,
     window: int | None = None,
     detections: int | None = None,
@@ -57,7 +57,7 @@ def evaluate(
         weights: as in `create_model`, where `model` is a name.
         batch_size: samples per forward pass, at most; a detector or segmenter takes images of different sizes one
             by one, since padding leaks into the global context.
-        workers: processes that prepare samples.
+        workers: processes that prepare samples; without it, as many as suit the machine.
         tta: test-time augmentation: average over mirrored and resized images, where the task can.
         window: see images in overlapping squares of this side in pixels, where the task can.
         detections: most objects of an image that a detector tells; above 100, COCO's table counts so many too.
@@ -73,7 +73,7 @@ def evaluate(
             option of the task.
     """
     for option, value, least in (("--batch-size", batch_size, 1), ("--workers", workers, 0)):
-        if value < least or value > MOST[option[2:].replace("-", "_")]:
+        if value is not None and not least <= value <= MOST[option[2:].replace("-", "_")]:
             raise UserError(f"{option} is {value}; give {least} or more, within reason.")
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
     own: tuple[RunFolder, MapDataset] | None = None
@@ -109,6 +109,7 @@ def evaluate(
     batch_size = task.eval_batch_size(dataset, batch_size)
     examples = Examples(task, network.spec, dataset, train=False, seed=0)
     sampler = EvalSampler(len(dataset), batch_size, accelerator.process_index, accelerator.num_processes)
+    workers = worker_count(workers, len(sampler), accelerator.device)
     loader = build_loader(examples, sampler, workers=workers, pin_memory=accelerator.device.type == "cuda")
     with Progress(console=Console(stderr=True), disable=not accelerator.is_main_process) as progress:
         bar = progress.add_task("evaluating", total=len(loader))

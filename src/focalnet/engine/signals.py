@@ -1,4 +1,5 @@
-"""Signals that ask a run to stop: it goes on to the end of its step, writes a checkpoint, and ends.
+"""Signals that ask a run to stop: it ends its step, or, of several processes, goes on until they look at their losses
+together (`losses`, about a second), writes a checkpoint, and ends.
 
     SIGINT     Ctrl-C                                       exit code 130
     SIGTERM    a scheduler takes the machine away           143
@@ -66,6 +67,11 @@ class Signals:
             signal.raise_signal(self.number)
         if isinstance(error, Stopped):
             raise SystemExit(128 + error.number) from None
+
+    @property
+    def urgent(self) -> bool:
+        """Whether a signal came that this process, being alone, may obey at once."""
+        return self.accelerator.num_processes == 1 and self.number != 0
 
     def asked(self) -> int:
         """The signal that asked a process of the run to stop, 0 if none did; every process calls it and hears it."""

@@ -21,14 +21,16 @@ from typing import Any
 import torch
 
 import focalnet
+from focalnet.data.cache import cached
 from focalnet.data.survey import reading
 from focalnet.engine.callbacks import NONE, Hooks, Listeners
 from focalnet.engine.config import TrainConfig
-from focalnet.engine.devices import PRECISIONS, Device, build_accelerator
+from focalnet.engine.devices import Device, build_accelerator, products, resolved, worker_count
 from focalnet.engine.display import Display
 from focalnet.engine.evaluation import evaluate_batches, write_run_report
 from focalnet.engine.loader import EvalSampler, Examples, TrainSampler, build_loader, stable_seed
 from focalnet.engine.lock import lock_run
+from focalnet.engine.losses import Losses
 from focalnet.engine.optim.build import learning_rate
 from focalnet.engine.record import fingerprint, load_run, open_run_data
 from focalnet.engine.results import Run
@@ -69,7 +71,7 @@ def train(
     """
     accelerator = build_accelerator(config.precision, config.trackers, Path(out), device)
     task = task.located()
-    config = dataclasses.replace(config, precision=PRECISIONS[accelerator.mixed_precision])
+    config = dataclasses.replace(config, precision=resolved(config.precision, accelerator.device))
     torch.manual_seed(config.seed)
     data = task.datasets(config.seed)
     wish, samples = config, len(data.train)
@@ -174,12 +176,16 @@ def _fit(
     spec = model.spec
     sampler = _sampler(task, config, data, accelerator)
     pin = accelerator.device.type == "cuda"
-    examples = Examples(task, spec, data.train, train=True, seed=config.seed, transform=hooks.transform)
-    loader = build_loader(examples, sampler, workers=config.workers, pin_memory=pin)
-    examples = Examples(task, spec, data.val, train=False, seed=config.seed)
+    data = dataclasses.replace(data, train=reading(data.train, task.load(spec)))
+    kept = cached(data, int(config.cache * 10**9))
+    examples = Examples(task, spec, kept.train, train=True, seed=config.seed, transform=hooks.transform)
+    workers = worker_count(config.workers, len(sampler), accelerator.device)
+    loader = build_loader(examples, sampler, workers=workers, pin_memory=pin)
+    examples = Examples(task, spec, kept.val, train=False, seed=config.seed)
     size = task.eval_batch_size(data.val, config.batch_size // (config.accumulate * world))
     val_sampler = EvalSampler(len(data.val), size, rank, world)
-    val_loader = build_loader(examples, val_sampler, workers=config.workers, pin_memory=pin)
+    workers = worker_count(config.workers, len(val_sampler), accelerator.device)
+    val_loader = build_loader(examples, val_sampler, workers=workers, pin_memory=pin)
 
     training = Training(task, model, config, accelerator, hooks.loss)
     listeners = Listeners(hooks.callbacks, Run(run.path), accelerator)
@@ -196,8 +202,9 @@ def _fit(
         report.unlink(missing_ok=True)
     accelerator.init_trackers("focalnet", config={"task": json.dumps(run.config()["task"]), **_plain(config)})
 
-    saved = time.monotonic()
-    with Signals(accelerator) as signals, Display(config.epochs * sampler.steps, done, enabled=main) as display:
+    losses, saved = Losses(accelerator, queues=False if listeners.each_step else None), time.monotonic()
+    display = Display(config.epochs * sampler.steps, done, enabled=main)
+    with products(config.precision), Signals(accelerator) as signals, display:
         size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         display.line(data.description)
         where = f"{world} x {accelerator.device.type} in {config.precision}"
@@ -230,14 +237,20 @@ def _fit(
                 before = epoch * sampler.steps + at.step
                 step, lr = before + 1, learning_rate(config, before, sampler.steps)
                 torch.manual_seed(stable_seed(config.seed, "step", step, rank))
-                losses = training.step(batches, before, sampler.steps)
-                at.add(losses)
-                loss = sum(losses.values())
-                if not math.isfinite(loss):
-                    raise UserError(
-                        f"The loss is {loss} at step {step} (epoch {epoch + 1}, step {at.step} of {sampler.steps}); "
-                        f"the checkpoints in {run.path} are from before: lower --lr, or use --precision fp32."
-                    )
+                losses.add(step, training.step(batches, before, sampler.steps))
+                at.step += 1
+                considered = at.step % SAVE_AT == 0 or at.step == sampler.steps
+                if not (losses.due or considered or signals.urgent):
+                    continue
+                loss = math.nan
+                for step, parts in losses.look():
+                    loss = at.add(parts)
+                    if not math.isfinite(loss):
+                        place = f"epoch {epoch + 1}, step {step - epoch * sampler.steps} of {sampler.steps}"
+                        raise UserError(
+                            f"The loss is {loss} at step {step} ({place}); the checkpoints in {run.path} are from "
+                            "before: lower --lr, or use --precision fp32."
+                        )
                 speed = (at.step - first) * config.batch_size / (time.monotonic() - began)
                 display.step(step, f"{epoch + 1}/{config.epochs}", loss, lr, speed, task.score, at.best)
                 check()

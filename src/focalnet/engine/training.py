@@ -36,12 +36,13 @@ class Position:
     part_sums: dict[str, float] = dataclasses.field(default_factory=dict)
     """Of a task of several parts, the sum of the losses of each."""
 
-    def add(self, losses: Mapping[str, float]) -> None:
-        """Count a step with these losses of the parts."""
-        self.step += 1
-        self.loss_sum += sum(losses.values())
+    def add(self, losses: Mapping[str, float]) -> float:
+        """Count the losses of the parts in a step; returns their sum."""
+        loss = sum(losses.values())
+        self.loss_sum += loss
         if len(losses) > 1:
             self.part_sums = {name: self.part_sums.get(name, 0.0) + loss for name, loss in losses.items()}
+        return loss
 
     def means(self) -> dict[str, float]:
         """The mean losses of the steps, for a row of `metrics.jsonl`."""
@@ -120,7 +121,7 @@ class Training:
             for name, part in self.parts.items()
         }
 
-    def step(self, batches: Iterator[Batch], step: int, steps_per_epoch: int) -> dict[str, float]:
+    def step(self, batches: Iterator[Batch], step: int, steps_per_epoch: int) -> dict[str, Tensor]:
         """One step of every optimizer over the accumulated batches.
 
         Args:
@@ -129,7 +130,7 @@ class Training:
             steps_per_epoch: of the run.
 
         Returns:
-            the loss of each part, averaged over batches and processes.
+            the loss of each part, a scalar on the device, averaged over the batches of this process.
         """
         self.losses.train()
         pieces = [next(batches) for _ in range(self.config.accumulate)]
@@ -151,7 +152,7 @@ class Training:
         self.unproven = None
         if self.ema:
             self.ema.update_parameters(self.network)
-        return {name: self.accelerator.reduce(loss, "mean").item() for name, loss in losses.items()}
+        return losses
 
     def _backward(self, part: str, pieces: Sequence[Batch]) -> Tensor:
         """Gradients of the loss of a part, averaged over the accumulated batches; returns the loss."""

@@ -152,9 +152,11 @@ class Image:
 
         return dataclasses.replace(self, mean=fitted(self.mean), std=fitted(self.std))
 
-    def read(self, source: Any, *, name: str | None = None) -> Signal:
+    def read(self, source: Any, *, name: str | None = None, enough: int | None = None) -> Signal:
         """An upright image of `channels` channels with 8 bits each, from what `load_image` takes."""
-        return load_image(source, name=name, channels=self.channels, values=self.range, max_pixels=self.max_pixels)
+        return load_image(
+            source, name=name, channels=self.channels, values=self.range, max_pixels=self.max_pixels, enough=enough
+        )
 
     def __call__(self, signal: Signal) -> "Tensor":
         """What the network sees of an image in evaluation.
@@ -242,6 +244,14 @@ class Image:
         values = ((pixels.cpu() * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
         return PIL.Image.fromarray(values) if self.channels == 3 else Bands(values)
 
+    def scaled(self, pixels: "Tensor") -> "Tensor":
+        """`normalize` for classifiers, rounded as torchvision's transforms of images do: (…, C, H, W), uint8, on any
+        device, to float32."""
+        import torch
+
+        mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
+        return pixels.to(torch.float32).mul_(1.0 / 255).sub_(mean).div_(std)
+
     def remarks(self, signals: Sequence[Any]) -> list[str]:
         """What a user should know of how images are read and seen, a sentence each, with the option to choose."""
         files: list[Stored] = [signal.info[STORED] for signal in signals if STORED in signal.info]
@@ -307,10 +317,11 @@ def _steps(how: Image) -> "Callable[[Any], Tensor]":
 
 def to_tensor(how: Image) -> list[Callable[[Any], Any]]:
     """The last steps of a transform for classifiers: an image to its normalized tensor."""
-    import torch
-    from torchvision.transforms import v2
+    return [_as_pixels, how.scaled]
 
-    return [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(how.mean), list(how.std))]
+
+def _as_pixels(image: Any) -> "Tensor":
+    return pixels_of(image) if isinstance(image, PIL.Image.Image) else image
 
 
 def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:

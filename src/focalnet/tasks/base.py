@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol, Self
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from focalnet.data.base import Datasets, MapDataset, SplitName
+from focalnet.data.base import Datasets, Load, MapDataset, SplitName
 from focalnet.data.register import formats_at, locate_source
 from focalnet.data.survey import mean_and_std, reading, remarks
 from focalnet.data.transforms.own import apply_transform
@@ -147,6 +147,10 @@ class Task(TaskOptions, ABC):
     @abstractmethod
     def build_model(self, data: Datasets) -> Network:
         """The network for the classes of `data`, with `weights` in it; it carries its `ModelSpec` as `spec`."""
+
+    def load(self, spec: ModelSpec) -> Load:
+        """How the files of training samples are decoded."""
+        return spec.preprocessing.read
 
     @abstractmethod
     def example(self, spec: ModelSpec, sample: Any, *, train: bool) -> Any:

@@ -6,7 +6,7 @@ are top-1 and top-5 accuracy and cross-entropy, with a confusion matrix and the 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from focalnet import inputs
 from focalnet.data import Datasets, Sample, open_data, open_evaluation
-from focalnet.data.base import SplitName
-from focalnet.data.transforms.classification import Augmentation, train_transform
+from focalnet.data.base import Load, SplitName
+from focalnet.data.transforms.classification import Augmentation, shorter_side, train_transform
 from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.explain import explain
@@ -67,7 +67,7 @@ class Classify(ClassifyOptions, ImageTask):
             self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides
         )
         model.spec = self.seen(model.spec, data)
-        _train_transform(model.spec.preprocessing, self.augment)  # refuses what does not fit together
+        self._transform(model.spec)  # refuses what does not fit together
         self.check_image_size(model)
         if self.class_weights is not None:
             model.register_buffer("class_weights", self._weights_of(data), persistent=False)
@@ -89,8 +89,16 @@ class Classify(ClassifyOptions, ImageTask):
             )
         return torch.tensor(self.class_weights)
 
+    def load(self, spec: ModelSpec) -> Load:
+        read = super().load(spec)
+        how = spec.preprocessing
+        return partial(read, enough=shorter_side(how, AUGMENTATIONS[self.augment])) if self.draft else read
+
+    def _transform(self, spec: ModelSpec) -> Any:
+        return _train_transform(spec.preprocessing, self.augment, self.raw_batches)
+
     def example(self, spec: ModelSpec, sample: Sample, *, train: bool) -> tuple[Tensor, int]:
-        transform = _train_transform(spec.preprocessing, self.augment) if train else spec.preprocessing
+        transform = self._transform(spec) if train else spec.preprocessing
         return transform(sample.signal), sample.label
 
     def collate(self, spec: ModelSpec, examples: Sequence[tuple[Tensor, int]], *, train: bool) -> Batch:
@@ -113,10 +121,14 @@ class Classify(ClassifyOptions, ImageTask):
         if self.class_weights is not None:  # by the label, before smoothing: the likeliest class stays the same
             shares = (targets - self.label_smoothing / targets.shape[1]) / (1 - self.label_smoothing)
             targets = targets * (shares @ model.class_weights)[:, None]
-        return model.loss(batch["images"], targets)
+        return model.loss(self._images(model, batch), targets)
+
+    def _images(self, model: Network, batch: Batch) -> Tensor:
+        images = batch["images"]
+        return model.spec.preprocessing.scaled(images) if self.raw_batches else images
 
     def own_loss(self, loss: Callable[..., Any], model: Network, batch: Batch) -> Mapping[str, Tensor]:
-        return {"loss": loss(model(batch["images"]), batch["targets"])}
+        return {"loss": loss(model(self._images(model, batch)), batch["targets"])}
 
     def metric(self, spec: ModelSpec) -> Metric:
         return ClassificationMetric(spec)
@@ -268,5 +280,5 @@ def _class_table(matrix: Tensor, classes: Sequence[str]) -> list[list[Any]]:
 
 
 @cache
-def _train_transform(preprocessing: inputs.Image, augment: str) -> Any:
-    return train_transform(preprocessing, AUGMENTATIONS[augment])
+def _train_transform(preprocessing: inputs.Image, augment: str, raw: bool) -> Any:
+    return train_transform(preprocessing, AUGMENTATIONS[augment], raw=raw)

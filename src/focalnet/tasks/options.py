@@ -179,6 +179,12 @@ class ClassifyOptions(ImageOptions):
     resize: View | None = None
     """What of an image is seen: "crop" the middle, in the shape of the input, "squash" all of it, out of shape, "pad"
     all of it, with a border; without it, as the weights ("crop")."""
+    draft: Annotated[bool, tyro.conf.Suppress] = False
+    """Decode training JPEGs at a half, a quarter or an eighth of their size where no random crop would be enlarged:
+    faster for photographs of many megapixels, whose pixels are then smoothed in another way."""
+    raw_batches: Annotated[bool, tyro.conf.Suppress] = False
+    """Hand training images to the device as bytes, a quarter of the size, and normalize them there; not with an
+    augmentation that erases or with mixing."""
     label_smoothing: float = 0.1
     """Share of the target that is spread over all classes."""
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
@@ -189,6 +195,8 @@ class ClassifyOptions(ImageOptions):
         super().__post_init__()
         if min(self.mixing) < 0:
             raise UserError(f"--mixing is {' '.join(map(str, self.mixing))}; give two numbers, 0 or more.")
+        if self.raw_batches and max(self.mixing) > 0:
+            raise UserError("--raw-batches gives bytes, and --mixing mixes normalized images; leave one of them out.")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(
                 f"--label-smoothing is {self.label_smoothing}; give a share from 0 up to, not including, 1."

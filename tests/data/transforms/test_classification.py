@@ -22,8 +22,10 @@ from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.data.transforms.randaugment import OPERATIONS, SIGNED, Filling, RandAugment
 from focalnet.errors import UserError
 from focalnet.inputs.image import Preprocessing, to_tensor
+from focalnet.tasks.classify import AUGMENTATIONS
 
 GREY = (124, 116, 104)
+GREY_MEAN, GREY_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 PLAIN = {"scale": (1, 1), "ratio": (1, 1), "hflip": 0, "auto_augment": None, "color_jitter": 0, "erase": 0}
 """An augmentation that changes nothing."""
 
@@ -96,9 +98,13 @@ def test_official_training_has_the_steps_of_timm():
     theirs = create_transform(
         224, is_training=True, color_jitter=0.4, auto_augment="rand-m9-mstd0.5-inc1", **official
     ).transforms
-    ours = train_transform(Preprocessing(), Augmentation()).transforms
-    same = {"RandomResizedCropAndInterpolation": "RandomResizedCrop", "MaybeToTensor": "ToDtype"}
-    names = [type(step).__name__ for step in ours if not isinstance(step, v2.PILToTensor)]
+    ours = steps(Augmentation())
+    same = {
+        "RandomResizedCropAndInterpolation": "RandomResizedCrop",
+        "MaybeToTensor": "_as_pixels",
+        "Normalize": "scaled",
+    }
+    names = [getattr(step, "__name__", type(step).__name__) for step in ours]
     assert names == [same.get(type(step).__name__, type(step).__name__) for step in theirs]
     crop, erasing = ours[0], ours[-1]
     assert (crop.scale, crop.ratio) == (theirs[0].scale, theirs[0].ratio) == ((0.08, 1), (3 / 4, 4 / 3))
@@ -107,8 +113,41 @@ def test_official_training_has_the_steps_of_timm():
     assert erasing._log_ratio.tolist() == pytest.approx(theirs[-1].log_aspect_ratio)
     assert ours[2].fill == Filling(Image.Resampling.BICUBIC, theirs[2].ops[0].kwargs["fillcolor"])
     assert theirs[2].ops[0].kwargs["resample"] == Image.Resampling.BICUBIC
-    without = train_transform(Preprocessing(), Augmentation(auto_augment=None)).transforms
-    assert isinstance(without[2], v2.ColorJitter)
+    assert isinstance(steps(Augmentation(auto_augment=None))[2], v2.ColorJitter)
+
+
+def steps(augmentation):
+    """The steps of a transform, those of torchvision as such."""
+    return [getattr(step, "step", step) for step in train_transform(Preprocessing(), augmentation).transforms]
+
+
+@pytest.mark.parametrize("augment", ["light", "imagenet", "digits"])
+def test_steps_that_are_called_directly_draw_and_compute_as_torchvision_calls_them(photographs, augment):
+    how = AUGMENTATIONS[augment]
+    ours = train_transform(Preprocessing(input_size=48), how)
+    last = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(GREY_MEAN, GREY_STD)]
+    theirs = []
+    for step in ours.transforms:
+        name = getattr(step, "__name__", "")
+        theirs += last if name == "_as_pixels" else [] if name == "scaled" else [getattr(step, "step", step)]
+    theirs = v2.Compose(theirs)
+    for seed in range(12):
+        torch.manual_seed(seed)
+        expected = theirs(photographs[seed % 3])
+        torch.manual_seed(seed)
+        assert torch.equal(ours(photographs[seed % 3]), expected)
+
+
+def test_bytes_that_are_normalized_later_are_the_same_floats(photographs):
+    how, light = Preprocessing(input_size=48), AUGMENTATIONS["light"]
+    for seed in range(4):
+        torch.manual_seed(seed)
+        raw = train_transform(how, light, raw=True)(photographs[0])
+        assert raw.dtype == torch.uint8
+        torch.manual_seed(seed)
+        assert torch.equal(how.scaled(raw[None])[0], train_transform(how, light)(photographs[0]))
+    with pytest.raises(UserError, match="erased"):
+        train_transform(how, Augmentation(), raw=True)
 
 
 def test_erasing_looks_like_that_of_timm():

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from focalnet.engine.optim.adamw import fused
 from focalnet.engine.optim.options import MuonOptions
 from focalnet.engine.optim.rows import Groups
 
@@ -114,4 +115,5 @@ def split_matrices(network: nn.Module, groups: Groups) -> Groups:
 
 def build(network: nn.Module, groups: Groups, lr: float, options: MuonOptions) -> torch.optim.Optimizer:
     """Muon for the matrices in `groups`, AdamW for the rest."""
-    return Muon([group for group in split_matrices(network, groups) if group["params"]], lr, options)
+    split = [group for group in split_matrices(network, groups) if group["params"]]
+    return Muon([group if group["muon"] else fused([group])[0] for group in split], lr, options)
