@@ -103,9 +103,10 @@ def load_image(
     name = name or path or _name_of(source)
     if path and re.match("https?://", path):
         source = _download(path)
-    elif path and os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise BadImageError(f"{name} is a pipe or a device, not an image file: save what it gives and name that.")
-    elif path and is_video(path) and os.path.isfile(path):
+    elif path and not os.path.isfile(path):
+        if os.path.exists(path) and not os.path.isdir(path):
+            raise BadImageError(f"{name} is a pipe or a device, not an image file: save what it gives and name that.")
+    elif path and os.path.splitext(path)[1].lower() not in EXTENSIONS and is_video(path):
         raise BadImageError(
             f"{name} is a video, not an image: `focalnet predict` and `Predictor.video` take it frame by frame."
         )
