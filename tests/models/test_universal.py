@@ -88,7 +88,7 @@ def test_raw_outputs_on_odd_sizes():
     outputs = upernet().eval()(images)
     assert {name: tuple(value.shape) for name, value in outputs._asdict().items()} == {
         "logits": (2, 5, 45, 67),
-        "aux_logits": (2, 5, 45, 67),
+        "aux_logits": (2, 5, 3, 5),
     }
     outputs = mask2former().eval()(images)
     assert {name: tuple(value.shape) for name, value in outputs._asdict().items()} == {
@@ -191,6 +191,47 @@ def test_the_pixel_decoder_keeps_its_precision_under_autocast():
     assert all(map(torch.equal, outputs.multi_scale_features, alone.multi_scale_features))
 
 
+def test_the_deformable_attention_of_mask2former_is_transformers():
+    torch.manual_seed(0)
+    model = mask2former().double()
+    plain = transformers.Mask2FormerForUniversalSegmentation(model.net.config).double()
+    assert list(plain.state_dict()) == list(model.net.state_dict())
+    theirs = plain.model.pixel_level_module.decoder.encoder.layers[0].self_attn
+    ours = model.net.model.pixel_level_module.decoder.encoder.layers[0].self_attn
+    for linear in theirs.children():
+        torch.nn.init.normal_(linear.weight, std=0.3)
+    ours.load_state_dict(theirs.state_dict())
+    shapes = [(5, 7), (3, 4), (2, 2)]
+    tokens = sum(height * width for height, width in shapes)
+    inputs = [torch.randn(2, tokens, theirs.d_model, dtype=torch.float64) for _ in range(2)]
+    places = torch.rand(2, tokens, 3, 2, dtype=torch.float64)
+
+    def called(layer, x, embedding):
+        mask = torch.zeros(2, tokens, dtype=torch.bool)
+        return layer(
+            hidden_states=x,
+            attention_mask=mask,
+            encoder_hidden_states=x,
+            encoder_attention_mask=mask,
+            position_embeddings=embedding,
+            reference_points=places,
+            spatial_shapes_list=shapes,
+            level_start_index=None,
+            output_attentions=False,
+        )[0]
+
+    found = []
+    for layer in (ours, theirs):
+        x, embedding = (value.clone().requires_grad_() for value in inputs)
+        values = called(layer, x, embedding)
+        values.sin().sum().backward()
+        found.append([values, x.grad, embedding.grad, *(p.grad for p in layer.parameters())])
+        with torch.no_grad():
+            assert (called(layer, x, embedding) - values).abs().max() < 1e-12
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
 def test_first_weights_of_mask2former_are_facebookresearchs():
     """Bounds of uniform distributions, from the shapes: xavier, kaiming with a=1, and PyTorch's own for Linear."""
     torch.manual_seed(0)
@@ -290,12 +331,12 @@ def test_the_network_inside_is_plain_transformers(build, tmp_path):
     net = getattr(transformers, type(model.net).__name__).from_pretrained(tmp_path).eval()
     net = copy.deepcopy(net)  # weights out of a file are not aligned, and some processors add those in another order
     images = torch.randn(1, 3, 64, 64)
-    theirs, ours = net(images), model(images)
     if build is upernet:
-        assert torch.equal(theirs.logits, ours.logits)
-    else:
-        assert torch.equal(theirs.class_queries_logits, ours.class_logits)
-        assert torch.equal(theirs.masks_queries_logits, ours.mask_logits)
+        assert torch.equal(net(images).logits, model(images).logits)
+    else:  # our deformable attention adds in another order
+        theirs, ours = net.double()(images.double()), model.double()(images.double())
+        torch.testing.assert_close(theirs.class_queries_logits, ours.class_logits, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(theirs.masks_queries_logits, ours.mask_logits, rtol=1e-10, atol=1e-10)
 
 
 def test_padding_is_cut_before_the_resize():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import box_convert, generalized_box_iou, sigmoid_focal_loss
 
-from focalnet.models.dino.attention import DeformableAttention, deformable_attention
+from focalnet.models.detection.deformable import DeformableAttention, deformable_attention
 from focalnet.models.dino.denoising import Noise, Truth, group_count, hidden_queries, make_queries
 from focalnet.models.dino.loss import focal_loss
 from focalnet.models.dino.matching import corners, generalized_iou, match, matching_cost
@@ -33,6 +33,19 @@ def test_deformable_attention_equals_that_of_transformers():
     theirs = module.MultiScaleDeformableAttention()(value, torch.tensor(SHAPES), SHAPES, None, places, weights, 64)
     assert theirs.abs().max() > 1
     assert (ours(value, places, weights) - theirs).abs().max() < 1e-6
+
+
+def test_deformable_attention_is_the_same_with_and_without_gradients():
+    inputs = [x.requires_grad_() for x in samples(300)]
+    learned = ours(*inputs)
+    with torch.no_grad():
+        plain = ours(*inputs)
+    with torch.inference_mode():
+        assert torch.equal(ours(*samples(300)), plain)
+    assert (learned - plain).abs().max() < 2e-6 < learned.abs().max()
+    assert learned.requires_grad
+    one = [x.detach() for x in inputs]
+    assert torch.equal(ours(one[0], one[1], inputs[2]), learned), "the weights alone may be learned"
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from focalnet.backbone import Recompute
-from focalnet.models.dino.attention import DeformableAttention, Shapes
+from focalnet.models.detection.deformable import DeformableAttention, Shapes
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:

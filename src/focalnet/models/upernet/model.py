@@ -9,7 +9,7 @@ averaged over all pixels, ignored ones included, so that an image with little tr
 
 What differs from the official code: losses are computed in float32 under autocast too.
 
-Legend: B batch, K classes, H W pixels of the padded input.
+Legend: B batch, K classes, H W pixels of the padded input, h w positions of the third map.
 """
 
 from collections.abc import Iterator, Sequence
@@ -71,7 +71,7 @@ class UperNetOutputs(NamedTuple):
 
     Attributes:
         logits: (B, K, H, W).
-        aux_logits: (B, K, H, W), of the auxiliary head.
+        aux_logits: (B, K, h, w), of the auxiliary head, at the positions of the third map; only `loss` enlarges them.
     """
 
     logits: Tensor
@@ -145,11 +145,8 @@ class UperNet(Network[UperNetOutputs]):
         if self.training and len(inputs) == 1 and isinstance(norm, nn.BatchNorm2d):
             raise UserError("UPerNet normalises over the batch and cannot learn from one image; use a batch size >= 2.")
         maps = self.net.backbone(inputs).feature_maps
-        logits, aux_logits = (
-            F.interpolate(head(maps), size=inputs.shape[2:], mode="bilinear", align_corners=False)
-            for head in (self.net.decode_head, self.net.auxiliary_head)
-        )
-        return UperNetOutputs(logits, aux_logits)
+        logits = _enlarged(self.net.decode_head(maps), inputs)
+        return UperNetOutputs(logits, self.net.auxiliary_head(maps))
 
     def loss(self, inputs: Tensor, targets: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """Cross-entropies `loss_main` and `loss_aux`, and `loss`, their weighted sum.
@@ -162,7 +159,8 @@ class UperNet(Network[UperNetOutputs]):
         Raises:
             UserError: one image alone while training.
         """
-        main, aux = (self._cross_entropy(logits.float(), targets) for logits in self(inputs, sizes))
+        logits, small = self(inputs, sizes)
+        main, aux = (self._cross_entropy(x.float(), targets) for x in (logits, _enlarged(small, inputs)))
         return {"loss_main": main, "loss_aux": aux, "loss": main + self.options.aux_weight * aux}
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -185,6 +183,11 @@ class UperNet(Network[UperNetOutputs]):
             per image (K, H, W), float32, at its original size.
         """
         return probabilities(outputs.logits, sizes, original_sizes)
+
+
+def _enlarged(logits: Tensor, inputs: Tensor) -> Tensor:
+    """Logits at every pixel of the padded input."""
+    return F.interpolate(logits, size=inputs.shape[2:], mode="bilinear", align_corners=False)
 
 
 def _channels_last(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

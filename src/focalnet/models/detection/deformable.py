@@ -43,6 +43,7 @@ def deformable_attention(
     batch, _, heads, depth = value.shape
     points, queries = grid.shape[3:5]
     maps = value.permute(0, 2, 3, 1).reshape(batch * heads, depth, -1).split([h * w for h, w in shapes], 2)
+    learned = torch.is_grad_enabled() and (value.requires_grad or grid.requires_grad or weights.requires_grad)
     total = None
     for index, (height, width) in enumerate(shapes):
         arguments = (
@@ -50,15 +51,33 @@ def deformable_attention(
             grid[index].reshape(batch * heads, points, queries, 2),
             weights[index].reshape(batch * heads, 1, points, queries),
         )
-        part = checkpoint(_sample, *arguments, use_reentrant=False) if recompute else _sample(*arguments)
+        if not learned:
+            total = _add(total, *arguments)
+            continue
+        part = checkpoint(_sum, *arguments, use_reentrant=False) if recompute else _sum(*arguments)
         total = part if total is None else total + part
     assert total is not None
     return total.reshape(batch, heads * depth, queries).transpose(1, 2)
 
 
-def _sample(value: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
-    samples = F.grid_sample(value, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return (samples * weights).sum(2)  # over the points, with the queries side by side: a third of the time of sum(3)
+def _sample(value: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(value, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _sum(value: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
+    """Over the points, with the queries side by side: a third of the time of `sum(3)`."""
+    return (_sample(value, grid) * weights).sum(2)
+
+
+def _add(total: Tensor | None, value: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
+    """The same without gradients, point by point into `total`: no product is written, the additions have another
+    order. With gradients it would not pay."""
+    samples = _sample(value, grid)
+    for point in range(samples.shape[2]):
+        terms = samples[:, :, point], weights[:, :, point]
+        total = terms[0] * terms[1] if total is None else total.addcmul_(*terms)
+    assert total is not None
+    return total
 
 
 class DeformableAttention(nn.Module):
