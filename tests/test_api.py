@@ -161,7 +161,7 @@ def test_callbacks_are_told_and_may_end_the_run(folder, tmp_path):
 
 
 @pytest.mark.usefixtures("bare")
-@pytest.mark.parametrize("where", [{"steps": 3}, {"epochs": 1}])
+@pytest.mark.parametrize("where", [{"steps": 3}, pytest.param({"epochs": 1}, marks=pytest.mark.slow)])
 def test_an_exception_of_a_callback_leaves_a_checkpoint(folder, tmp_path, where):
     with pytest.raises(ZeroDivisionError, match="of the callback"):
         focalnet.train(data=folder, out=tmp_path / "run", callbacks=[Told(**where, fail=True)], **SMALL)

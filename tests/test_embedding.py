@@ -48,7 +48,7 @@ def test_the_vectors_are_the_pooled_features(model, folder):
     np.testing.assert_allclose(again.vectors, found.vectors[[3, 3]], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["minifocal_32", "upernet_minifocal_128"])
+@pytest.mark.parametrize("name", ["minifocal_32", pytest.param("upernet_minifocal_128", marks=pytest.mark.slow)])
 def test_backbones_and_networks_with_heads_have_vectors_too(folder, name):
     make = focalnet.create_backbone if name == "minifocal_32" else focalnet.create_model
     network = make(name)
