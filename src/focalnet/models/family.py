@@ -53,17 +53,20 @@ WIDER = On(variants=GROWN.variants, architecture={"focal_windows": (11, 9, 9, 7)
 """What the official detectors of the paper's Table 7 change of them."""
 
 
-def overlapped_padding(backbone: Mapping[str, "Tensor"], *, official: bool) -> dict[str, int]:
+def overlapped_padding(backbone: Mapping[str, "Tensor"], grown: On, *, official: bool) -> dict[str, int]:
     """The padding of an overlapped stem as a field of `FocalNetConfig`, if the stem is one.
 
-    It is that of `GROWN` in the files of the official networks that grow kernels (`official`), and in ours by name
-    where the kernels were grown too.
+    Args:
+        backbone: its tensors, under the official names.
+        grown: what the family's row changes: its padding is that of every official network, and of ours by name where
+            the kernels of the first stage were grown too.
+        official: whether the file is of an official network.
     """
-    grown = GROWN.architecture
+    windows = grown.architecture["focal_windows"]
     overlapped = shape_of(backbone, "patch_embed.proj.weight")[-1] == 7
     kernel = shape_of(backbone, "layers.0.blocks.0.modulation.focal_layers.0.0.weight")[-1]
-    padded = overlapped and (official or kernel == grown["focal_windows"])
-    return {"stem_padding": grown["stem_padding"]} if padded else {}
+    padded = overlapped and (official or kernel == (windows if isinstance(windows, int) else windows[0]))
+    return {"stem_padding": grown.architecture["stem_padding"]} if padded else {}
 
 
 @dataclass(frozen=True, kw_only=True)

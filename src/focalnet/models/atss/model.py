@@ -73,7 +73,8 @@ class ConvBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.gn = nn.GroupNorm(math.gcd(32, channels), channels)
+        groups = math.gcd(32, channels)
+        self.gn = nn.GroupNorm(groups if groups < channels else max(groups // 2, 1), channels)  # a map may be 1 x 1
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""

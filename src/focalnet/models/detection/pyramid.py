@@ -33,7 +33,8 @@ class Pyramid(nn.Module):
     Args:
         body: the backbone.
         channels: of each level.
-        coarser: levels behind the last stage, by strided convolutions; None for one, by leaving out positions.
+        coarser: levels behind the last stage, by strided convolutions; 0 for none, None for one by leaving out
+            positions.
     """
 
     def __init__(self, body: FocalNet, channels: int, coarser: int | None = None) -> None:

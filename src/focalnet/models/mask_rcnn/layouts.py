@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from focalnet.models.detection.layouts import BODY, PROPOSALS, PYRAMID
-from focalnet.models.family import overlapped_padding
+from focalnet.models.family import GROWN, overlapped_padding
 from focalnet.weights.architecture import shape_of, under
 from focalnet.weights.layouts import Layout, has, told
 from focalnet.weights.renaming import Renaming, Row, StateDict
@@ -64,7 +64,7 @@ def _facts(state_dict: StateDict, *, official: bool) -> ModelSpec:
         "representation_size": shape_of(state_dict, "roi_heads.box_head.fc6.weight")[0],
     }
     classes = shape_of(state_dict, "roi_heads.box_predictor.cls_score.weight")[0] - 1
-    padding = overlapped_padding(under(state_dict, BODY), official=official)
+    padding = overlapped_padding(under(state_dict, BODY), GROWN, official=official)
     return told(classes, options, padding, by=Said.FILE if official else Said.DEFAULT)
 
 

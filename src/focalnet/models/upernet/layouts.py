@@ -5,7 +5,7 @@ Files of the official UPerNets fix one more fact that shapes do not show: the pa
 
 from functools import partial
 
-from focalnet.models.family import overlapped_padding
+from focalnet.models.family import GROWN, overlapped_padding
 from focalnet.weights.architecture import shape_of, under
 from focalnet.weights.layouts import Layout, has, told
 from focalnet.weights.renaming import Renaming, StateDict
@@ -33,7 +33,7 @@ def _facts(weights: StateDict, *, official: bool) -> ModelSpec:
         "channels": shape_of(weights, "net.decode_head.bottleneck.conv.weight")[0],
         "aux_channels": shape_of(weights, "net.auxiliary_head.convs.0.conv.weight")[0],
     }
-    padding = overlapped_padding(under(weights, _BACKBONE), official=official)
+    padding = overlapped_padding(under(weights, _BACKBONE), GROWN, official=official)
     classes = shape_of(weights, "net.decode_head.classifier.bias")[0]
     return told(classes, options, padding, by=Said.FILE if official else Said.DEFAULT)
 
