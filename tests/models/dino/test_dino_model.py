@@ -241,5 +241,5 @@ def test_options_that_do_not_fit(options, message):
 
 def test_training_without_scipy_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    with pytest.raises(MissingExtraError, match=r"training DINO needs .* \[train\]"):
+    with pytest.raises(MissingExtraError, match=r"training a detector of queries needs .* \[train\]"):
         build().loss(pictures(), truth())

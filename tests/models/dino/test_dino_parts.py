@@ -5,9 +5,9 @@ import torch
 from torchvision.ops import box_convert, generalized_box_iou, sigmoid_focal_loss
 
 from focalnet.models.detection.deformable import DeformableAttention, deformable_attention
-from focalnet.models.dino.denoising import Noise, Truth, group_count, hidden_queries, make_queries
-from focalnet.models.dino.loss import focal_loss
-from focalnet.models.dino.matching import corners, generalized_iou, match, matching_cost
+from focalnet.models.detection.losses import focal_loss
+from focalnet.models.detection.matching import Truth, corners, generalized_iou, match, matching_cost
+from focalnet.models.dino.denoising import Noise, group_count, hidden_queries, make_queries
 from focalnet.models.dino.transformer import inverse_sigmoid
 
 SHAPES = [(5, 7), (3, 2)]

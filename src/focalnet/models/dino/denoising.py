@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from focalnet.models.detection.matching import Truth, centred
 from focalnet.models.dino.transformer import inverse_sigmoid
 
 
@@ -45,36 +46,6 @@ class Noise:
             signs=torch.randint(2, (count, 4), device=device) * 2.0 - 1.0,
             shifts=torch.rand(count, 4, device=device),
         )
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The objects of a batch in one row.
-
-    Attributes:
-        boxes: (N, 4), cx, cy, w, h, 0 to 1 across the image.
-        labels: (N,).
-        images: (N,), which image each is of.
-        places: (N,), its number in that image.
-        counts: objects per image.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    images: Tensor
-    places: Tensor
-    counts: list[int]
-
-    @classmethod
-    def of(cls, boxes: list[Tensor], labels: list[Tensor], sizes: Tensor) -> "Truth":
-        """Of boxes x1 y1 x2 y2 in pixels of images of `sizes` (B, 2), height and width."""
-        counts = [len(x) for x in labels]
-        device = sizes.device
-        images = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
-        places = torch.cat([torch.arange(n) for n in counts]).to(device)
-        corners = torch.cat(boxes).float().view(-1, 4) / sizes.float().flip(1).repeat(1, 2)[images]
-        first, second = corners.split(2, 1)
-        return cls(torch.cat([(first + second) / 2, second - first], 1), torch.cat(labels), images, places, counts)
 
 
 @dataclass(frozen=True)
@@ -122,9 +93,7 @@ def make_queries(
     centre, half = truth.boxes[:, :2].repeat(copies, 1), truth.boxes[:, 2:].repeat(copies, 1) / 2
     copy = torch.arange(copies, device=labels.device).repeat_interleave(objects)
     move = (noise.shifts + (copy % 2)[:, None]) * noise.signs * box_noise * half.repeat(1, 2)
-    corners = (torch.cat([centre - half, centre + half], 1) + move).clamp(0, 1)
-    first, second = corners.split(2, 1)
-    boxes = inverse_sigmoid(torch.cat([(first + second) / 2, second - first], 1))
+    boxes = inverse_sigmoid(centred((torch.cat([centre - half, centre + half], 1) + move).clamp(0, 1)))
 
     images, places = truth.images.repeat(copies), truth.places.repeat(copies) + copy * most
     size = (len(truth.counts), copies * most)

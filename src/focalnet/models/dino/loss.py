@@ -15,9 +15,9 @@ Legend: K sets of predictions, B batch, Q queries, N objects of the batch.
 import torch
 from torch import Tensor
 
-from focalnet.models.detection.losses import average_count, focal_loss
-from focalnet.models.dino.denoising import Denoising, Truth
-from focalnet.models.dino.matching import Pairs, corners, generalized_iou, match
+from focalnet.models.detection.losses import average_count
+from focalnet.models.detection.matching import Pairs, Truth, match, set_losses
+from focalnet.models.dino.denoising import Denoising
 
 WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}
 """Of the terms, in the total."""
@@ -66,27 +66,6 @@ def restored(denoising: Denoising, truth: Truth, layers: int) -> Pairs:
     sets = torch.arange(layers, device=device).repeat_interleave(len(queries))
     rows = torch.arange(objects, device=device).repeat(denoising.groups * layers)
     return Pairs(sets, queries.repeat(layers), rows)
-
-
-def set_losses(logits: Tensor, boxes: Tensor, pairs: Pairs, truth: Truth) -> Tensor:
-    """(K, 3): focal, L1 and GIoU loss of each set of predictions, summed over the batch.
-
-    Args:
-        logits: (K, B, Q, classes).
-        boxes: (K, B, Q, 4), cx, cy, w, h, 0 to 1.
-        pairs: predictions and their objects; other predictions are background.
-        truth: the objects.
-    """
-    images = truth.images[pairs.objects]
-    place = (pairs.sets, images, pairs.queries)
-    targets = torch.zeros_like(logits)
-    targets[(*place, truth.labels[pairs.objects])] = 1.0
-    focal = focal_loss(logits, targets).sum((1, 2, 3))
-    found, wanted = boxes[place], truth.boxes[pairs.objects]
-    distance = (found - wanted).abs().sum(1)
-    overlap = 1 - generalized_iou(corners(found), corners(wanted))
-    per_pair = torch.stack([distance, overlap], 1)
-    return torch.cat([focal[:, None], per_pair.new_zeros(len(logits), 2).index_add(0, pairs.sets, per_pair)], 1)
 
 
 def _objects(truth: Truth) -> Tensor:

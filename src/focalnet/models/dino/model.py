@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from focalnet.backbone import FocalNet, Recompute
 from focalnet.errors import UserError
 from focalnet.models.base import Detector, Target, whole_sizes
-from focalnet.models.dino.denoising import Denoising, Noise, Truth, group_count, make_queries
+from focalnet.models.detection.matching import Truth, corners
+from focalnet.models.dino.denoising import Denoising, Noise, group_count, make_queries
 from focalnet.models.dino.loss import dino_losses
-from focalnet.models.dino.matching import corners
 from focalnet.models.dino.transformer import Decoded, DinoTransformer, Mlp, Pyramid, inverse_sigmoid
 from focalnet.structures import Detections
 from focalnet.variants import FocalNetConfig
