@@ -13,9 +13,11 @@ from focalnet.engine.optim.groups import parameter_groups
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer that `config` names, on the `parameter_groups` of a network or of a part of one."""
     row = find("optimizer", config.optimizer, OPTIMIZERS)
+    options = build_options(row, config.optimizer_options)
     groups = parameter_groups(
         network,
         config.weight_decay,
+        decay_all=getattr(options, "decay_all", False),
         official_decay_bug=config.official_decay_bug,
         backbone_lr=config.backbone_lr,
     )
@@ -24,7 +26,7 @@ def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opti
     if isinstance(build, str):
         module, function = build.split(":")
         build = getattr(importlib.import_module(module), function)
-    return build(network, groups, config.lr, build_options(row, config.optimizer_options))
+    return build(network, groups, config.lr, options)
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:

@@ -12,7 +12,12 @@ from focalnet.engine.optim.rows import Groups
 
 
 def parameter_groups(
-    network: nn.Module, weight_decay: float, *, official_decay_bug: bool = False, backbone_lr: float = 1.0
+    network: nn.Module,
+    weight_decay: float,
+    *,
+    decay_all: bool = False,
+    official_decay_bug: bool = False,
+    backbone_lr: float = 1.0,
 ) -> Groups:
     """Groups for an optimizer: decayed weights, and everything else. Frozen parameters are left out.
 
@@ -20,6 +25,7 @@ def parameter_groups(
         network: a network, of which its `embeddings()` and its backbone `focalnet` are asked; or a part of one, which
             need have neither.
         weight_decay: for parameters of two or more dimensions that are no embeddings.
+        decay_all: put everything into the first group, as mmdetection does where a configuration says nothing else.
         official_decay_bug: put everything into the second group.
         backbone_lr: where it is not 1, the backbone of a detector or segmenter has two groups of its own, with this
             number as `lr_share`.
@@ -30,7 +36,9 @@ def parameter_groups(
     groups: Groups = []
     for within in (False, True) if inside else (False,):
         parameters = [p for p in network.parameters() if p.requires_grad and (id(p) in inside) == within]
-        decayed = [] if official_decay_bug else [p for p in parameters if p.ndim >= 2 and id(p) not in added]
+        decayed = (
+            [] if official_decay_bug else [p for p in parameters if decay_all or (p.ndim >= 2 and id(p) not in added)]
+        )
         chosen = {id(parameter) for parameter in decayed}
         rest = [parameter for parameter in parameters if id(parameter) not in chosen]
         share = {"lr_share": backbone_lr} if within else {}

@@ -11,6 +11,8 @@ class AdamWOptions:
     """Decay per step of the means of the gradient and of its square."""
     eps: float = 1e-8
     """What is added to the root of the second mean."""
+    decay_all: bool = False
+    """Decay biases, norms and embeddings like every other weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
