@@ -1,4 +1,4 @@
-"""What the makers of fixtures share: drawn weights, and old modules of timm that research code imports."""
+"""What the makers of fixtures share: drawn weights, and what research code imports of old timm and mmcv."""
 
 import sys
 import types
@@ -32,3 +32,39 @@ def old_timm() -> None:
     transforms = types.ModuleType("timm.data.transforms")
     transforms._pil_interp = transforms.str_to_pil_interp = None
     sys.modules |= {module.__name__: module for module in (layers, registry, transforms)}
+
+
+def old_mmcv() -> None:
+    """Let mmdetection 2.11 import mmcv 1.7, with torchvision's operators in the places of the compiled ones."""
+    import mmcv
+    import mmcv.utils
+    import torchvision
+
+    def batched_nms(boxes, scores, idxs, nms_cfg, class_agnostic=False):
+        keep = torchvision.ops.batched_nms(boxes, scores, idxs, nms_cfg["iou_threshold"])
+        return torch.cat([boxes[keep], scores[keep, None]], 1), keep
+
+    def roi_align(x, rois, output_size, spatial_scale=1.0, sampling_ratio=0, pool_mode="avg", aligned=True):
+        return torchvision.ops.roi_align(x, rois, output_size, spatial_scale, sampling_ratio, aligned)
+
+    class RoIAlign(torch.nn.Module):
+        def __init__(self, output_size, spatial_scale, sampling_ratio):
+            super().__init__()
+            self.output_size, self.spatial_scale, self.sampling_ratio = (
+                (output_size,) * 2,
+                spatial_scale,
+                sampling_ratio,
+            )
+
+        def forward(self, x, rois):
+            return roi_align(x, rois, self.output_size, self.spatial_scale, self.sampling_ratio)
+
+    mmcv.__version__ = "1.3.18"
+    ops = types.ModuleType("mmcv.ops")
+    ops.__file__ = "ops.py"
+    ops.__getattr__ = lambda name: type(name, (torch.nn.Module,), {})  # what is not called
+    ops.batched_nms, ops.roi_align, ops.RoIAlign = batched_nms, roi_align, RoIAlign
+    mmcv.ops = ops
+    sys.modules |= {f"mmcv.ops{part}": ops for part in ("", ".merge_cells", ".roi_align", ".nms", ".carafe")}
+    sys.modules["mmcv_custom"] = types.ModuleType("mmcv_custom")
+    sys.modules["mmcv_custom"].load_checkpoint = None

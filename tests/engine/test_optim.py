@@ -172,6 +172,15 @@ def test_embeddings_of_mask2former_are_not_decayed():
     assert "net.model.pixel_level_module.decoder.level_embed" in decayed
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_everything_may_decay(optimizer):
+    model = create_model("sparse_rcnn_minifocal_128", num_classes=3)
+    config = TrainConfig(optimizer=optimizer, optimizer_options={"decay_all": True}, weight_decay=1e-4)
+    groups = build_optimizer(model, config).param_groups
+    assert {group["weight_decay"] for group in groups} == {1e-4}
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
 def test_published_schedules_of_the_detectors():
     config = config_of("coco_3x", "mask_rcnn_focalnet_tiny_lrf")
     assert (config.epochs, config.schedule_options["milestones"], config.batch_size, config.lr) == (

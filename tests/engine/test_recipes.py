@@ -59,6 +59,18 @@ def test_imagenet22k_and_its_finetuning_follow_table_19():
     assert (recipe.task["mixing"], recipe.task["drop_path"]) == ((0.0, 0.0), 0.3)
 
 
+def test_the_detectors_of_table_7_share_a_schedule():
+    recipe = get_recipe("atss_3x", "atss_focalnet_tiny_lrf")
+    config = TrainConfig(**recipe.train)
+    assert (config.epochs, config.schedule_options["milestones"], config.batch_size) == (36, (27, 33), 16)
+    assert (config.lr, config.weight_decay, config.clip_grad, recipe.task["drop_path"]) == (1e-4, 0.05, 0.0, 0.3)
+    assert recipe.result == "box AP 49.6 (paper, Table 7)"
+    assert get_recipe("atss_3x", "atss_focalnet_base_lrf").result == "not published for this model"
+    config = TrainConfig(**get_recipe("sparse_rcnn_3x", "sparse_rcnn_focalnet_tiny_lrf").train)
+    assert (config.lr, config.weight_decay, config.clip_grad, config.precision) == (2.5e-5, 1e-4, 1.0, "fp32")
+    assert config.optimizer_options == {"decay_all": True}
+
+
 def test_every_variant_has_every_recipe():
     for model in list_models():
         for name in RECIPES:

@@ -15,6 +15,8 @@ from scene_files import SIDE, WRITERS
 TASKS = {
     "mask_rcnn": ("detect", 1e-2),
     "dino": ("detect", 1e-2),
+    "atss": ("detect", 1e-2),
+    "sparse_rcnn": ("detect", 1e-2),
     "upernet": ("segment", 1e-2),
     "mask2former": ("panoptic", 1e-2),
 }

@@ -43,6 +43,7 @@ SMALL = {
     "focal_unet": {},
     "sound": {"embedding": 8},
     "atss": {"channels": 16},
+    "sparse_rcnn": {"channels": 16, "stages": 2, "num_queries": 6, "ffn_dim": 16, "dynamic_dim": 4, "box_depth": 2},
 }
 UNSEEN = {"dino": {"points": 2}}  # of what small networks have otherwise: no shape tells heads from points
 FOREIGN = {
@@ -54,6 +55,7 @@ FOREIGN = {
     "focal_unet": "official",
     "sound": "speechbrain",
     "atss": "mmdet",
+    "sparse_rcnn": "mmdet",
 }
 TRUNK = {"embed_dim": 8, "depths": (1, 1, 1, 1)}
 

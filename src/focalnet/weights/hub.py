@@ -39,7 +39,6 @@ UNSETTLED = ("focalnet_large_fl4", "focalnet_xlarge_fl4")
 """Variants of which the sources disagree about `normalize_modulator`."""
 
 _RELEASE = "https://github.com/microsoft/FocalNet/releases/download/v1.0.0/"
-_RELEASE_DETECTION = "https://github.com/microsoft/FocalNet/releases/download/v1.0.1/"
 _AZURE = "https://projects4jw.blob.core.windows.net/focalnet/release/classification/"
 _AZURE_CLOSED = "the storage account behind it refuses public access since 2023-05-31, and no copy is known"
 
@@ -136,8 +135,6 @@ def _rows() -> list[WeightsEntry]:
             repo = f"timm/{variant}.ms_in22k"
             add(variant, repo, "timm", hub(repo, "model.safetensors"), giga * 1e9, repo=repo, num_classes=classes,
                 preprocessing=inputs.Image(input_size=pixels, crop_pct=0.9 if size == "huge" else 1.0))  # fmt: skip
-    name = "focalnet_tiny_lrf_sparsercnn_3x.pth"
-    add("focalnet_tiny_lrf", name, "official", _RELEASE_DETECTION + name, None, head="sparse_rcnn", num_classes=80)
     return rows
 
 
