@@ -139,11 +139,14 @@ def train(
     return train_chosen(*choose({**said, **options}), Hooks(transform, loss, callbacks))
 
 
-def train_chosen(options: TaskOptions, config: TrainConfig, choice: Choice, hooks: Hooks = NONE) -> Run:
-    """Train what `train` and the command line chose."""
+def train_chosen(
+    options: TaskOptions, config: TrainConfig, choice: Choice, hooks: Hooks = NONE, command: str | None = None
+) -> Run:
+    """Train what `train` and the command line chose; the run remembers the `command`."""
     task = get_task(options.name)(**vars(options))
     out = choice.out or new_run(options)
-    return Run(train_task(task, config, out, recipe=choice.recipe, hooks=hooks, device=choice.device).path)
+    run = train_task(task, config, out, recipe=choice.recipe, command=command, hooks=hooks, device=choice.device)
+    return Run(run.path)
 
 
 def resume(

@@ -46,7 +46,8 @@ class Predictor:
         model: a run folder, a model folder, a hub id, a name with `weights`, or a model of `create_model`.
         weights: as in `create_model`, where `model` is a name.
         device: where to compute, for example "cuda:1"; without it, the GPU if there is one.
-        threshold: least score of an object that a detector tells (0.5 without it), or a panoptic segmenter (0.8).
+        threshold: least score of an object that a detector tells (without it what was best on its validation data, else
+            0.5), or a panoptic segmenter (0.8).
         window: side in pixels of the overlapping squares in which a semantic segmenter sees an image; without it, it
             sees the whole.
         detections: most objects of an image that a detector tells; without it, what the network has.

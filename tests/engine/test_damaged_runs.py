@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from focalnet.engine.record import load_run
 from focalnet.engine.run import RunFolder
-from focalnet.engine.train import load_run
 from focalnet.errors import UserError
 from focalnet.inputs import from_dict
 from focalnet.models.create import create_model

@@ -4,8 +4,8 @@ import json
 
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.optim.build import learning_rate
+from focalnet.engine.record import load_run
 from focalnet.engine.run import RunFolder
-from focalnet.engine.train import load_run
 
 OLD = {
     "focalnet": "0.1.0",

@@ -83,7 +83,7 @@ def test_kills_at_random_instants(task, kills, pictures, tmp_path):
     while len(used) < kills:
         chain += 1
         out = tmp_path / f"chain {chain}"
-        while not (out / "report.html").exists():
+        while not (out / "evaluation.json").exists():
             words = ["resume", out] if out.exists() else [*begun, "--out", out]
             process = begin(words, log)
             wait_for(process, out / "config.json")

@@ -14,13 +14,23 @@ from focalnet.models.create import create_model
 from focalnet.models.publish import save_pretrained
 from focalnet.tasks.classify import Classify
 
-BASE = {"batch_size": 4, "workers": 0, "precision": "fp32", "lr": 1e-3, "warmup_epochs": 0.0, "ema": 0.5}
+BASE = {
+    "batch_size": 4,
+    "train_sample": 0,
+    "workers": 0,
+    "precision": "fp32",
+    "lr": 1e-3,
+    "warmup_epochs": 0.0,
+    "ema": 0.5,
+}
 
 
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch):
     """A report costs more than these runs."""
-    monkeypatch.setattr("focalnet.engine.train.write_run_report", lambda run, *_: (run.path / "report.html").touch())
+    done = lambda run, *_: (run.path / "evaluation.json").touch()  # noqa: E731
+    monkeypatch.setattr("focalnet.engine.train.write_run_report", done)
+    monkeypatch.setattr("focalnet.engine.report.LiveReport.write", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +163,7 @@ def test_training_ends_when_nothing_gets_better(images, tmp_path, monkeypatch):
     config = {"epochs": 9, "patience": 2}
     whole = run(images, tmp_path / "whole", config)
     assert [row["top1"] for row in whole.rows()] == [0.1, 0.5, 0.4, 0.5]
-    assert (whole.path / "report.html").exists()
+    assert (whole.path / "evaluation.json").exists()
     with pytest.raises(UserError, match="is finished, 4 epochs are done"):
         resume(whole.path)
     monkeypatch.setattr(
@@ -161,10 +171,10 @@ def test_training_ends_when_nothing_gets_better(images, tmp_path, monkeypatch):
     )
     assert_same(whole, interrupted(images, tmp_path / "again", config, monkeypatch, 9))
     # killed after the last checkpoint and before the report: nothing is trained any more
-    (whole.path / "report.html").unlink()
+    (whole.path / "evaluation.json").unlink()
     monkeypatch.setattr(Training, "step", None)
     assert len(resume(whole.path).rows()) == 4
-    assert (whole.path / "report.html").exists()
+    assert (whole.path / "evaluation.json").exists()
 
 
 def original_evaluation():

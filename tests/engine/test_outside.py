@@ -231,7 +231,7 @@ def killed_and_resumed(task, config, out, monkeypatch):
         patched.setattr(Training, "step", step)
         with pytest.raises(KilledError):
             train(task, config, out)
-    assert not (out / "report.html").exists()
+    assert not (out / "evaluation.json").exists()
     return resume(out)
 
 
@@ -326,7 +326,7 @@ def test_checkpoints_of_the_time_of_one_optimizer_are_loaded(tmp_path, monkeypat
     assert "optimizers" not in torch.load(run.path / "last" / "state.pt")
     record = run.config()
     run.write_config({**record, "train": dataclasses.asdict(options())})
-    (run.path / "report.html").unlink()
+    (run.path / "evaluation.json").unlink()
     assert resume(run.path).rows()[-1]["step"] == whole.rows()[-1]["step"]
 
 

@@ -120,11 +120,11 @@ SLOW = "between the two renames of a checkpoint"
 def test_kill_9_and_resume(pictures, whole, tmp_path, moment):
     out = tmp_path / "killed"
     assert train(pictures, out, patch=PATCHES[moment]).returncode == -9
-    assert not (out / "report.html").exists()
+    assert not (out / "evaluation.json").exists()
     done = focalnet("resume", out)
     assert done.returncode == 0, done.stderr
     assert_same_run(whole, out)
-    assert (out / "report.html").exists()
+    assert (out / "evaluation.json").exists()
 
 
 def test_a_finished_run_says_so_and_goes_on_with_more_epochs(whole, tmp_path):

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from focalnet.engine import run as run_module
-from focalnet.engine.evaluation import write_results
+from focalnet.engine.report import write_results
 from focalnet.engine.run import RunFolder, write_atomically
 from focalnet.errors import UserError
 

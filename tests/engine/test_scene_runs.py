@@ -57,7 +57,7 @@ def test_kill_9_and_resume(data, tmp_path, head):
     done = focalnet(*arguments(data, tmp_path / "whole", head))
     assert done.returncode == 0, done.stderr
     assert focalnet(*arguments(data, tmp_path / "killed", head), patch=CUT).returncode == -9
-    assert not (tmp_path / "killed" / "report.html").exists()
+    assert not (tmp_path / "killed" / "evaluation.json").exists()
     done = focalnet("resume", tmp_path / "killed")
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
@@ -154,6 +154,6 @@ def test_broken_pictures_are_skipped_and_counted(tmp_path, capsys):
     spoil_picture(folder)
     words = arguments({"detect": folder}, tmp_path / "run", "dino", "--on-bad-image", "skip", "--epochs", 1)
     main([str(word) for word in words])
-    assert "1 samples could not be read and were skipped" in capsys.readouterr().out
+    assert "1 sample could not be read and was skipped" in capsys.readouterr().out
     weights = torch.load(tmp_path / "run" / "last" / "state.pt")
     assert weights["position"]["epoch"] == 1

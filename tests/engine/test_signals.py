@@ -67,7 +67,7 @@ def when(patch, owner, name, call, number):
     [
         ("SIGTERM", Training, "step", 5, (2, 1)),
         pytest.param("SIGHUP", Training, "save", 1, (1, 1), marks=pytest.mark.slow),
-        pytest.param("SIGINT", engine, "evaluate_batches", 2, (1, 2), marks=pytest.mark.slow),
+        pytest.param("SIGINT", engine, "evaluate_batches", 3, (1, 2), marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_a_run_with_a_checkpoint(
@@ -96,7 +96,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint(
 
 def test_a_kill_after_the_row_of_an_epoch_that_was_stopped_in_its_evaluation(pictures, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        when(patch, engine, "evaluate_batches", 2, signal.SIGTERM)
+        when(patch, engine, "evaluate_batches", 3, signal.SIGTERM)
         assert train(pictures, tmp_path / "run") == 143
     with monkeypatch.context() as patch:
 
@@ -113,12 +113,12 @@ def test_a_kill_after_the_row_of_an_epoch_that_was_stopped_in_its_evaluation(pic
 @pytest.mark.slow
 def test_a_signal_while_the_report_is_made_leaves_it_to_resume(pictures, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        when(patch, engine, "evaluate_batches", 4, signal.SIGTERM)
+        when(patch, engine, "evaluate_batches", 7, signal.SIGTERM)
         assert train(pictures, tmp_path / "run") == 143
-    assert not (tmp_path / "run" / "report.html").exists()
+    assert not (tmp_path / "run" / "evaluation.json").exists()
     assert run("resume", tmp_path / "run") == 0
     assert_same_run(whole, tmp_path / "run")
-    assert (tmp_path / "run" / "report.html").exists()
+    assert (tmp_path / "run" / "evaluation.json").exists()
 
 
 def test_what_is_ignored_stays_ignored_and_other_threads_take_nothing():

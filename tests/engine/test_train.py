@@ -77,7 +77,7 @@ def test_bad_pictures_are_skipped_and_counted(capsys, pictures, workers):
     (pictures / "dark" / "7.png").write_bytes(b"not an image")
     code, out, _ = train(capsys, pictures, "--on-bad-image", "skip", "--batch-size", "10", "--workers", workers)
     assert code == 0
-    assert "1 samples could not be read and were skipped, the first is" in out
+    assert "1 sample could not be read and was skipped, the first is" in out
 
 
 def test_a_loss_that_is_no_number_names_its_step(capsys, pictures):

@@ -1,6 +1,7 @@
 """Detection and segmentation as tasks: figures of perfect and of augmented answers, predictions, batches."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from focalnet.errors import UserError
 from focalnet.labels import ADE20K_CLASSES, COCO_CLASSES, COCO_RAW_CLASSES
 from focalnet.models.create import create_model
 from focalnet.models.publish import save_pretrained
+from focalnet.predict import Predictor
 from focalnet.structures import Detections
 from focalnet.tasks import get_task, options_of_model, task_of
 from focalnet.tasks.base import Datasets
+from focalnet.tasks.dense import bare_sample
 from focalnet.tasks.detect import Detect, DetectionPrediction, category_ids
+from focalnet.tasks.detection_report import upright, words
 from focalnet.tasks.panoptic import Panoptic, PanopticPrediction, things
 from focalnet.tasks.segment import Segment, SegmentPrediction, windows
 
@@ -81,6 +85,83 @@ def test_perfect_answers_score_one(setting):
     assert metrics[task.score] == pytest.approx(1)
     assert all(value == pytest.approx(1) for name, value in metrics.items() if "_ar" not in name)
     json.dumps(metric.details())
+
+
+WORST = ["Worst false positives", "Worst false negatives"]
+REPORTS = {
+    "detect": [
+        "Threshold",
+        "Confusion matrix",
+        "Worst false positives",
+        "Worst false negatives",
+        "Precision and recall",
+    ],
+    "segment": ["Overlap of the classes"],
+    "panoptic": ["Panoptic quality"],
+}
+
+
+def test_a_report_shows_mistakes_with_their_files(setting):
+    task, data, model = setting
+    metric = task.metric(model.spec)
+    known = Known(model.spec, [data.val[0], data.val[2]])  # the second answer is that of another scene
+    metric.update(known, batch_of(task, data, model.spec))
+    metrics, details = metric.compute(), metric.details()
+    assert all(task.meaning(name).words or "of" in task.meaning(name).name for name in metrics)
+    spec = task.tuned(model.spec, metrics, details)
+    assert spec.threshold == (0.5 if task.name == "detect" else None), "halfway from 1.0 to nothing"
+    sections = task.show(model.eval(), [data.val[0]], data.val, details)
+    worst = ["Worst images"] if task.name == "segment" else []
+    assert [section.title for section in sections] == [*REPORTS[task.name], "Classes", *worst, "Predictions"]
+    for section in sections:
+        if section.title.startswith("Worst"):
+            assert section.gallery[0].caption
+            assert section.gallery[0].note == data.val[1].path
+    assert sections[-1].gallery[0].note == data.val[0].path
+
+
+def test_the_best_threshold_is_the_default_and_travels(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("mask_rcnn_minifocal_128", num_classes=3, **TINY).eval()
+    save_pretrained(model, tmp_path / "plain")
+    model.spec = model.spec.replace(threshold=0.03)
+    save_pretrained(model, tmp_path / "tuned")
+    folders = (tmp_path / "tuned", tmp_path / "plain")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8))
+    tuned, plain = (Predictor(folder) for folder in folders)
+    assert [one.task.least_score(one.model.spec) for one in (tuned, plain)] == [0.03, 0.5]
+    model.detect = lambda *_: [detections([[0, 0, 9, 9]] * 3, [0.4, 0.2, 0.02], [0, 1, 2])]
+    counts = [len(Predictor(model, threshold=least)(image).detections) for least in (None, 0.3, 0.0)]
+    assert counts == [2, 1, 3]
+    again = create_model("mask_rcnn_minifocal_128", weights=str(folders[0]), num_classes=5, **TINY)
+    assert again.spec.threshold is None, "of another head"
+    with pytest.raises(UserError, match="threshold=2"):
+        model.spec.replace(threshold=2.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"score": 0.91, "other": None, "iou": 0.0}, "ant 0.91: nothing is annotated there"),
+        ({"score": 0.91, "other": 1, "iou": 0.05}, "ant 0.91: nothing is annotated there"),
+        ({"score": 0.91, "other": 1, "iou": 0.31}, "ant 0.91: overlaps a bee by 0.31 only"),
+        ({"score": 0.91, "other": 1, "iou": 0.7}, "ant 0.91: it is a bee"),
+        ({"score": 0.91, "other": 0, "iou": 0.7}, "ant 0.91: found twice"),
+        ({"other": None, "iou": 0.0}, "ant: not found"),
+        ({"other": 1, "iou": 0.31}, "ant: a bee overlaps it by 0.31 only"),
+        ({"other": 1, "iou": 0.7}, "ant: taken for a bee"),
+        ({"other": 0, "iou": 0.7}, "ant: found as one with another"),
+    ],
+)
+def test_mistakes_in_words(row, sentence):
+    assert words({"label": 0, **row}, ("ant", "bee")) == sentence
+
+
+def test_mistakes_of_turned_images_are_cut_out_where_they_are_seen():
+    sample = bare_sample(Image.new("RGB", (40, 20)))
+    for orientation, box in ((1, [30, 2, 8, 4]), (3, [2, 14, 8, 4]), (6, [2, 2, 4, 8])):
+        turned = replace(sample, orientation=orientation)
+        assert upright(turned, box).tolist() == [30, 2, 38, 6], orientation
 
 
 def test_losses_are_finite_and_reach_every_parameter(setting):
@@ -237,9 +318,9 @@ def test_dice_is_measured_where_it_is_asked_for():
     assert (metrics["miou"], metrics["dice"], metrics["hd95"], metrics["unmatched"]) == (1, 1, 0, 0)
     there = {label for index in range(2) for label in data.val[index].semantic.unique().tolist()}
     assert {label for label, row in enumerate(details["overlap"]) if row["dice"] == 1} == there - {0}
-    sections = task.show(model.eval(), [data.val[0]], details)
-    assert [section.title for section in sections] == ["Classes", "Overlap per image", "Predictions"]
-    assert sections[1].table[0] == ["class", "dice", "hd95"]
+    sections = {section.title: section for section in task.show(model.eval(), [data.val[0]], data.val, details)}
+    assert [*sections] == ["Overlap of the classes", "Classes", "Overlap per image", "Worst images", "Predictions"]
+    assert sections["Overlap per image"].table[0] == ["class", "dice", "hd95"]
 
 
 @pytest.mark.parametrize(("height", "width", "side"), [(100, 130, 64), (64, 64, 64), (50, 200, 64), (65, 64, 64)])

@@ -40,13 +40,15 @@ def test_explanation_panel(figure, options):
     drawn = [axes.get_title() for axes in made.axes if axes.images and axes.get_title()]
     stages = [f"stage {index + 1}" for index in range(len(given.modulators))]
     levels = [f"level {index + 1}" for index in range(len(given.gates) - 1)]
-    expected = ["image", *stages, *(["Grad-CAM"] if given.grad_cam is not None else []), "image", *levels, "global"]
-    if levels:
-        expected += levels if len(stages) == 1 else stages
-    assert drawn == expected
-    assert sum(bool(axes.images) for axes in made.axes) == 2 + len(stages) + len(given.gates) + (
-        given.grad_cam is not None
-    ) + len(stages) * len(levels)
+    kernels = levels if len(stages) == 1 else stages * bool(levels)
+    columns = max(len(stages), len(levels) + 1, len(kernels)) + 1
+    rows = [stages, [*levels, "global"], *([["Grad-CAM"]] if given.grad_cam is not None else [])]
+    expected = []
+    for names in rows:  # where there is room, the maps over the image stand beside those alone, else below them
+        expected += ["image", *names, *["over the image"] * (len(names) if 2 * len(names) < columns else 0)]
+    assert drawn == [*expected, *kernels]
+    maps = sum(1 + 2 * len(names) for names in rows)
+    assert sum(bool(axes.images) for axes in made.axes) == maps + len(stages) * len(levels)
 
 
 def test_maps_lie_over_the_image(figure):

@@ -11,7 +11,18 @@ from PIL import Image
 
 from focalnet.errors import MissingExtraError
 from focalnet.visualize.draw import annotate
-from focalnet.visualize.plots import confusion, contact_sheet, curves, mosaic, per_class_table, pr_curves
+from focalnet.visualize.plots import (
+    WIDTH,
+    bars,
+    confused_pairs,
+    confusion,
+    contact_sheet,
+    curves,
+    mosaic,
+    over_threshold,
+    per_class_table,
+    pr_curves,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -45,14 +56,21 @@ def test_curves_of_one_epoch(figure):
     assert [tick for tick in made.axes[0].get_xticks() if left <= tick <= right] == [1]
 
 
+def test_the_score_has_a_panel_with_the_training_images(figure):
+    given = [{**row, "train_top1": 1.0} for row in rows(3)]
+    made = figure(curves, given, {"top1": "top-1", "top5": "top-5"}, "top1")
+    assert titles(made) == ["loss", "top-1", "top-5", "learning rate"]
+    assert [line.get_label() for line in made.axes[1].lines] == ["validation", "a sample of the training images"]
+
+
 def test_curves_of_another_task(figure):
     """A metric that is no share gets its own panel."""
     made = figure(curves, [{"epoch": e, "train_loss": 1.0, "error": 30.0 / e, "mask_map": 0.1 * e} for e in (1, 2)])
-    assert titles(made) == ["training", "mask map", "error"]
+    assert titles(made) == ["loss", "mask map", "error"]
 
 
 @pytest.mark.parametrize(
-    ("count", "shown", "counted"), [(3, 3, True), (20, 20, True), (21, 21, False), (60, 50, False)]
+    ("count", "shown", "counted"), [(3, 3, True), (24, 24, True), (25, 25, False), (110, 100, False)]
 )
 def test_confusion(figure, count, shown, counted):
     matrix = np.diag(np.arange(1, count + 1))
@@ -68,7 +86,7 @@ def test_confusion(figure, count, shown, counted):
 
 
 def test_confusion_rows_are_shares(figure):
-    axes = figure(confusion, np.array([[3, 1, 0], [0, 0, 0], [1, 1, 2]])).axes[0]
+    axes = figure(confusion, np.array([[3, 1, 0], [0, 0, 0], [1, 1, 2]]), None, "accuracy 62.50% on 8 images").axes[0]
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25, 0], [0, 0, 0], [0.25, 0.25, 0.5]])
     assert axes.get_title() == "accuracy 62.50% on 8 images"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "2"]
@@ -92,6 +110,44 @@ def test_contact_sheet(figure):
     assert made.axes[1].get_xlabel().count("\n") == 2
     assert not [tick for axes in made.axes for tick in axes.get_xticks()]
     assert_no_overlap(made)
+
+
+def test_confused_pairs():
+    matrix = np.array([[5, 1, 0], [4, 3, 1], [0, 0, 2]])
+    assert confused_pairs(matrix, ["a", "b", "c"]) == [
+        ["truth", "prediction", "times", "of the truth"],
+        ["b", "a", 4, "50.0%"],
+        ["a", "b", 1, "16.7%"],
+        ["b", "c", 1, "12.5%"],
+    ]
+    assert confused_pairs(np.eye(3, dtype=int), ["a", "b", "c"]) == []
+
+
+def test_a_hundred_classes_can_be_read(figure):
+    made = figure(confusion, np.eye(100, dtype=int), [f"class {index}" for index in range(100)])
+    labels = made.axes[0].get_yticklabels()
+    assert len(labels) == 100
+    assert min(label.get_fontsize() for label in labels) >= 5.5
+    assert made.get_size_inches()[0] <= WIDTH + 0.01, "a page shows it in its own size"
+    assert_no_overlap(made)
+
+
+def test_bars(figure):
+    axes = figure(bars, [0.5, None, 0.25], ["a", "b", "$c"], "IoU").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [r"\$c", "a"]
+    assert [bar.get_width() for bar in axes.patches] == [0.25, 0.5]
+    assert axes.get_title() == "IoU; mean 0.375"
+    many = figure(bars, np.linspace(0, 1, 99).tolist(), [str(index) for index in range(99)], "IoU")
+    assert "the worst 40 of 99 classes" in many.axes[0].get_title()
+    assert figure(bars, [None], ["a"], "IoU").axes[0].get_title() == "IoU; mean 0.000"
+
+
+def test_over_threshold(figure):
+    given = {"threshold": [0, 0.5, 1], "F1": [0.1, 0.8, 0], "recall": [1, 0.9, 0]}
+    axes = figure(over_threshold, given, 0.432).axes[0]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["F1", "recall", "best: 0.432"]
+    assert len(figure(over_threshold, given, None).axes[0].lines) == 2
 
 
 def details(classes, absent=(), kinds=("box",)):

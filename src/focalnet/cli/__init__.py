@@ -9,6 +9,7 @@ Ctrl-C, and 143 and 129 where SIGTERM and SIGHUP ended a run (`engine.signals`).
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
@@ -118,7 +119,8 @@ def _train(arguments: Sequence[str]) -> None:
     chosen = parse_train(arguments)
     from focalnet.api import train_chosen
 
-    train_chosen(*chosen)
+    command = shlex.join(["focalnet", "train", *arguments])
+    train_chosen(*chosen, command=command)
 
 
 def _resume(arguments: Sequence[str]) -> None:

@@ -76,6 +76,9 @@ class TrainConfig:
     """How several processes (torchrun) share the work: copies of the network, or shards of it."""
     patience: int = 0
     """Epochs without a better validation after which training ends; 0 trains all of them."""
+    train_sample: Annotated[int, tyro.conf.Suppress] = 256
+    """Training samples, not augmented, that are measured after each epoch beside the validation split (no more than
+    that has), so that overfitting shows; 0 for none."""
     seed: int = 0
     """Where all randomness starts."""
     workers: int | None = None
@@ -93,7 +96,7 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more.")
         rates = ("lr", "min_lr", "backbone_lr", "warmup_epochs", "weight_decay", "clip_grad", "cache")
-        for name in (*rates, "patience", "workers", "least_steps", "least_total"):
+        for name in (*rates, "patience", "workers", "least_steps", "least_total", "train_sample"):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 0 or more.")
         for name, most in MOST.items():

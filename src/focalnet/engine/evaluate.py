@@ -13,10 +13,11 @@ from focalnet import inputs
 from focalnet.data.base import Samples, SplitName
 from focalnet.data.survey import reading
 from focalnet.engine.config import MOST, TrainConfig
-from focalnet.engine.devices import Device, build_accelerator, worker_count
-from focalnet.engine.evaluation import evaluate_batches, write_results, write_run_report
-from focalnet.engine.loader import EvalSampler, Examples, build_loader
+from focalnet.engine.devices import Device, build_accelerator
+from focalnet.engine.evaluation import evaluate_batches
+from focalnet.engine.loader import build_eval_loader
 from focalnet.engine.record import data_is_gone, load_run, open_run_data
+from focalnet.engine.report import write_results, write_run_report
 from focalnet.engine.results import Evaluation
 from focalnet.engine.run import RunFolder
 from focalnet.errors import UserError
@@ -106,11 +107,7 @@ def evaluate(
     if accelerator.is_main_process and own is None:
         for remark in task.remarks(network.spec, dataset):
             log.warning(remark)
-    batch_size = task.eval_batch_size(dataset, batch_size)
-    examples = Examples(task, network.spec, dataset, train=False, seed=0)
-    sampler = EvalSampler(len(dataset), batch_size, accelerator.process_index, accelerator.num_processes)
-    workers = worker_count(workers, len(sampler), accelerator.device)
-    loader = build_loader(examples, sampler, workers=workers, pin_memory=accelerator.device.type == "cuda")
+    loader = build_eval_loader(task, network.spec, dataset, batch_size, accelerator, workers=workers)
     with Progress(console=Console(stderr=True), disable=not accelerator.is_main_process) as progress:
         bar = progress.add_task("evaluating", total=len(loader))
         metrics, details = evaluate_batches(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from focalnet.engine.devices import worker_count
 from focalnet.engine.signals import follow_parent, held_back
 from focalnet.errors import UserError
 from focalnet.tasks.base import Batch, MapDataset, Task
@@ -171,6 +172,32 @@ class EvalSampler(Sampler[list[Key]]):
             yield [(0, index) for index in indices] or [(0, -1 - min(first, self.length - 1))]
 
 
+class TrainSample:
+    """Some of the training samples, the same ones whenever the seed is the same, to measure on.
+
+    Args:
+        dataset: the training split.
+        count: how many, at most.
+        seed: of the run.
+    """
+
+    def __init__(self, dataset: MapDataset, count: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(stable_seed(seed, "train sample"))
+        self.dataset = dataset
+        self.indices = sorted(torch.randperm(len(dataset), generator=generator)[:count].tolist())
+
+    @property
+    def sizes(self) -> list[tuple[int, int]] | None:
+        sizes = getattr(self.dataset, "sizes", None)
+        return None if sizes is None else [sizes[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.indices[index]]
+
+
 def build_loader(examples: Examples, sampler: Sampler[list[Key]], *, workers: int, pin_memory: bool) -> DataLoader:
     """A loader over `examples` in the batches of `sampler`."""
     return _Loader(
@@ -178,6 +205,17 @@ def build_loader(examples: Examples, sampler: Sampler[list[Key]], *, workers: in
         persistent_workers=workers > 0, pin_memory=pin_memory,
         worker_init_fn=_begin_worker, generator=torch.Generator(),
     )  # fmt: skip
+
+
+def build_eval_loader(
+    task: Task, spec: ModelSpec, dataset: MapDataset, wish: int, accelerator: Any, *, workers: int | None, seed: int = 0
+) -> DataLoader:
+    """A loader over all of `dataset`, shared by the processes, in batches of at most `wish`."""
+    size = task.eval_batch_size(dataset, wish)
+    sampler = EvalSampler(len(dataset), size, accelerator.process_index, accelerator.num_processes)
+    examples = Examples(task, spec, dataset, train=False, seed=seed)
+    workers = worker_count(workers, len(sampler), accelerator.device)
+    return build_loader(examples, sampler, workers=workers, pin_memory=accelerator.device.type == "cuda")
 
 
 class _Loader(DataLoader):

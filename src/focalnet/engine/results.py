@@ -44,7 +44,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Metrics of the best checkpoint on the validation split; of the last epoch, as long as the run has no report;
+        """Metrics of the best checkpoint on the validation split; of the last epoch, as long as the run goes on;
         empty before the end of the first one."""
         path = self.path / "evaluation.json"
         if path.exists():

@@ -4,7 +4,9 @@
       config.json       task, its options, the training options, what the data was
       metrics.jsonl     one row per epoch
       last/  best/      checkpoints: a model folder (config.json, model.safetensors) and the training state
+      skipped.json      files that could not be read, where there are some
       plots/*.png  report.html
+      evaluation.json   of the best checkpoint, at the end of the run
       .lock             while a process trains, see `lock`
 
 A checkpoint is written under a temporary name, flushed to the disk, sealed with a manifest of its files' sizes and
@@ -17,7 +19,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,10 @@ from focalnet.reading import parse_json, read_json, read_object, read_text, show
 from focalnet.schemas import as_type
 
 MANIFEST = "manifest.json"
+SKIPPED = "skipped.json"
 PARTS: dict[str, Any] = {
     "task": dict[str, Any], "train": dict[str, Any], "data": dict[str, Any], "recipe": str | None, "focalnet": str,
-    "own": tuple[str, ...],
+    "own": tuple[str, ...], "command": str | None,
 }  # fmt: skip
 """What `config.json` holds."""
 FACTS: dict[str, Any] = {"training samples": int, "validation samples": int, "classes": tuple[str, ...] | int}
@@ -138,6 +141,19 @@ class RunFolder:
             file.write(write_json(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+    def skipped(self) -> list[str]:
+        """The files that could not be read, in the order of their names."""
+        path = self.path / SKIPPED
+        return list(as_type(read_json(path), tuple[str, ...], path)) if path.exists() else []
+
+    def add_skipped(self, paths: Iterable[str]) -> list[str]:
+        """Remember files that could not be read; all of them are returned."""
+        if set(paths).issubset(before := self.skipped()):
+            return before
+        skipped = sorted({*before, *paths})
+        write_atomically(self.path / SKIPPED, json.dumps(skipped, indent=1).encode())
+        return skipped
 
     def forget_after(self, step: int) -> None:
         """Drop the rows of `metrics.jsonl` that a resumed run will write again: of epochs that end after `step`."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 import focalnet
 from focalnet.data.cache import cached
@@ -27,17 +28,19 @@ from focalnet.engine.callbacks import NONE, Hooks, Listeners
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.devices import Device, build_accelerator, products, resolved, worker_count
 from focalnet.engine.display import Display
-from focalnet.engine.evaluation import evaluate_batches, write_run_report
-from focalnet.engine.loader import EvalSampler, Examples, TrainSampler, build_loader, stable_seed
+from focalnet.engine.evaluation import evaluate_batches
+from focalnet.engine.loader import Examples, TrainSample, TrainSampler, build_eval_loader, build_loader, stable_seed
 from focalnet.engine.lock import lock_run
 from focalnet.engine.losses import Losses
 from focalnet.engine.optim.build import learning_rate
 from focalnet.engine.record import fingerprint, load_run, open_run_data
+from focalnet.engine.report import LiveReport, write_run_report
 from focalnet.engine.results import Run
 from focalnet.engine.run import RunFolder
 from focalnet.engine.signals import Signals, Stopped
-from focalnet.engine.training import Position, Training
+from focalnet.engine.training import Position, Training, merit
 from focalnet.errors import UserError
+from focalnet.inputs.image import BadImageError
 from focalnet.tasks.base import Datasets, Network, Task
 
 log = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ def train(
     out: str | Path,
     *,
     recipe: str | None = None,
+    command: str | None = None,
     hooks: Hooks = NONE,
     device: Device = None,
 ) -> RunFolder:
@@ -62,6 +66,7 @@ def train(
         config: how to train.
         out: the run folder to make.
         recipe: name of the recipe that the options came from, for the record.
+        command: what was typed, for the record.
         hooks: what the caller brings along.
         device: where to compute, see `devices.find_device`.
 
@@ -87,6 +92,7 @@ def train(
     record = {
         "focalnet": focalnet.__version__,
         "recipe": recipe,
+        "command": command,
         "task": {"name": task.name, **dataclasses.asdict(task)},
         "train": dataclasses.asdict(config),
         "data": fingerprint(data),
@@ -175,40 +181,41 @@ def _fit(
     rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     spec = model.spec
     sampler = _sampler(task, config, data, accelerator)
-    pin = accelerator.device.type == "cuda"
+    size = config.batch_size // (config.accumulate * world)
+    sample = TrainSample(data.train, min(config.train_sample, len(data.val)), config.seed)
     data = dataclasses.replace(data, train=reading(data.train, task.load(spec)))
     kept = cached(data, int(config.cache * 10**9))
     examples = Examples(task, spec, kept.train, train=True, seed=config.seed, transform=hooks.transform)
     workers = worker_count(config.workers, len(sampler), accelerator.device)
-    loader = build_loader(examples, sampler, workers=workers, pin_memory=pin)
-    examples = Examples(task, spec, kept.val, train=False, seed=config.seed)
-    size = task.eval_batch_size(data.val, config.batch_size // (config.accumulate * world))
-    val_sampler = EvalSampler(len(data.val), size, rank, world)
-    workers = worker_count(config.workers, len(val_sampler), accelerator.device)
-    val_loader = build_loader(examples, val_sampler, workers=workers, pin_memory=pin)
+    loader = build_loader(examples, sampler, workers=workers, pin_memory=accelerator.device.type == "cuda")
+    val_loader, sample_loader = (
+        build_eval_loader(task, spec, dataset, size, accelerator, workers=workers, seed=config.seed)
+        for dataset, workers in ((kept.val, config.workers), (sample, min(workers, 1)))
+    )
 
     training = Training(task, model, config, accelerator, hooks.loss)
     listeners = Listeners(hooks.callbacks, Run(run.path), accelerator)
     at = training.load(checkpoint) if checkpoint else Position()
     done = at.epoch * sampler.steps + at.step
-    report = run.path / "report.html"
-    if _finished(config, at) and report.exists():
+    evaluation = run.path / "evaluation.json"  # the last that a run writes
+    if _finished(config, at) and evaluation.exists():
         mend = "start a new run with --weights set to it and another --patience"
         if at.epoch >= config.epochs:
             mend = "add --epochs with a larger number"
         raise UserError(f"{run.path} is finished, {at.epoch} epochs are done; {mend}.")
     if main:
         run.forget_after(at.epoch * sampler.steps)
-        report.unlink(missing_ok=True)
+        evaluation.unlink(missing_ok=True)
     accelerator.init_trackers("focalnet", config={"task": json.dumps(run.config()["task"]), **_plain(config)})
 
     losses, saved = Losses(accelerator, queues=False if listeners.each_step else None), time.monotonic()
+    report, score = LiveReport(run, task, data.val), task.meaning(task.score).name
     display = Display(config.epochs * sampler.steps, done, enabled=main)
     with products(config.precision), Signals(accelerator) as signals, display:
         size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         display.line(data.description)
         where = f"{world} x {accelerator.device.type} in {config.precision}"
-        display.line(f"{task.model}, {size:.1f} M parameters, on {where}")
+        display.line(f"{task.model}, {size:.3g} M parameters, on {where}")
         display.line(f"Run folder: {run.path}")
 
         def check() -> None:
@@ -221,12 +228,20 @@ def _fit(
                 accelerator.end_training()
                 raise Stopped(number)
 
-        def evaluate() -> tuple[dict[str, float], dict[str, Any]]:
+        def evaluate(loader: DataLoader) -> tuple[dict[str, float], dict[str, Any]]:
             def on_batch(done: int, total: int) -> None:
                 display.validated(done, total)
                 check()
 
-            return evaluate_batches(task, training.averaged, val_loader, spec, accelerator, on_batch)
+            return evaluate_batches(task, training.averaged, loader, training.spec, accelerator, on_batch)
+
+        def on_sample() -> dict[str, float]:
+            try:
+                return {f"train_{task.score}": evaluate(sample_loader)[0][task.score]} if len(sample) else {}
+            except BadImageError:
+                raise
+            except UserError:  # nothing on these images can be measured
+                return {}
 
         while not _finished(config, at):
             epoch = at.epoch
@@ -252,7 +267,7 @@ def _fit(
                             "before: lower --lr, or use --precision fp32."
                         )
                 speed = (at.step - first) * config.batch_size / (time.monotonic() - began)
-                display.step(step, f"{epoch + 1}/{config.epochs}", loss, lr, speed, task.score, at.best)
+                display.step(step, f"{epoch + 1}/{config.epochs}", loss, lr, speed, score, at.best)
                 check()
                 if listeners.stop("on_step", {"epoch": epoch + 1, "step": step, "loss": loss, "lr": lr}):
                     training.save(run, "last", at)
@@ -265,37 +280,38 @@ def _fit(
                     training.save(run, "last", at)
                     saved = time.monotonic()
 
-            metrics, _ = evaluate()
+            metrics, details = evaluate(val_loader)
+            training.spec = task.tuned(training.spec, metrics, details)
             row = {
                 "epoch": epoch + 1, "step": (epoch + 1) * sampler.steps,
                 "lr": learning_rate(config, (epoch + 1) * sampler.steps - 1, sampler.steps),
-                **at.means(), **metrics,
+                **at.means(), **metrics, **on_sample(),
                 "samples_per_second": speed, "seconds": time.monotonic() - began,
             }  # fmt: skip
-            better = metrics[task.score] > at.best
-            best, best_epoch = (metrics[task.score], epoch + 1) if better else (at.best, at.best_epoch)
-            at = Position(epoch + 1, best=best, best_epoch=best_epoch)
+            better = merit(metrics, task.score) > (at.best, -at.best_loss)
+            at = at.after(metrics, task.score, better=better)
             if main:
                 run.append_row(row)
             for name in ("best", "last") if better else ("last",):
                 training.save(run, name, at)
             saved = time.monotonic()
-            if training.skipped:
-                skipped = sorted(training.skipped)
-                display.line(f"{len(skipped)} samples could not be read and were skipped, the first is {skipped[0]}")
             accelerator.log(row, step=row["step"])
-            display.line("  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "step"))
+            if main:
+                display.epoch(row, f"{at.epoch}/{config.epochs}", task.score, score, better=better)
+                display.skipped(run.add_skipped([*training.skipped, *details["skipped"]]))
+                if not _finished(config, at):
+                    report.write(details)
             if listeners.stop("on_epoch_end", row):
                 listeners.raise_error()
                 display.line(f"A callback ended the run after epoch {at.epoch}.")
                 break
         if _finished(config, at) and at.epoch < config.epochs:
-            display.line(f"No better {task.score} since epoch {at.best_epoch}: stopped after epoch {at.epoch}.")
+            display.line(f"No better {score} since epoch {at.best_epoch}: stopped after epoch {at.epoch}.")
         training.load(run.checkpoint("best"))
-        metrics, details = evaluate()
+        metrics, details = evaluate(val_loader)
         if main:
             write_run_report(run, task, data.val, metrics, details)
-            display.line(f"Best {task.score} {metrics[task.score]:.4f}. Report: {report}")
+            display.line(f"Best {score} {metrics[task.score]:.4f}. Report: {run.path / 'report.html'}")
     accelerator.end_training()
     return run
 

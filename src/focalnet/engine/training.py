@@ -31,6 +31,8 @@ class Position:
     """Sum of the losses of these steps."""
     best: float = -math.inf
     """Highest score so far."""
+    best_loss: float = math.inf
+    """Loss in the same validation, where one is measured: of equal scores it decides."""
     best_epoch: int = 0
     """Epochs done when it was reached."""
     part_sums: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -44,10 +46,21 @@ class Position:
             self.part_sums = {name: self.part_sums.get(name, 0.0) + loss for name, loss in losses.items()}
         return loss
 
+    def after(self, metrics: Mapping[str, float], score: str, *, better: bool) -> "Position":
+        """The position at the end of the epoch, whose validation gave `metrics`, `better` than all before or not."""
+        best, loss = merit(metrics, score) if better else (self.best, -self.best_loss)
+        epoch = self.epoch + 1
+        return Position(epoch, best=best, best_loss=-loss, best_epoch=epoch if better else self.best_epoch)
+
     def means(self) -> dict[str, float]:
         """The mean losses of the steps, for a row of `metrics.jsonl`."""
         parts = {f"train_loss_{name}": total / self.step for name, total in self.part_sums.items()}
         return {"train_loss": self.loss_sum / self.step, **parts}
+
+
+def merit(metrics: Mapping[str, Any], score: str) -> tuple[float, float]:
+    """What makes one validation better than another: the score, and of equal scores the lower loss."""
+    return metrics[score], -metrics.get("val_loss", math.inf)
 
 
 class _Losses(nn.Module):
@@ -237,9 +250,11 @@ class Training:
                         raise ValueError(f"{strange[0]} of the optimizer is no number")
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
-            best = state["position"]["best"]
-            place = {**state["position"], "best": best if math.isfinite(best) else None}
-            position = build(Position, {name: value for name, value in place.items() if value is not None}, path)
+            place = dict(state["position"])
+            for name in ("best", "best_loss"):  # of a run without a validation
+                if not math.isfinite(place.get(name, math.inf)):
+                    place.pop(name, None)
+            position = build(Position, place, path)
             if min(position.epoch, position.step) < 0:
                 raise ValueError(f"epoch {position.epoch}, step {position.step}")
             return position

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.metrics import gathered
+from focalnet.metrics.operating import Boxes, OperatingPoint
 from focalnet.structures import Detections, encode_masks
 
 Kind = Literal["box", "mask"]
@@ -92,6 +93,7 @@ class AveragePrecision:
         self._entries: dict[int | str, _Entry] = {}
         self._measured: dict[Kind, Any] | None = None
         self._all: list[_Entry] = []
+        self._places: list[int | str] = []
 
     def update(
         self,
@@ -230,6 +232,16 @@ class AveragePrecision:
             named = [row | {"image_id": entry.image_id, "category_id": ids[row["category_id"]]} for row in rows]
             yield entry.image_id, entry.size, named
 
+    def operating_point(self) -> OperatingPoint:
+        """The boxes of all processes, matched with the truth, to choose a threshold by."""
+        self._evaluate()
+        images = []
+        for place, entry in zip(self._places, self._all, strict=True):
+            order = np.argsort(-entry.scores, kind="stable")
+            found = entry.boxes[order], entry.scores[order], entry.labels[order]
+            images.append(Boxes(place, *found, entry.true_boxes, entry.true_labels, entry.crowd.astype(bool)))
+        return OperatingPoint(images, len(self.classes))
+
     def _evaluate(self) -> Mapping[Kind, Any]:
         if self._measured is None:
             merged: dict[int | str, _Entry] = {}
@@ -237,7 +249,7 @@ class AveragePrecision:
                 for place, entry in entries.items():
                     merged.setdefault(place, entry)
             order = sorted(merged, key=lambda place: (*_order(merged[place].image_id), *_order(place)))
-            self._all = [merged[place] for place in order]
+            self._places, self._all = order, [merged[place] for place in order]
             self._measured = {kind: self._evaluation(kind) for kind in self.kinds}
         return self._measured
 

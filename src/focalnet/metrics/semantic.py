@@ -33,12 +33,15 @@ class SemanticMetric:
         self.num_classes, self.ignore = num_classes, ignore
         self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
-    def update(self, prediction: Tensor, truth: Tensor) -> None:
+    def update(self, prediction: Tensor, truth: Tensor) -> tuple[float, float]:
         """Take in one image, or several of one size.
 
         Args:
             prediction: (..., H, W), labels, of any integer type.
             truth: the same shape, labels or `ignore`.
+
+        Returns:
+            mIoU and pixel accuracy of these alone; -1 where not one pixel counts.
         """
         assert prediction.shape == truth.shape, f"prediction {prediction.shape}, truth {truth.shape}"
         counts = truth != self.ignore
@@ -46,7 +49,12 @@ class SemanticMetric:
         for labels in (truth, prediction):
             assert not labels.numel() or 0 <= labels.min() <= labels.max() < self.num_classes, "a label has no class"
         matrix = torch.bincount(truth * self.num_classes + prediction, minlength=self.num_classes**2)
-        self.matrix = self.matrix.to(matrix.device) + matrix.view_as(self.matrix)
+        matrix = matrix.view_as(self.matrix)
+        self.matrix = self.matrix.to(matrix.device) + matrix
+        hits, pixels = matrix.diagonal(), matrix.sum(0) + matrix.sum(1)
+        if not len(truth):
+            return -1.0, -1.0
+        return float((hits / (pixels - hits)).nanmean()), float(hits.sum() / matrix.sum())
 
     def compute(self) -> dict[str, float]:
         """`miou`, `mean_accuracy`, `pixel_accuracy`, 0 to 1, over all processes.

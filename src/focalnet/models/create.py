@@ -179,14 +179,17 @@ def load_weights(model: Model, weights: Source) -> Model:
         architecture, num_classes = config_of(model), getattr(model, "num_classes", 0)
         spec = loaded.spec.replace(
             head=head, architecture=architecture, num_classes=num_classes, classes=None, things=None,
-            category_ids=None, head_options={},
+            category_ids=None, threshold=None, head_options={},
         )  # fmt: skip
     check_unseen(model, loaded, named(weights))
     model.load_state_dict(fit(model, loaded, fresh_head=False))
     stored = loaded.spec
     names = class_names(stored, spec.num_classes) if stored.head == head else None
     if names not in (None, spec.classes) and not (stored.says("classes") == Said.GUESS and spec.classes):
-        spec = spec.replace(classes=names, things=stored.things, category_ids=stored.category_ids, task=stored.task)
+        spec = spec.replace(
+            classes=names, things=stored.things, category_ids=stored.category_ids, task=stored.task,
+            threshold=stored.threshold,
+        )  # fmt: skip
     model.spec = spec.replace(  # type: ignore[assignment]  # of any module
         preprocessing=spec.preprocessing if get_family(head).named else stored.preprocessing,
         licence=stored.licence,

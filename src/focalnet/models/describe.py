@@ -180,4 +180,5 @@ def _of_classes(stored: ModelSpec, call: ModelSpec) -> ModelSpec:
         classes=class_names(stored, call.num_classes),
         things=stored.things if same else None,
         category_ids=stored.category_ids if same else None,
+        threshold=stored.threshold if same else None,
     )

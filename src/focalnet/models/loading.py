@@ -198,7 +198,9 @@ def fit(model: nn.Module, loaded: Weights, *, fresh_head: bool) -> dict[str, Ten
     if same and (fresh_head or stored.num_classes != spec.num_classes):
         with torch.device("meta"):
             written = build(
-                spec.replace(num_classes=stored.num_classes, classes=None, things=None, category_ids=None)
+                spec.replace(
+                    num_classes=stored.num_classes, classes=None, things=None, category_ids=None, threshold=None
+                )
             ).state_dict()
     return adapt_dense(
         loaded.state_dict if same else loaded.backbone(),

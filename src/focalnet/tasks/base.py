@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from PIL.Image import Image
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from focalnet.inputs.image import Signal
 from focalnet.tasks.options import OPTIONS, ImageOptions, TaskOptions
 from focalnet.tasks.options import Embedded as Embedded
 from focalnet.visualize.page import Section as Section
+from focalnet.visualize.page import Shot as Shot
 from focalnet.weights.sources import located
 from focalnet.weights.spec import ModelSpec
 
@@ -52,6 +53,20 @@ class Part(NamedTuple):
 
     module: nn.Module
     options: Mapping[str, Any] = {}
+
+
+class Meaning(NamedTuple):
+    """What a metric says.
+
+    Attributes:
+        name: what the field calls it.
+        words: what it is, in words.
+        group: the box of the report that it stands in.
+    """
+
+    name: str
+    words: str = ""
+    group: str = "Metrics"
 
 
 class Metric(Protocol):
@@ -92,7 +107,24 @@ class Prediction(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Task(TaskOptions, ABC):
-    """The options and parts of a task. Subclasses add their own options."""
+    """The options and parts of a task. Subclasses add their own options.
+
+    Class attributes:
+        meanings: of the metrics, by their names in `Metric.compute`, in the order in which the report shows them.
+    """
+
+    meanings: ClassVar[Mapping[str, Meaning]] = {}
+
+    def meaning(self, metric: str) -> Meaning:
+        """What a metric says; of one that `meanings` lacks, its name."""
+        return self.meanings.get(metric) or Meaning(metric.replace("_", " "))
+
+    def commands(self, run: str) -> list[tuple[str, str]]:
+        """What to type next with the folder of a run, quoted for a shell, and what each line does."""
+        return [
+            (f"focalnet predict {run} FILE", "predictions for other files"),
+            (f"focalnet evaluate {run} --data FOLDER", "metrics on other data"),
+        ]
 
     def check_num_classes(self, data: Datasets, mend: str) -> None:
         """Refuse data with another number of classes than was expected; `mend` says where to look.
@@ -204,6 +236,10 @@ class Task(TaskOptions, ABC):
     def metric(self, spec: ModelSpec) -> Metric:
         """A fresh metric."""
 
+    def tuned(self, spec: ModelSpec, metrics: Mapping[str, float], details: Mapping[str, Any]) -> ModelSpec:
+        """The description of a network after an evaluation on validation data: what was chosen there stands in it."""
+        return spec
+
     @abstractmethod
     def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:
         """The task's part of the report.
@@ -226,6 +262,13 @@ class Task(TaskOptions, ABC):
 @dataclass(frozen=True, kw_only=True)
 class ImageTask(ImageOptions, Task):
     """A task on images."""
+
+    def commands(self, run: str) -> list[tuple[str, str]]:
+        return [
+            (f"focalnet predict {run} IMAGE --draw drawn/", "predictions for an image or a folder, also drawn"),
+            (f"focalnet explain {run} IMAGE", "where the network looks"),
+            *super().commands(run)[1:],
+        ]
 
     def locate_data(self, recorded: bool) -> str | None:
         return locate_source(self.kind, self.data, recorded=recorded)

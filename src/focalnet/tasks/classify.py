@@ -7,8 +7,9 @@ are top-1 and top-5 accuracy and cross-entropy, with a confusion matrix and the 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL.Image import Image
@@ -20,14 +21,13 @@ from focalnet.data.base import Load, SplitName
 from focalnet.data.transforms.classification import Augmentation, shorter_side, train_transform
 from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.errors import MissingExtraError, UserError
-from focalnet.explain import explain
 from focalnet.inputs.image import Signal
 from focalnet.models.create import create_model
-from focalnet.tasks.base import Batch, ImageTask, MapDataset, Metric, Network, Section
+from focalnet.tasks.base import Batch, ImageTask, MapDataset, Meaning, Metric, Network, Section, Shot
+from focalnet.tasks.figures import explained
 from focalnet.tasks.options import ClassifyOptions, check_task
 from focalnet.visualize.draw import annotate
-from focalnet.visualize.explanation import explanation_panel
-from focalnet.visualize.plots import confusion, contact_sheet
+from focalnet.visualize.plots import confused_pairs, confusion
 from focalnet.weights.spec import ModelSpec
 
 WORST = 24
@@ -46,6 +46,12 @@ AUGMENTATIONS = {
 @dataclass(frozen=True, kw_only=True)
 class Classify(ClassifyOptions, ImageTask):
     """Image classification."""
+
+    meanings: ClassVar[Mapping[str, Meaning]] = {
+        "top1": Meaning("top-1", "share of the images whose likeliest class is the right one", "Accuracy"),
+        "top5": Meaning("top-5", "share of the images whose class is among the five likeliest", "Accuracy"),
+        "val_loss": Meaning("loss", "cross-entropy of the validation images; lower is better", "Accuracy"),
+    }
 
     def datasets(self, seed: int) -> Datasets:
         check_task(self.name, self.model)
@@ -137,34 +143,32 @@ class Classify(ClassifyOptions, ImageTask):
         classes = model.spec.classes
         sections = []
         if "confusion" in details:
-            matrix = torch.tensor(details["confusion"])
-            sections.append(
-                Section(
-                    "Confusion matrix",
-                    "Rows are the truth, columns the predictions.",
-                    png=confusion(matrix.numpy(), classes),
-                )
+            matrix = np.array(details["confusion"])
+            title = f"accuracy {np.trace(matrix) / max(matrix.sum(), 1):.2%} on {matrix.sum():,} images"
+            text = (
+                "Rows are the truth, columns the predictions. Below, the classes that are taken for others most often."
             )
-            sections.append(
-                Section("Classes", "Recall, precision and images of every class.", table=_class_table(matrix, classes))
-            )
-        if details["worst"]:
-            images = [dataset[row["index"]].signal for row in details["worst"]]
-            captions = [
-                f"{classes[row['label']]}, not {classes[row['predicted']]} ({row['confidence']:.0%})"
-                for row in details["worst"]
+            pairs = confused_pairs(matrix, classes)
+            sections += [
+                Section("Confusion matrix", text, png=confusion(matrix, classes, title), table=pairs),
+                Section("Classes", "The worst first.", table=_class_table(matrix, classes), folded=len(classes) > 20),
             ]
-            sections.append(
-                Section(
-                    "Worst mistakes",
-                    "The wrong predictions with the highest loss.",
-                    png=contact_sheet(images, captions),
-                )
+        samples = [dataset[row["index"]] for row in details["worst"]]
+        shots = [
+            Shot(
+                sample.signal,
+                f"{classes[row['label']]}, taken for {classes[row['predicted']]} ({row['confidence']:.0%})",
+                sample.path,
             )
-        shown = details["worst"][0]["index"] if details["worst"] else 0
-        text = "Kernels, gates and modulators of the paper's Figures 5, 6 and 10, on the first image above."
-        panel = explanation_panel(explain(model, dataset[shown].signal))
-        return [*sections, Section("Where it looks", text, png=panel)]
+            for row, sample in zip(details["worst"], samples, strict=True)
+        ]
+        if shots:
+            text = (
+                "The wrong predictions with the highest loss: the truth, the prediction and its probability, the file."
+            )
+            sections.append(Section("Worst mistakes", text, gallery=shots, columns=6))
+        shown = samples[0] if samples else dataset[0]
+        return [*sections, explained(model, shown, grad_cam=True)]
 
     def augmented(self, spec: ModelSpec, sample: Sample) -> Sample:
         return replace(sample, signal=spec.preprocessing.restore(self.example(spec, sample, train=True)[0]))
@@ -220,7 +224,7 @@ class ClassPrediction:
 
 
 class ClassificationMetric:
-    """Top-1 and top-5 accuracy, cross-entropy, confusion matrix and worst mistakes, over all processes."""
+    """Top-1 accuracy, top-5 of more than five classes, loss, confusion matrix, worst mistakes; over all processes."""
 
     def __init__(self, spec: ModelSpec) -> None:
         try:
@@ -230,7 +234,7 @@ class ClassificationMetric:
             raise MissingExtraError("Measuring accuracy", "train") from None
         classes = spec.num_classes
         self.accuracy = MetricCollection(
-            {f"top{k}": MulticlassAccuracy(classes, top_k=min(k, classes), average="micro") for k in (1, 5)}
+            {f"top{k}": MulticlassAccuracy(classes, top_k=k, average="micro") for k in (1, 5) if k == 1 or k < classes}
         )
         self.loss = MeanMetric()
         self.confusion = MulticlassConfusionMatrix(classes) if classes <= 1000 else None
@@ -270,7 +274,8 @@ class ClassificationMetric:
         return {**confusion, "worst": worst}
 
 
-def _class_table(matrix: Tensor, classes: Sequence[str]) -> list[list[Any]]:
+def _class_table(matrix: np.ndarray, classes: Sequence[str]) -> list[list[Any]]:
+    """Recall, precision and number of images of every class."""
     hits, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     rows = [
         [name, f"{hit / max(of, 1):.3f}", f"{hit / max(said, 1):.3f}", of]

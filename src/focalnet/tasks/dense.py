@@ -13,7 +13,6 @@ from functools import cache
 from typing import Any, ClassVar
 
 import torch
-from PIL.Image import Image as Drawing
 from torch import Tensor
 
 from focalnet import inputs
@@ -26,17 +25,18 @@ from focalnet.data.transforms.detection import (
     train_dense_transform,
 )
 from focalnet.errors import UserError
-from focalnet.explain import explain
 from focalnet.inputs.image import Signal
 from focalnet.models.create import create_model
 from focalnet.models.loading import load
 from focalnet.models.registry import families, get_family, parse_name
-from focalnet.tasks.base import Batch, ImageTask, MapDataset, Network, Section
+from focalnet.tasks.base import Batch, ImageTask, MapDataset, Network, Section, Shot
+from focalnet.tasks.figures import explained
 from focalnet.tasks.options import DenseOptions, check_task
 from focalnet.visualize.draw import side_by_side
-from focalnet.visualize.explanation import explanation_panel
 from focalnet.weights.spec import ModelSpec
 
+FEW = 24
+"""Classes up to which their table is shown at once."""
 SHOWN = 12
 """Images in a mosaic of the report."""
 PIXELS = 4 * 2**20
@@ -197,22 +197,34 @@ class DenseTask(DenseOptions, ImageTask):
     def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:
         step = max(1, len(dataset) // SHOWN)
         samples = [dataset[index] for index in range(0, len(dataset), step)[:SHOWN]]
-        panel = explanation_panel(explain(model, samples[0].image))
-        text = "Kernels, gates and modulators of the backbone (the paper's Figures 5, 6 and 10), on the first image."
-        return [*self.show(model, samples, details), Section("Where it looks", text, png=panel)]
+        return [*self.show(model, samples, dataset, details), explained(model, samples[0])]
 
-    def beside_truth(self, model: Network, samples: Sequence[DenseSample]) -> list[Drawing]:
-        """What is known of each sample, and what a network says of it, side by side."""
+    def beside_truth(
+        self, model: Network, samples: Sequence[DenseSample], captions: Sequence[str] | None = None
+    ) -> list[Shot]:
+        """What is known of each sample, and what a network says of it, side by side; by default in words below."""
         names = class_names(model.spec)
         predictions = self.predict(model, [sample.image for sample in samples])
+        captions = captions or [prediction.summary() for prediction in predictions]
         return [
-            side_by_side(self.draw_truth(sample, names), prediction.draw(sample.image), ("truth", "predicted"))
-            for sample, prediction in zip(samples, predictions, strict=True)
+            Shot(
+                side_by_side(self.draw_truth(sample, names), prediction.draw(sample.image), ("truth", "predicted")),
+                caption,
+                sample.path,
+            )
+            for sample, prediction, caption in zip(samples, predictions, captions, strict=True)
         ]
 
     @abstractmethod
-    def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
-        """Figures, and predictions on some images beside their truth."""
+    def show(
+        self, model: Network, samples: Sequence[DenseSample], dataset: MapDataset, details: Mapping[str, Any]
+    ) -> list[Section]:
+        """Figures, and predictions on some images beside their truth.
+
+        Args:
+            model, dataset, details: as for `render`.
+            samples: the images.
+        """
 
 
 def learns_masks(head: str) -> bool:

@@ -7,7 +7,7 @@ mirrored, are put together and thinned by non-maximum suppression, class by clas
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +21,13 @@ from focalnet.inputs.image import Signal
 from focalnet.metrics.detection import LIMIT, AveragePrecision
 from focalnet.models.registry import get_family, parse_name
 from focalnet.structures import BACK, TURNS, Detections, encode_masks, turn_boxes, turn_pixels
-from focalnet.tasks.base import Batch, Network, Section
-from focalnet.tasks.dense import DenseTask, class_names, learns_masks
+from focalnet.tasks.base import Batch, MapDataset, Meaning, Network, Section
+from focalnet.tasks.dense import FEW, DenseTask, class_names, learns_masks
+from focalnet.tasks.detection_report import MEANINGS, at_threshold
 from focalnet.tasks.options import DetectOptions
 from focalnet.tasks.results import category_ids, csv_text, yolo_text
 from focalnet.visualize.draw import draw_detections
-from focalnet.visualize.plots import mosaic, per_class_table, pr_curves
+from focalnet.visualize.plots import per_class_table, pr_curves
 from focalnet.weights.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -36,9 +37,17 @@ TEST_NMS = 0.6
 """IoU above which two detections of augmented copies are one object."""
 
 
+MOST_CONFUSED = 300
+"""Classes up to which there is a confusion matrix."""
+USUAL = 0.5
+"""The least score of a network that has none of its own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Detect(DetectOptions, DenseTask):
     """Object detection and instance segmentation."""
+
+    meanings: ClassVar[Mapping[str, Meaning]] = MEANINGS
 
     def data_options(self) -> dict[str, Any]:
         return {"crowd": self.crowd}
@@ -98,22 +107,33 @@ class Detect(DetectOptions, DenseTask):
     def predict_batch(
         self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
     ) -> list["DetectionPrediction"]:
-        names = class_names(model.spec)
+        names, least = class_names(model.spec), self.least_score(model.spec)
         found = zip(self.find(model, images, sizes, originals), originals, strict=True)
         return [
-            DetectionPrediction(detections.take(detections.scores >= self.threshold), names, size)
-            for detections, size in found
+            DetectionPrediction(detections.take(detections.scores >= least), names, size) for detections, size in found
         ]
 
-    def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
-        names = class_names(model.spec)
+    def least_score(self, spec: ModelSpec) -> float:
+        """The least score of an object in a prediction."""
+        return next(value for value in (self.threshold, spec.threshold, USUAL) if value is not None)
+
+    def tuned(self, spec: ModelSpec, metrics: Mapping[str, float], details: Mapping[str, Any]) -> ModelSpec:
+        return spec.replace(threshold=details["threshold"])
+
+    def show(
+        self, model: Network, samples: Sequence[DenseSample], dataset: MapDataset, details: Mapping[str, Any]
+    ) -> list[Section]:
+        names, least = class_names(model.spec), self.least_score(model.spec)
+        table = per_class_table(details["classes"], names)
         return [
+            *at_threshold(dataset, details, names),
             Section("Precision and recall", "At an IoU of 0.5.", png=pr_curves(details)),
-            Section("Classes", "Average precision of every class.", table=per_class_table(details["classes"], names)),
+            Section("Classes", "Average precision, the worst first.", table=table, folded=len(names) > FEW),
             Section(
                 "Predictions",
-                f"Images never trained on; scores from {self.threshold}.",
-                png=mosaic(self.beside_truth(model, samples), 3),
+                f"Images never trained on, with the objects of a score of {least:.3g} or more.",
+                gallery=self.beside_truth(model, samples),
+                columns=2,
             ),
         ]
 
@@ -160,7 +180,14 @@ class DetectionMetric:
         results: dict[str, Any] = {f"{kind}.json": self.precision.results(kind) for kind in self.precision.kinds}
         if self.written_as == "yolo":
             results |= yolo_results(self.precision)
-        return {**self.precision.details(), "results": results}
+        point = self.precision.operating_point()
+        best, chosen = point.threshold, {}
+        if best is not None:
+            chosen = {
+                "at": point.at(best), "curves": point.curves(), **point.worst(best),
+                "confusion": point.confusion(best).tolist() if len(self.names) <= MOST_CONFUSED else None,
+            }  # fmt: skip
+        return {**self.precision.details(), "threshold": best, **chosen, "results": results}
 
 
 TRUTH = ("boxes", "labels", "masks", "crowd", "area", "outlined", "size")

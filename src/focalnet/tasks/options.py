@@ -252,12 +252,12 @@ class DetectOptions(DenseOptions):
     crowd: Annotated[Literal["learn", "ignore"] | None, tyro.conf.Suppress] = None
     """What annotations with iscrowd 1 are: objects to learn, or regions to ignore; without it regions, and objects
     where a data set has nothing else."""
-    threshold: Annotated[float, tyro.conf.Suppress] = 0.5
-    """Least score of an object in a prediction."""
+    threshold: Annotated[float | None, tyro.conf.Suppress] = None
+    """Least score of an object in a prediction; without it, what was best on the validation data, else 0.5."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_threshold(self.threshold)
+        check_threshold(self.threshold or 0.0)
         if self.detections is not None and self.detections < 1:
             raise UserError(f"--detections is {self.detections}; give 1 or more.")
 

@@ -7,7 +7,7 @@ Mask2Former does.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,17 +22,31 @@ from focalnet.inputs.image import Signal
 from focalnet.metrics.detection import AveragePrecision
 from focalnet.metrics.panoptic import PanopticMetric
 from focalnet.metrics.semantic import SemanticMetric
-from focalnet.tasks.base import Batch, Network, Section
-from focalnet.tasks.dense import DenseTask, class_names
+from focalnet.tasks.base import Batch, MapDataset, Meaning, Network, Section
+from focalnet.tasks.dense import FEW, DenseTask, class_names
+from focalnet.tasks.detection_report import MEANINGS
 from focalnet.tasks.options import PanopticOptions
 from focalnet.visualize.draw import draw_panoptic
-from focalnet.visualize.plots import mosaic, per_class_table
+from focalnet.visualize.plots import bars, per_class_table
 from focalnet.weights.spec import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panoptic(PanopticOptions, DenseTask):
     """Panoptic segmentation."""
+
+    meanings: ClassVar[Mapping[str, Meaning]] = {
+        f"{name}{suffix}": Meaning(f"{name.upper()}{of}", words if not suffix else "", f"Segments{of}")
+        for suffix, of in (("", ""), ("_things", " of things"), ("_stuff", " of stuff"))
+        for name, words in (
+            ("pq", "panoptic quality, SQ times RQ, the mean over the classes"),
+            ("sq", "overlap of the segments that were found"),
+            ("rq", "F1 of finding segments"),
+        )
+    } | {
+        "miou": Meaning("mIoU", "intersection over union with the truth, the mean over classes", "Regions"),
+        **{name: meaning for name, meaning in MEANINGS.items() if name.startswith("mask_ap")},
+    }
 
     def metric(self, spec: ModelSpec) -> "PanopticTaskMetric":
         return PanopticTaskMetric(self, spec)
@@ -59,11 +73,15 @@ class Panoptic(PanopticOptions, DenseTask):
             for ids, segments in self.segments(model, model(images), sizes, originals)
         ]
 
-    def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
-        names = class_names(model.spec)
+    def show(
+        self, model: Network, samples: Sequence[DenseSample], dataset: MapDataset, details: Mapping[str, Any]
+    ) -> list[Section]:
+        names, rows = class_names(model.spec), details["classes"]
+        text = "Of the segments of each class, the worst class first."
         return [
-            Section("Classes", "Panoptic quality of every class.", table=per_class_table(details["classes"], names)),
-            Section("Predictions", "Images never trained on.", png=mosaic(self.beside_truth(model, samples), 2)),
+            Section("Panoptic quality", text, png=bars([row["pq"] for row in rows], names, "PQ")),
+            Section("Classes", table=per_class_table(rows, names), folded=len(names) > FEW),
+            Section("Predictions", "Images never trained on.", gallery=self.beside_truth(model, samples), columns=2),
         ]
 
     def draw_truth(self, sample: DenseSample, classes: Sequence[str]) -> Image:

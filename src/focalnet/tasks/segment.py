@@ -20,16 +20,19 @@ from torch import Tensor
 from focalnet.data import DenseSample
 from focalnet.data.base import IGNORE
 from focalnet.inputs.image import Signal
+from focalnet.metrics import gathered
 from focalnet.metrics.overlap import OverlapMetric
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.models.registry import get_family, parse_name
-from focalnet.tasks.base import Batch, Network, Section
-from focalnet.tasks.dense import DenseTask, class_names
+from focalnet.tasks.base import Batch, MapDataset, Meaning, Network, Section
+from focalnet.tasks.dense import FEW, DenseTask, class_names
 from focalnet.tasks.options import SegmentOptions
 from focalnet.visualize.draw import draw_semantic
-from focalnet.visualize.plots import mosaic, per_class_table
+from focalnet.visualize.plots import bars, per_class_table
 from focalnet.weights.spec import ModelSpec
 
+WORST = 6
+"""Images that are kept for the report."""
 TEST_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
@@ -38,6 +41,14 @@ class Segment(SegmentOptions, DenseTask):
     """Semantic segmentation."""
 
     longest: ClassVar[int | None] = 4
+    meanings: ClassVar[Mapping[str, Meaning]] = {
+        "miou": Meaning("mIoU", "intersection over union with the truth, the mean over classes", "Regions"),
+        "mean_accuracy": Meaning("mAcc", "share of a class's pixels that are right, the mean over classes", "Regions"),
+        "pixel_accuracy": Meaning("aAcc", "share of all pixels that are right", "Regions"),
+        "dice": Meaning("Dice", "overlap with each class of the truth, the mean over classes and images", "Per image"),
+        "hd95": Meaning("HD95", "distance of the borders in pixels, 95th percentile; lower is better", "Per image"),
+        "unmatched": Meaning("unmatched", "classes on an image that were not found at all", "Per image"),
+    }
 
     def targets(self, batch: Batch) -> Any:
         maps = torch.stack([target["semantic"] for target in batch["targets"]]).long()
@@ -92,17 +103,30 @@ class Segment(SegmentOptions, DenseTask):
             for scores in self.scores(model, images, sizes, originals)
         ]
 
-    def show(self, model: Network, samples: Sequence[DenseSample], details: Mapping[str, Any]) -> list[Section]:
-        names = class_names(model.spec)
-        tables = [
-            Section("Classes", "Overlap and accuracy of every class.", table=per_class_table(details["classes"], names))
-        ]
+    def show(
+        self, model: Network, samples: Sequence[DenseSample], dataset: MapDataset, details: Mapping[str, Any]
+    ) -> list[Section]:
+        names, rows = class_names(model.spec), details["classes"]
+        worst = [dataset[row["index"]] for row in details["worst"]]
+        captions = [f"mIoU {row['miou']:.3f}, {row['right']:.1%} of the pixels are right" for row in details["worst"]]
+        tables = [Section("Classes", table=per_class_table(rows, names), folded=len(names) > FEW)]
         if "overlap" in details:
             text = "Means over the images: Dice, and the 95th percentile of the distances of the borders in pixels."
             tables.append(Section("Overlap per image", text, table=per_class_table(details["overlap"], names)))
         return [
+            Section(
+                "Overlap of the classes",
+                "Intersection over union of prediction and truth, the worst class first.",
+                png=bars([row["iou"] for row in rows], names, "IoU"),
+            ),
             *tables,
-            Section("Predictions", "Images never trained on.", png=mosaic(self.beside_truth(model, samples), 2)),
+            Section(
+                "Worst images",
+                "Those with the lowest mean overlap over their classes.",
+                gallery=self.beside_truth(model, worst, captions),
+                columns=2,
+            ),
+            Section("Predictions", "Images never trained on.", gallery=self.beside_truth(model, samples), columns=2),
         ]
 
     def draw_truth(self, sample: DenseSample, classes: Sequence[str]) -> Image:
@@ -114,23 +138,29 @@ class SegmentationMetric:
 
     def __init__(self, task: Segment, spec: ModelSpec) -> None:
         self.task = task
-        self.parts: list[Any] = [SemanticMetric(spec.num_classes, IGNORE)]
-        if task.dice:
-            self.parts.append(OverlapMetric(spec.num_classes, IGNORE))
+        self.parts: list[Any] = [
+            SemanticMetric(spec.num_classes, IGNORE),
+            *([OverlapMetric(spec.num_classes, IGNORE)] if task.dice else []),
+        ]
+        self.images: dict[int, tuple[float, float]] = {}
 
     def update(self, model: Network, batch: Batch) -> None:
         truths = batch["truth"]
         scores = self.task.scores(model, batch["images"], batch["sizes"], [truth["size"] for truth in truths])
         for index, score, truth in zip(batch["index"].tolist(), scores, truths, strict=True):
             if index >= 0:
-                for part in self.parts:
-                    part.update(score.argmax(0), truth["semantic"].long())
+                predicted, true = score.argmax(0), truth["semantic"].long()
+                self.images[index], *_ = [part.update(predicted, true) for part in self.parts]
 
     def compute(self) -> dict[str, float]:
         return {name: value for part in self.parts for name, value in part.compute().items()}
 
     def details(self) -> dict[str, Any]:
-        return {name: value for part in self.parts for name, value in part.details().items()}
+        images = {index: figures for part in gathered(self.images) for index, figures in part.items()}
+        order = sorted((index for index in images if images[index][0] >= 0), key=lambda index: (images[index], index))
+        worst = [{"index": i, "miou": images[i][0], "right": images[i][1]} for i in order[:WORST]]
+        told = {name: value for part in self.parts for name, value in part.details().items()}
+        return {**told, "worst": worst}
 
 
 @dataclass(frozen=True)

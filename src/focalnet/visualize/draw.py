@@ -26,6 +26,10 @@ READABLE = 480
 """Pixels that the shorter side of an image has at most after it was enlarged."""
 FILL, PAINT, HALO = 0.4, 0.55, 110
 """How opaque a mask and a label map are, of 1, and the light or dark line around a box, of 255."""
+CLOSE = 320
+"""Side in pixels of a closeup."""
+AROUND, LEAST = 2.2, 24
+"""How much larger than its box it shows, and how many pixels at least."""
 MOST_NAMED = 24
 """Classes up to which a legend names all."""
 
@@ -74,6 +78,32 @@ def draw_detections(
         draw.rectangle((x1, y1, x2, y2), outline=color, width=line)
     texts = [name if scores is None else f"{name} {float(scores[index]):.0%}" for index, name in enumerate(names)]
     _draw_plates(canvas, frames, texts, colors)
+    return canvas
+
+
+def closeup(image: Signal, box: Sequence[float], label: int) -> Image.Image:
+    """A square of an image around a box, which is framed.
+
+    Args:
+        image: any image.
+        box: x1 y1 x2 y2 in its pixels.
+        label: chooses the colour of the frame.
+    """
+    left, top, right, bottom = box
+    whole = image.convert("RGB")
+    side = round(min(max(AROUND * max(right - left, bottom - top), LEAST), *whole.size))
+    x, y = (
+        round(min(max((low + high - side) / 2, 0), most - side))
+        for low, high, most in ((left, right, whole.width), (top, bottom, whole.height))
+    )
+    canvas = whole.crop((x, y, x + side, y + side)).resize((CLOSE, CLOSE), Image.Resampling.BICUBIC)
+    frame = [round((value - start) * CLOSE / side) for value, start in zip(box, (x, y, x, y), strict=True)]
+    color = class_color(label)
+    draw = ImageDraw.Draw(canvas)
+    for widening, width, paint in ((2, 8, ink_on(color)), (0, 4, color)):
+        low, high = (max(value - widening, 0) for value in frame[:2]), (value + widening for value in frame[2:])
+        (x1, y1), (x2, y2) = low, high
+        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=paint, width=width)
     return canvas
 
 

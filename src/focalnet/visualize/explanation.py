@@ -18,6 +18,10 @@ from focalnet.visualize import style
 
 KERNEL = 1.55
 """Inches of a row of kernels."""
+BAR = 0.6
+"""Inches of the colours and the title of a map, which one over the image does not have."""
+OVER = 0.55
+"""How opaque a map is over the image."""
 
 
 @dataclass
@@ -51,10 +55,11 @@ class Explanation:
             return ""
         shares = np.exp(self.logits - self.logits.max())
         best = int(shares.argmax())
-        prediction = f"prediction: {self._name(best)} ({shares[best] / shares.sum():.1%})"
-        return prediction if self.target is None else f"{prediction}, Grad-CAM for: {self._name(self.target)}"
+        prediction = f"prediction: {self.name(best)} ({shares[best] / shares.sum():.1%})"
+        return prediction if self.target is None else f"{prediction}, Grad-CAM for: {self.name(self.target)}"
 
-    def _name(self, index: int) -> str:
+    def name(self, index: int) -> str:
+        """What a class is called."""
         return self.classes[index] if self.classes else f"class {index}"
 
     def save(self, path: str | Path) -> None:
@@ -93,7 +98,8 @@ def gate_panel(image: np.ndarray, gates: np.ndarray) -> bytes:
         image: (H, W, 3), 0 to 1.
         gates: (L+1, h, w), the last one of the global level.
     """
-    figure = style.figure(*_strip(image, len(gates) + 1))
+    width, height = _strip(image, len(gates) + 1)
+    figure = style.figure(width, 2 * height - BAR)
     _draw_maps(figure, image, _named_gates(gates), "viridis", len(gates) + 1)
     return style.png(figure)
 
@@ -105,30 +111,36 @@ def modulator_panel(image: np.ndarray, modulators: Sequence[np.ndarray]) -> byte
         image: (H, W, 3), 0 to 1.
         modulators: per stage (h, w): the L2 norm over the channels.
     """
-    figure = style.figure(*_strip(image, len(modulators) + 1))
+    width, height = _strip(image, len(modulators) + 1)
+    figure = style.figure(width, 2 * height - BAR)
     _draw_maps(figure, image, _named_modulators(modulators), "magma", len(modulators) + 1)
     return style.png(figure)
 
 
 def explanation_panel(explanation: Explanation) -> bytes:
-    """The paper's three images on one sheet, and Grad-CAM where there is one."""
-    image, rows = explanation.image, _kernel_rows(explanation.kernels)
+    """The paper's three images on one sheet, the maps alone and over the image, and Grad-CAM where there is one."""
+    image, kernels = explanation.image, _kernel_rows(explanation.kernels)
     modulators, gates = _named_modulators(explanation.modulators), _named_gates(explanation.gates)
+    columns = max(len(modulators), len(gates), *map(len, kernels)) + 1
+    rows = [
+        ("Modulator: its length at each position, last block of each stage", modulators, "magma"),
+        ("Gates: how much each level counts, last block", gates, "viridis"),
+    ]
     if explanation.grad_cam is not None:
-        modulators["Grad-CAM"] = explanation.grad_cam
-    columns = max(len(modulators), len(gates), *map(len, rows)) + 1
+        name = "" if explanation.target is None else f" the class {style.plain(explanation.name(explanation.target))}"
+        rows.append((f"Grad-CAM: what speaks for{name or ' the class'}", {"Grad-CAM": explanation.grad_cam}, "inferno"))
     width, height = _strip(image, columns)
-    heights = [height + 0.3, height + 0.3, *([KERNEL * len(rows) + 0.6] if rows else [])]
+    heights = [height + 0.3 + (height - BAR) * (_lines(maps, columns) - 1) for _, maps, _ in rows]
+    heights += [KERNEL * len(kernels) + 0.6] if kernels else []
     figure = style.figure(width, sum(heights) + 0.3)
     figure.suptitle(style.plain(explanation.caption), fontsize=12)
     parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
-    _heading(parts[0], "Modulator: its length at each position, last block of each stage")
-    _draw_maps(parts[0], image, modulators, "magma", columns)
-    _heading(parts[1], "Gates: how much each level counts, last block")
-    _draw_maps(parts[1], image, gates, "viridis", columns)
-    if rows:
-        _heading(parts[2], "Kernels: mean over the channels, last block of each stage")
-        _draw_kernels(parts[2], rows, columns)
+    for part, (title, maps, colors) in zip(parts, rows, strict=False):
+        _heading(part, title)
+        _draw_maps(part, image, maps, colors, columns)
+    if kernels:
+        _heading(parts[-1], "Kernels: mean over the channels, last block of each stage")
+        _draw_kernels(parts[-1], kernels, columns)
     return style.png(figure)
 
 
@@ -160,23 +172,38 @@ def _heading(figure: Any, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=11, weight="bold")
 
 
+def _lines(maps: Mapping[str, np.ndarray], columns: int) -> int:
+    """Lines that maps take alone and over the image: one where both fit beside each other."""
+    return 1 if 2 * len(maps) < columns else 2
+
+
 def _draw_maps(figure: Any, image: np.ndarray, maps: Mapping[str, np.ndarray], cmap: str, columns: int) -> None:
-    grid = figure.subplots(1, columns, squeeze=False)[0]
+    """The image, then the maps, each with its colours, and all of them over the image."""
+    lines = _lines(maps, columns)
+    height = _strip(image, columns)[1]
+    grid = figure.subplots(lines, columns, squeeze=False, height_ratios=[height, height - BAR][:lines])
+    for axes in grid.flat:
+        style.bare(axes, visible=False)
     canvas = style.enlarged(Image.fromarray((image * 255).round().astype(np.uint8)), 224)
-    grid[0].imshow(canvas)
-    grid[0].set_title("image", fontsize=10)
-    for axes, (title, values) in zip(grid[1:], maps.items(), strict=False):
-        smooth = Image.fromarray(values.astype(np.float32)).resize(canvas.size, Image.Resampling.BILINEAR)
-        shown = axes.imshow(np.asarray(smooth), cmap=cmap)
-        axes.set_title(title, fontsize=10)
+    grid[0][0].imshow(canvas)
+    grid[0][0].set_title("image", fontsize=10)
+    over = grid[1][1:] if lines > 1 else grid[0][1 + len(maps) :]
+    for alone, above, (title, values) in zip(grid[0][1:], over, maps.items(), strict=False):
+        smooth = np.asarray(Image.fromarray(values.astype(np.float32)).resize(canvas.size, Image.Resampling.BILINEAR))
+        shown = alone.imshow(smooth, cmap=cmap)
+        alone.set_title(title, fontsize=10)
+        above.imshow(canvas.convert("L"), cmap="gray", vmin=0, vmax=255)
+        above.imshow(smooth, cmap=cmap, alpha=OVER)
+        if lines == 1:
+            above.set_title("over the image", fontsize=10)
         low, high = shown.get_clim()
-        bar = figure.colorbar(shown, cax=axes.inset_axes((0, -0.09, 1, 0.05)), orientation="horizontal")
+        bar = figure.colorbar(shown, cax=alone.inset_axes((0, -0.09, 1, 0.05)), orientation="horizontal")
         bar.set_ticks([low, high], labels=[f"{low:.3g}", f"{high:.3g}"], fontsize=8)
         bar.outline.set_visible(False)
         for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
             label.set_horizontalalignment(side)
-    for index, axes in enumerate(grid):
-        style.bare(axes, visible=index <= len(maps))
+    if lines > 1:
+        grid[1][0].text(0.95, 0.5, "over the image", ha="right", va="center", fontsize=10)
 
 
 def _draw_kernels(figure: Any, rows: Sequence[Mapping[str, np.ndarray | None]], columns: int) -> None:

@@ -46,15 +46,13 @@ pre .soft { color: var(--soft) }
 .headline p { flex: 1 1 24rem; margin: 0 }
 .groups { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: .9rem; margin: .75rem 0 }
 .group { background: var(--card); border-radius: .5rem; padding: .8rem 1rem }
-.group.broad { grid-column: 1 / -1 }
-dl { margin: 0; display: grid; grid-template-columns: 1fr auto; gap: .3rem .9rem }
-.broad dl { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)) }
-.broad dl div { display: flex; justify-content: space-between; gap: .75rem; flex-wrap: wrap }
+dl { margin: 0; display: grid; grid-template-columns: minmax(9rem, 1fr) auto; gap: .3rem .9rem }
 dl div { display: contents }
 dt { color: var(--soft); font-size: .9rem }
 dt small { display: block; font-size: .78rem; line-height: 1.35 }
 dd { margin: 0; font-weight: 600; text-align: right; font-variant-numeric: tabular-nums }
 img { display: block; max-width: 100%; height: auto; border-radius: .4rem; background: #fff }
+.beside { display: flex; flex-wrap: wrap; gap: .5rem 2.5rem; align-items: flex-start }
 .gallery { display: grid; gap: 1rem; margin-top: .75rem; align-items: end }
 figure { margin: 0 }
 figure img { width: 100%; background: none }
@@ -185,8 +183,11 @@ def _section(section: Section) -> str:
     if section.groups:
         parts.append(f'<div class="groups">{"".join(map(_group, section.groups))}</div>')
     if section.commands:
-        lines = (f'{_text(line)}\n<span class="soft">  # {_text(what)}</span>' for line, what in section.commands)
+        lines = (f'{_text(line)}  <span class="soft"># {_text(what)}</span>' for line, what in section.commands)
         parts.append("<pre>" + "\n".join(lines) + "</pre>")
+    beside = section.png is not None and section.table and not section.folded and not section.gallery
+    if beside:
+        parts.append('<div class="beside">')
     if section.png is not None:
         parts.append(_figure(section.png, section.title))
     if section.gallery:
@@ -198,6 +199,8 @@ def _section(section: Section) -> str:
         table = _table(section.table)
         more = f"{len(section.table) - 1} rows"
         parts.append(f"<details><summary>{more}</summary>{table}</details>" if section.folded else table)
+    if beside:
+        parts.append("</div>")
     return "<section>\n" + "\n".join(parts) + "\n</section>"
 
 

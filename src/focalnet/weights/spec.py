@@ -78,6 +78,8 @@ class ModelSpec:
     """How an input is prepared: an `inputs.Image`, or another kind of `inputs.Input`."""
     task: str | None = None
     """What it was trained for, where the head does not tell it: "segment" or "panoptic"."""
+    threshold: float | None = None
+    """Least score of what it says, where that was chosen on its validation data."""
     licence: str | None = None
     """Licence of the weights, where known."""
     source: str | None = None
@@ -96,6 +98,8 @@ class ModelSpec:
             )
         if self.category_ids and self.num_classes is not UNSET and len(self.category_ids) != self.num_classes:
             raise UserError(f"{len(self.category_ids)} category_ids for {self.num_classes} classes; give one each.")
+        if self.threshold is not UNSET and not 0 <= (self.threshold or 0) <= 1:
+            raise UserError(f"threshold={self.threshold}; give a score from 0 to 1.")
 
     @classmethod
     def partial(cls, said: Said, **facts: Any) -> "ModelSpec":
@@ -186,6 +190,6 @@ def _facts(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 UNKNOWN = ModelSpec.partial(
-    Said.GUESS, classes=None, things=None, category_ids=None, task=None, licence=None, source=None
+    Said.GUESS, classes=None, things=None, category_ids=None, task=None, threshold=None, licence=None, source=None
 )
 """What is known of a network of which nothing more is."""
