@@ -127,10 +127,12 @@ NAMES = [f"{number:03}.png" for number in range(9)]
         (range(9), ("10", "9")),
     ],
 )
-def test_coco(network, tmp_path, image_ids, category_ids):
+def test_coco(network, tmp_path, image_ids, category_ids, caplog):
     content = coco(paint(tmp_path, NAMES), NAMES, list(image_ids), category_ids)
     (tmp_path / "notes.json").write_text(json.dumps(content))
+    caplog.set_level("INFO", "focalnet")
     metrics = evaluate(network, data=str(tmp_path / "notes.json"), workers=0, results=tmp_path / "results")
+    assert f"{tmp_path / 'results'}: box.json" in caplog.text
     assert_official(metrics, content, tmp_path / "results", tmp_path)
     rows = json.loads((tmp_path / "results" / "box.json").read_text())
     assert {row["category_id"] for row in rows} == set(category_ids)

@@ -255,7 +255,7 @@ def _fit(
                 losses.add(step, training.step(batches, before, sampler.steps))
                 at.step += 1
                 considered = at.step % SAVE_AT == 0 or at.step == sampler.steps
-                if not (losses.due or considered or signals.urgent):
+                if not (losses.due or considered or signals.urgent or hooks.callbacks):
                     continue
                 loss = math.nan
                 for step, parts in losses.look():
