@@ -1,10 +1,14 @@
 """What a run takes of a machine."""
 
+import json
 import os
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from focalnet.cli import main
 from focalnet.engine import devices
 from focalnet.engine.devices import products, resolved, worker_count
 from focalnet.errors import UserError
@@ -38,3 +42,23 @@ def test_tf32_is_for_gpus_and_ends_with_the_run(monkeypatch):
     with products("fp32"):
         assert torch.get_float32_matmul_precision() == "highest"
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.slow
+def test_options_that_speed_up_loading_teach_the_same(tmp_path):
+    """Kept images and bytes that are normalized later change no bit; images are as small as a draft leaves them."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = rng.integers(0, 128, (400, 360, 3)) + 127 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name / f"{number}.jpg")
+    words = f"--data {tmp_path / 'data'} --model minifocal_32 --weights None --image-size 32 --epochs 2 --workers 0"
+    rows = {}
+    for name, more in {"plain": "", "cache": "--cache 0.1", "raw": "--raw-batches", "draft": "--draft"}.items():
+        main(["train", *words.split(), "--batch-size", "4", "--out", str(tmp_path / name), *more.split()])
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        rows[name] = [json.loads(line)["train_loss"] for line in lines]
+    assert rows["cache"] == rows["raw"] == rows["plain"]
+    assert rows["draft"] != rows["plain"]
+    assert rows["draft"] == pytest.approx(rows["plain"], abs=0.1)
