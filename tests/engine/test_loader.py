@@ -70,6 +70,16 @@ def test_batches_of_one_group_first_and_each_sample_once():
     assert [[index for _, index in batch] for batch in sampler] == rows[4:]
 
 
+def test_no_sample_of_a_small_group_is_left_out_for_ever():
+    sampler = TrainSampler(22, 4, 1, 3, 0, 1, [0] * 20 + [1] * 2)  # 20 fill whole batches, 2 are always left over
+    seen = set()
+    for sampler.epoch in range(6):
+        rows = [[index for _, index in batch] for batch in sampler]
+        assert [len(set(row)) for row in rows] == [4] * 5
+        seen |= {index for row in rows for index in row}
+    assert seen == set(range(22))
+
+
 def test_groups_do_not_depend_on_processes_and_parts():
     groups = [index % 3 == 0 for index in range(50)]
     one = [[i for _, i in batch] for batch in TrainSampler(50, 8, 1, 3, 0, 1, groups)]

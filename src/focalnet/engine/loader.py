@@ -153,7 +153,12 @@ class TrainSampler(Sampler[list[Key]]):
             batches += [indices[first : first + self.batch_size] for first in range(0, whole, self.batch_size)]
             left += indices[whole:]
         shuffled = torch.randperm(len(batches), generator=generator).tolist()
-        return [index for batch in shuffled for index in batches[batch]] + left
+        whole = [index for batch in shuffled for index in batches[batch]]
+        least = min(map(len, members.values()))
+        if whole and len(left) < self.batch_size and least < self.batch_size:
+            # what is left over makes no step, and of a group smaller than a batch all is: no epoch would see it
+            return [*whole[: -self.batch_size], *left, *whole[-self.batch_size :]]
+        return whole + left
 
 
 class EvalSampler(Sampler[list[Key]]):
