@@ -58,7 +58,7 @@ def test_boxes_alone_under_a_network_of_masks(capsys, tmp_path):
             note.pop("segmentation")
         file.write_text(json.dumps(content))
     said = refused(capsys, tmp_path, "--data", data, "--model", "mask_rcnn_minifocal_32")
-    assert "has boxes and no masks, from which mask_rcnn_minifocal_32 learns; take --model dino_minifocal_32" in said
+    assert "has boxes and no masks, from which mask_rcnn_minifocal_32 learns; take --model atss_minifocal_32" in said
 
 
 @pytest.mark.parametrize(

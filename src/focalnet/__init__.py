@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from focalnet.backbone import FocalNet
     from focalnet.embedding import Embeddings, embed
     from focalnet.engine.callbacks import Callback
+    from focalnet.engine.check import check
     from focalnet.errors import UserError
     from focalnet.inputs.image import Preprocessing
     from focalnet.models.classifier.model import FocalNetClassifier
@@ -47,6 +48,7 @@ _HOME = {
     "Run": "api",
     "UserError": "errors",
     "capture": "modulation",
+    "check": "engine.check",
     "convert_state_dict": "weights.layouts",
     "create_backbone": "models.create",
     "create_model": "models.create",
@@ -79,6 +81,7 @@ __all__ = [
     "UserError",
     "__version__",
     "capture",
+    "check",
     "convert_state_dict",
     "create_backbone",
     "create_model",

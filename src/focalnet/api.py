@@ -5,13 +5,14 @@
 >>> focalnet.evaluate(run, data="other flowers/")["top1"]
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 from focalnet.engine.callbacks import NONE, Callback, Hooks
-from focalnet.engine.choice import Choice, choose, new_run
+from focalnet.engine.choice import Choice, OnFault, choose, leaves_model, new_run
 from focalnet.engine.config import Precision, TrainConfig
 from focalnet.engine.devices import Device
 from focalnet.engine.evaluate import evaluate as evaluate
@@ -19,10 +20,13 @@ from focalnet.engine.results import Evaluation as Evaluation
 from focalnet.engine.results import Run
 from focalnet.engine.train import resume as resume_run
 from focalnet.engine.train import train as train_task
+from focalnet.errors import OtherModelError
 from focalnet.inputs.image import Range, View
 from focalnet.tasks import get_task
 from focalnet.tasks.options import TaskOptions
 from focalnet.variants import Recompute
+
+log = logging.getLogger(__name__)
 
 Place = str | os.PathLike[str]
 
@@ -101,6 +105,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     transform: Callable[..., Any] | None = None,
     loss: Callable[..., Any] | None = None,
+    check: OnFault = "stop",
     **options: Unpack[TrainOptions],
 ) -> Run:
     """Train a network: `focalnet train`, from Python.
@@ -120,6 +125,8 @@ def train(
         loss: in the place of the network's own: `loss(outputs, targets)` gives a scalar. Of a classifier, outputs are
             logits (B, K), targets probabilities (B, K) after mixing and smoothing; of other networks what `forward`
             gives, and the truth as its `loss` takes it.
+        check: what `focalnet.check` finds wrong in the data before the first step is an error ("stop"), is told alone
+            ("warn"), or is not looked for ("off").
         options: any other option of `focalnet train`.
 
     Returns:
@@ -134,18 +141,41 @@ def train(
     """
     if transform is not None:
         options.setdefault("augment", "none")
-    said = {"data": data, "model": model, "out": out, "recipe": recipe, "task": task, "device": device}
+    said = {"data": data, "model": model, "out": out, "recipe": recipe, "task": task, "device": device, "check": check}
     said = {name: value for name, value in said.items() if value is not None}
-    return train_chosen(*choose({**said, **options}), Hooks(transform, loss, callbacks))
+
+    def again(model: str) -> Any:
+        return choose({**said, **options, "model": model})
+
+    hooks = Hooks(transform, loss, callbacks)
+    return train_chosen(*choose({**said, **options}), hooks, again=again if leaves_model(said) else None)
 
 
 def train_chosen(
-    options: TaskOptions, config: TrainConfig, choice: Choice, hooks: Hooks = NONE, command: str | None = None
+    options: TaskOptions,
+    config: TrainConfig,
+    choice: Choice,
+    hooks: Hooks = NONE,
+    command: str | None = None,
+    again: Callable[[str], tuple[TaskOptions, TrainConfig, Choice]] | None = None,
 ) -> Run:
-    """Train what `train` and the command line chose; the run remembers the `command`."""
+    """Train what `train` and the command line chose.
+
+    Args:
+        options, config, choice: of `choose`.
+        hooks: what the caller brings along.
+        command: what was typed, for the run to remember.
+        again: chooses anew for another network, where the caller named none and the data needs one.
+    """
     task = get_task(options.name)(**vars(options))
-    out = choice.out or new_run(options)
-    run = train_task(task, config, out, recipe=choice.recipe, command=command, hooks=hooks, device=choice.device)
+    how = {"recipe": choice.recipe, "device": choice.device, "check": choice.check}
+    try:
+        run = train_task(task, config, choice.out or new_run(options), command=command, hooks=hooks, **how)
+    except OtherModelError as error:
+        if again is None:
+            raise
+        log.info("%s It is taken, as no network was asked for.", error)
+        return train_chosen(*again(error.model), hooks, command)
     return Run(run.path)
 
 

@@ -21,6 +21,14 @@ class MissingExtraError(UserError, ImportError):
         )
 
 
+class OtherModelError(UserError):
+    """Data that the network cannot learn from, and `model`, the name of one that can."""
+
+    def __init__(self, message: str, model: str) -> None:
+        super().__init__(message)
+        self.model = model
+
+
 def first_line(error: BaseException) -> str:
     """What an exception of another library says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

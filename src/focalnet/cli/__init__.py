@@ -20,13 +20,14 @@ import tyro
 
 from focalnet._version import __version__
 from focalnet.cli.reading import AS_TRAINED, Reading
-from focalnet.cli.training import parse_train
+from focalnet.cli.training import parse_train, said_first
 from focalnet.errors import UserError, unknown
 from focalnet.reading import brief, shown, write_json
 
 HELP = """\
 focalnet: Focal Modulation Networks
 
+  focalnet check       look at a data set: counts, bad files, duplicates, labels drawn
   focalnet train       train a network to classify, detect, segment; without --data, on handwritten digits
   focalnet resume      go on with a run that was stopped
   focalnet evaluate    metrics of a run or released weights on images
@@ -118,9 +119,11 @@ def _parse(arguments: Sequence[str], command: str, function: Callable[..., Any])
 def _train(arguments: Sequence[str]) -> None:
     chosen = parse_train(arguments)
     from focalnet.api import train_chosen
+    from focalnet.engine.choice import leaves_model
 
-    command = shlex.join(["focalnet", "train", *arguments])
-    train_chosen(*chosen, command=command)
+    left = leaves_model(said_first(arguments))
+    again = (lambda model: parse_train([*arguments, "--model", model])) if left else None
+    train_chosen(*chosen, command=shlex.join(["focalnet", "train", *arguments]), again=again)
 
 
 def _resume(arguments: Sequence[str]) -> None:
@@ -200,6 +203,12 @@ def _predict(arguments: Sequence[str]) -> None:
     from focalnet.cli.prediction import predict
 
     _parse(arguments, "predict", predict)
+
+
+def _check(arguments: Sequence[str]) -> None:
+    from focalnet.cli.checking import check
+
+    _parse(arguments, "check", check)
 
 
 def _explain(arguments: Sequence[str]) -> None:
@@ -334,6 +343,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "check": _check,
     "train": _train, "resume": _resume, "evaluate": _evaluate, "predict": _predict, "explain": _explain,
     "embed": _embed, "similar": _similar,
     "convert": _convert, "models": _models, "recipes": _recipes, "bench": _bench,

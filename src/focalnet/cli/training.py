@@ -33,14 +33,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Any]:
     """The task's options, the `TrainConfig` and the `Choice` that the arguments of `focalnet train` mean."""
-    from focalnet.engine.choice import CHOOSING, defaults
+    from focalnet.engine.choice import defaults
     from focalnet.engine.recipes import get_recipe
 
-    early = ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in CHOOSING:
-        early.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest=name)
-    written = early.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])[0]
-    said = {name: None if value == "None" else value for name, value in vars(written).items() if value is not None}
+    said = said_first(arguments)
     parts = defaults(said)
     options, _, choice = parts
     recipe = get_recipe(choice.recipe or "", options.model)
@@ -52,6 +48,17 @@ def parse_train(arguments: Sequence[str]) -> tuple[Any, Any, Any]:
     values["model"] = options.model
     options, training, choice = (type(part)(**{name: values[name] for name in vars(part)}) for part in parts)
     return options, training, choice
+
+
+def said_first(arguments: Sequence[str]) -> dict[str, str | None]:
+    """The options that the defaults of the others depend on, where they are said, by name."""
+    from focalnet.engine.choice import CHOOSING
+
+    early = ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in CHOOSING:
+        early.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest=name)
+    written = early.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])[0]
+    return {name: None if value == "None" else value for name, value in vars(written).items() if value is not None}
 
 
 def _parse(parts: Sequence[Any], description: str, arguments: Sequence[str]) -> dict[str, Any]:

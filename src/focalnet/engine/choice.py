@@ -10,17 +10,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
 
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.recipes import get_recipe
 from focalnet.engine.recipes.base import has_start, released
 from focalnet.errors import UserError, unknown
 from focalnet.models.registry import parse_name
-from focalnet.schemas import build
+from focalnet.schemas import as_type, build
 from focalnet.tasks import get_options, options_of_model
 from focalnet.tasks.options import TaskOptions
 
+OnFault = Literal["stop", "warn", "off"]
 Options = TypeVar("Options", TaskOptions, TrainConfig)
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,8 @@ class Choice:
     """The run folder to make; without it, runs/MODEL-DATA-N."""
     device: str | None = None
     """Where to compute: cpu, cuda, cuda:1, mps or xpu; without it, the GPU if there is one."""
+    check: Annotated[OnFault, tyro.conf.Suppress] = "stop"
+    """What `focalnet check` finds wrong before the first step stops the run, is told alone, or is not looked for."""
 
 
 def choose(said: Mapping[str, Any]) -> tuple[TaskOptions, TrainConfig, Choice]:
@@ -62,6 +67,7 @@ def choose(said: Mapping[str, Any]) -> tuple[TaskOptions, TrainConfig, Choice]:
     said["model"] = options.model
     out, device = said.get("out"), said.get("device")
     place = {"out": None if out is None else Path(out), "device": None if device is None else str(device)}
+    place["check"] = as_type(said.get("check", choice.check), OnFault, "focalnet.train: check", "give another value")
     return _changed(options, said), _changed(training, said), dataclasses.replace(choice, **place)
 
 
@@ -116,6 +122,11 @@ def _start(task: type[TaskOptions], said: Mapping[str, Any]) -> tuple[str, str]:
             return small, scratch
     model = model or task().model
     return model, recipe or (scratch if anew or not (weights or released(model)) else task.recipe)
+
+
+def leaves_model(said: Mapping[str, Any]) -> bool:
+    """Whether a caller who says this leaves it to us which network is trained."""
+    return said.get("model") in (None, SMALL) and said.get("recipe") is None
 
 
 def new_run(task: TaskOptions) -> Path:

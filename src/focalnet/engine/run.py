@@ -61,15 +61,20 @@ class RunFolder:
         Raises:
             UserError: the folder holds a run already, or cannot be written.
         """
+        cls.check_new(path)
         run = cls(path)
-        if (run.path / "config.json").exists():
-            raise UserError(
-                f"{run.path} holds a run already; go on with `focalnet resume {run.path}`, or choose another --out."
-            )
         with disk_errors(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
             run.write_config(config)
         return run
+
+    @staticmethod
+    def check_new(path: str | Path) -> None:
+        """Raises UserError where the folder holds a run already."""
+        if (Path(path) / "config.json").exists():
+            raise UserError(
+                f"{path} holds a run already; go on with `focalnet resume {path}`, or choose another --out."
+            )
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":

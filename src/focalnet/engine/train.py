@@ -25,6 +25,8 @@ import focalnet
 from focalnet.data.cache import cached
 from focalnet.data.survey import reading
 from focalnet.engine.callbacks import NONE, Hooks, Listeners
+from focalnet.engine.check import check_before_training
+from focalnet.engine.choice import OnFault
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.devices import Device, build_accelerator, products, resolved, worker_count
 from focalnet.engine.display import Display
@@ -58,6 +60,7 @@ def train(
     command: str | None = None,
     hooks: Hooks = NONE,
     device: Device = None,
+    check: OnFault = "stop",
 ) -> RunFolder:
     """Train `task` into a new run folder.
 
@@ -69,6 +72,7 @@ def train(
         command: what was typed, for the record.
         hooks: what the caller brings along.
         device: where to compute, see `devices.find_device`.
+        check: what becomes of a fault of the data, see `check_before_training`.
 
     Raises:
         UserError: bad data, weights or options, a loss that is not a number, a full disk.
@@ -86,9 +90,8 @@ def train(
     model = task.build_model(data)
     data = reading(data, model.spec.preprocessing.read)
     _sampler(task, config, data, accelerator)
-    if accelerator.is_main_process:
-        for remark in task.remarks(model.spec, data.train):
-            log.warning(remark)
+    RunFolder.check_new(out)
+    check_before_training(task, data, model.spec, accelerator, check)
     record = {
         "focalnet": focalnet.__version__,
         "recipe": recipe,

@@ -174,7 +174,8 @@ class Classify(ClassifyOptions, ImageTask):
         return replace(sample, signal=spec.preprocessing.restore(self.example(spec, sample, train=True)[0]))
 
     def draw_truth(self, sample: Sample, classes: Sequence[str]) -> Image:
-        return annotate(sample.signal, [classes[sample.label]])
+        labels = [sample.label] if isinstance(sample.label, int) else sample.label
+        return annotate(sample.signal, [classes[label] for label in labels] or ["none"])
 
     def predict(self, model: Network, images: Sequence[Signal]) -> list["ClassPrediction"]:
         transform = model.spec.preprocessing

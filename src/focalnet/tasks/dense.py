@@ -24,7 +24,7 @@ from focalnet.data.transforms.detection import (
     eval_dense_transform,
     train_dense_transform,
 )
-from focalnet.errors import UserError
+from focalnet.errors import OtherModelError, UserError
 from focalnet.inputs.image import Signal
 from focalnet.models.create import create_model
 from focalnet.models.loading import load
@@ -65,8 +65,11 @@ class DenseTask(DenseOptions, ImageTask):
         self.check_num_classes(data, "look at the data's list of classes")
         if masks and not getattr(data.train, "masked", True):
             others = [family for family in families(task=self.name) if not learns_masks(family.name)]
-            mend = f"; take --model {others[0].name}_{wanted.variant}, which learns from boxes" if others else ""
-            raise UserError(f"{self.data} has boxes and no masks, from which {self.model} learns{mend}.")
+            what = f"{self.data} has boxes and no masks, from which {self.model} learns"
+            if not others:
+                raise UserError(f"{what}.")
+            other = f"{others[0].name}_{wanted.variant}"
+            raise OtherModelError(f"{what}; take --model {other}, which learns from boxes.", other)
         return data
 
     def data_options(self) -> dict[str, Any]:
