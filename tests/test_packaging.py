@@ -57,22 +57,36 @@ def test_the_wheel(setuptools, tmp_path):
         entries.read_string(archive.read(f"{info}/entry_points.txt").decode())
     assert metadata["Version"] == __version__
     assert metadata["License-Expression"] == "MIT"
+    assert "Paper, https://arxiv.org/abs/2203.11926" in metadata.get_all("Project-URL")
+    assert {"train", "dense", "audio", "tiff", "fast", "dev"} <= set(metadata.get_all("Provides-Extra"))
+    assert metadata.get_payload().startswith("# focalnet")
     assert entries["console_scripts"]["focalnet"] == "focalnet.cli:main"
     assert "focalnet/py.typed" in names
     sources = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.py")}
     assert sources <= set(names)
-    target = tmp_path / "installed"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]
-    subprocess.run([*install, str(wheel)], check=True)
-    script = "import focalnet; from focalnet.cli import main; print(focalnet.__file__); main(['--version'])"
-    run = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(target)!r}); {script}"]
-    out = subprocess.check_output(run, text=True, cwd=tmp_path, env={"PATH": ""}).split()
-    assert out == [str(target / "focalnet" / "__init__.py"), __version__]
+    assert "focalnet/models/sizes.json" in names
+    check_installed(wheel, tmp_path)
+
+
+def check_installed(archive: Path, folder: Path) -> None:
+    """Install a wheel or a source archive into a folder, and run the command that it puts there."""
+    target = folder / "installed"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run([*install, "--target", str(target), str(archive)], check=True, cwd=folder)
+    script = "import focalnet; print(focalnet.__file__)"
+    environment = {"PATH": "", "PYTHONPATH": str(target)}
+    out = subprocess.check_output([sys.executable, "-c", script], text=True, cwd=folder, env=environment)
+    assert out.strip() == str(target / "focalnet" / "__init__.py")
+    command = target / "bin" / "focalnet"
+    for arguments, wanted in ((["--version"], __version__), (["--help"], "focalnet train"), (["models"], "minifocal")):
+        assert wanted in subprocess.check_output([command, *arguments], text=True, cwd=folder, env=environment)
 
 
 @pytest.mark.slow
 def test_the_source_archive(setuptools, tmp_path):
-    with tarfile.open(backend("build_sdist", tmp_path)) as archive:
+    source = backend("build_sdist", tmp_path)
+    with tarfile.open(source) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"pyproject.toml", "README.md", "LICENSE", "PKG-INFO", "src/focalnet/py.typed"} <= names
     assert {"src/focalnet/_version.py", "src/focalnet/cli/__init__.py"} <= names
+    check_installed(source, tmp_path)
