@@ -184,12 +184,12 @@ def original_evaluation():
 
 
 def scripted(scores, original):
-    """Evaluation whose scores are given, one per epoch."""
+    """Evaluation whose scores are given, one per epoch, all with one loss."""
     left = iter(scores)
 
     def evaluate(*arguments):
         metrics, details = original(*arguments)
-        return {**metrics, "top1": next(left, 0.0)}, details
+        return {**metrics, "top1": next(left, 0.0), "val_loss": 1.0}, details
 
     return evaluate
 
