@@ -23,7 +23,7 @@ features: int = model.num_features
 model.reset_classifier(4)
 detector = focalnet.create_model("dino_focalnet_tiny_srf_4scale", num_queries=300)
 detector.detect
-run = focalnet.train(data="flowers", model="small", epochs=3, transform=v2.RandomRotation(20))
+run = focalnet.train(data="flowers", model="small", epochs=3, transform=v2.RandomHorizontalFlip())
 top1: float = run.metrics["top1"] + focalnet.evaluate(run)["top1"]
 predictor = focalnet.Predictor(run, device="cpu")
 

@@ -90,6 +90,7 @@ class TrainOptions(TypedDict, total=False):
     seed: int
     workers: int | None
     cache: float
+    train_sample: int
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...]
     checkpoint_minutes: float
 

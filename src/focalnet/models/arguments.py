@@ -46,8 +46,10 @@ class ModelOptions(ArchitectureOptions, total=False):
     aux_channels: int
     aux_weight: float
     average_ignored: bool
+    box_depth: int
     candidates: int
     channels: int
+    class_depth: int
     classifier_std: float
     decoder_depth: int
     decoder_layers: int
@@ -58,6 +60,7 @@ class ModelOptions(ArchitectureOptions, total=False):
     dn_label_noise: float
     dn_number: int
     dropout: float
+    dynamic_dim: int
     embedding: int
     encoder_ffn_dim: int
     encoder_layers: int
@@ -82,5 +85,6 @@ class ModelOptions(ArchitectureOptions, total=False):
     score_threshold: float
     shared_heads: bool
     spare_label: bool
+    stages: int
     tower_depth: int
     tubelet_size: int
