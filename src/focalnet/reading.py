@@ -5,7 +5,7 @@ UTF-8, with or without a byte-order mark; no number is infinite, undefined or lo
 deeper than `DEEPEST`. `schemas.build` then makes a dataclass of what was read.
 
     regular(path)                      a file, and no pipe, device or folder
-    read_text, read_lines              text
+    read_text, read_lines, each_line   text
     read_json, parse_json              what JSON holds; `read_object` wants an object with named fields
     read_yaml                          the same for YAML
     write_json(value)                  JSON that every reader takes: an undefined number becomes null
@@ -15,7 +15,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -88,6 +88,21 @@ def read_lines(path: str | Path, *, most: int = DESCRIPTION, mend: str = "check 
     while lines and not lines[-1]:
         lines.pop()
     return lines
+
+
+def each_line(path: str | Path, *, most: int = DESCRIPTION, mend: str = "check the file") -> Iterator[str]:
+    """The lines of a text file one by one, with their ends; `most` is of a line, the rest as in `read_text`.
+
+    Bytes that are no text become surrogates, as in names of files.
+    """
+    regular(path, mend)
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        number = 0
+        while line := file.readline(most):
+            number += 1
+            if len(line) == most:
+                raise UserError(f"line {number} of {path} has more than {most:,} characters; {mend}.")
+            yield line
 
 
 def read_json(path: str | Path, *, most: int = DESCRIPTION, mend: str = "copy or download it again") -> Any:

@@ -30,20 +30,23 @@ class Detections:
         scores: (N,), 0 to 1.
         labels: (N,), from 0.
         masks: (N, H, W), bool, at the size of the original image; None from a model without masks.
+        tracks: (N,), the number by which an object is known from frame to frame, -1 for none; None where nothing is
+            tracked.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     masks: Tensor | None = None
+    tracks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def take(self, index: Tensor) -> "Detections":
         """Those at `index`: positions or a boolean mask, (N,)."""
-        masks = None if self.masks is None else self.masks[index]
-        return Detections(self.boxes[index], self.scores[index], self.labels[index], masks)
+        masks, tracks = (None if rows is None else rows[index] for rows in (self.masks, self.tracks))
+        return Detections(self.boxes[index], self.scores[index], self.labels[index], masks, tracks)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ import os
 import re
 import sys
 import urllib.request
-import warnings
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +33,7 @@ from PIL import ImageOps
 
 from focalnet.errors import UserError
 from focalnet.inputs import tiff
+from focalnet.inputs.quiet import quiet_decoders
 from focalnet.inputs.values import (
     ROTATED,
     STORED,
@@ -115,9 +115,7 @@ def load_image(
     if max_pixels is not None and max_pixels > (PIL.Image.MAX_IMAGE_PIXELS or max_pixels):
         PIL.Image.MAX_IMAGE_PIXELS = max_pixels  # cuts of such an image are checked by Pillow too
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on files that it decodes all the same
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        with quiet_decoders():
             if isinstance(source, np.ndarray) or _is_tensor(source):
                 return image_of(_array(source, channels), channels, values, name)
             if isinstance(source, Bands):

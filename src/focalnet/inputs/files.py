@@ -10,7 +10,7 @@ from pathlib import Path
 from focalnet import inputs
 from focalnet.errors import UserError
 from focalnet.inputs.folders import is_ignored, walk
-from focalnet.inputs.video import VIDEO_EXTENSIONS, is_video
+from focalnet.inputs.video import VIDEO_EXTENSIONS, is_live, is_video
 
 
 def find_images(sources: Iterable[str]) -> list[str]:
@@ -22,8 +22,8 @@ def find_files(sources: Iterable[str], kind: str, unreadable: dict[str, UserErro
     """Files meant by what a user wrote.
 
     Args:
-        sources: files, folders (searched all the way down, without what `folders` ignores), globs, URLs, or `-` for a
-            list on standard input.
+        sources: files, folders (searched all the way down, without what `folders` ignores), globs, URLs, cameras and
+            streams (`inputs.video`), or `-` for a list on standard input.
         kind: the kind of input to look for in folders; beside images, videos.
         unreadable: takes in, by its name, what is no file, and why; the others are then found all the same.
 
@@ -68,7 +68,7 @@ def _names(source: str, kind: str, suffixes: frozenset[str]) -> list[str]:
         if names := _inside(source, suffixes):
             return names
         raise UserError(f"The folder {source} holds no {kind}s ({', '.join(sorted(suffixes))}).")
-    if is_address(source) or os.path.lexists(source):
+    if is_address(source) or os.path.lexists(source) or (suffixes >= VIDEO_EXTENSIONS and is_live(source)):
         return [source]
     matches = ((match, os.path.isdir(match)) for match in _matches(source))
     if names := [name for match, folder in matches for name in (_inside(match, suffixes) if folder else [match])]:

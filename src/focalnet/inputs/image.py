@@ -13,19 +13,19 @@ Detectors and segmenters see the whole image in its own shape, see `long_side`.
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import PIL.Image
 
 from focalnet.errors import UserError
 from focalnet.inputs.decoding import EXTENSIONS, ROTATED, Head, head_of, load_image, size_of, stored_as
+from focalnet.inputs.tensors import floats_of, pixels_of
 from focalnet.inputs.values import STORED, BadImageError, Bands, ChannelsError, NotIdsError, Range, Signal, Stored
 
 __all__ = [
     "EXTENSIONS", "LONGEST", "ROTATED", "SEMANTIC", "WHOLE_IMAGE", "BadImageError", "Bands", "ChannelsError", "Head",
-    "Image", "Interpolation", "NotIdsError", "Preprocessing", "Range", "Signal", "Size", "View", "head_of",
-    "load_image", "pixels_of", "scaled_size", "size_of", "stored_as", "to_tensor",
+    "Image", "Interpolation", "NotIdsError", "Preprocessing", "Range", "Signal", "Size", "View", "floats_of",
+    "head_of", "load_image", "pixels_of", "scaled_size", "size_of", "stored_as", "to_tensor",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -159,15 +159,21 @@ class Image:
         )
 
     def __call__(self, signal: Signal) -> "Tensor":
-        """What the network sees of an image in evaluation.
+        """What the network sees of an image in evaluation."""
+        pixels = self.pixels(signal)
+        return floats_of(pixels, self.mean, self.std) if self.long_side is None else self.normalize(pixels)
+
+    def pixels(self, signal: Signal) -> "Tensor":
+        """(C, H, W), uint8: what the network sees of an image in evaluation, before it is normalized.
 
         Images more than 16 times longer than wide are first cropped to that around their centre, which a centre crop
         does not see: resizing the shorter side of a 1 x 50,000 pixel line would otherwise take gigabytes.
         """
         if self.long_side is None:
-            return _steps(self)(signal if isinstance(signal, PIL.Image.Image) else pixels_of(signal))
+            seen = self.seen(signal if isinstance(signal, PIL.Image.Image) else pixels_of(signal))
+            return (pixels_of(seen) if isinstance(seen, PIL.Image.Image) else seen).contiguous()
         whole = pixels_of(signal)
-        return self.normalize(self.resize_to(whole, self.whole_size((whole.shape[1], whole.shape[2]))))
+        return self.resize_to(whole, self.whole_size((whole.shape[1], whole.shape[2])))
 
     def seen(self, image: Any) -> Any:
         """The view of an image that a classifier sees, `size` in pixels; of a PIL image or a tensor (C, H, W)."""
@@ -231,7 +237,7 @@ class Image:
         return pixels if pixels.shape[1:] == size else V.resize_image(pixels, list(size), self._mode, antialias=True)
 
     def normalize(self, pixels: "Tensor") -> "Tensor":
-        """(C, H, W), 0 to 255, to the floats that the network takes."""
+        """(..., C, H, W), 0 to 255, to the floats that the network takes."""
         from torchvision.transforms.v2 import functional as V
 
         return V.normalize_image(pixels.float() / 255, list(self.mean), list(self.std))
@@ -296,23 +302,6 @@ WHOLE_IMAGE = Image(input_size=800, long_side=1333, crop_pct=1.0, interpolation=
 """What the published detectors see."""
 SEMANTIC = dataclasses.replace(WHOLE_IMAGE, input_size=512, long_side=2048)
 """What the published UPerNets see."""
-
-
-def pixels_of(signal: Signal) -> "Tensor":
-    """The pixels of an image: (C, H, W), uint8."""
-    import torch
-    from torchvision.transforms.v2 import functional as V
-
-    if isinstance(signal, Bands):
-        return torch.tensor(signal.values).permute(2, 0, 1).contiguous()
-    return V.pil_to_tensor(signal)
-
-
-@cache
-def _steps(how: Image) -> "Callable[[Any], Tensor]":
-    from torchvision.transforms import v2
-
-    return v2.Compose([how.seen, *to_tensor(how)])
 
 
 def to_tensor(how: Image) -> list[Callable[[Any], Any]]:

@@ -13,7 +13,7 @@ from focalnet.weights.spec import ModelSpec
 if TYPE_CHECKING:
     from focalnet.tasks.base import Task
 
-SHARED = ("base", "dense", "detection_report", "figures", "options", "results")
+SHARED = ("base", "batches", "dense", "detection_report", "figures", "options", "results")
 _REGISTERED: "dict[str, type[Task]]" = {}
 
 Class = TypeVar("Class", bound="type[Task]")

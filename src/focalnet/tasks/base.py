@@ -26,6 +26,7 @@ from focalnet.data.survey import mean_and_std, reading, remarks
 from focalnet.data.transforms.own import apply_transform
 from focalnet.errors import UserError
 from focalnet.inputs.image import Signal
+from focalnet.tasks.batches import InBatches, Predicts
 from focalnet.tasks.options import OPTIONS, ImageOptions, TaskOptions
 from focalnet.tasks.options import Embedded as Embedded
 from focalnet.visualize.page import Section as Section
@@ -106,7 +107,7 @@ class Prediction(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(TaskOptions, ABC):
+class Task(TaskOptions, Predicts, ABC):
     """The options and parts of a task. Subclasses add their own options.
 
     Class attributes:
@@ -254,13 +255,9 @@ class Task(TaskOptions, ABC):
     def signal(self, sample: Any) -> tuple[str, Any]:
         """The name of a sample, and the signal in it, as the network's input reads it from a file."""
 
-    @abstractmethod
-    def predict(self, model: Network, signals: Sequence[Any]) -> list[Any]:
-        """One `Prediction` per signal, as `model.spec.preprocessing` reads it: an RGB image, a waveform."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTask(ImageOptions, Task):
+class ImageTask(ImageOptions, InBatches, Task):
     """A task on images."""
 
     def commands(self, run: str) -> list[tuple[str, str]]:

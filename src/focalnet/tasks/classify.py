@@ -177,11 +177,8 @@ class Classify(ClassifyOptions, ImageTask):
         labels = [sample.label] if isinstance(sample.label, int) else sample.label
         return annotate(sample.signal, [classes[label] for label in labels] or ["none"])
 
-    def predict(self, model: Network, images: Sequence[Signal]) -> list["ClassPrediction"]:
-        transform = model.spec.preprocessing
-        batch = torch.stack([transform(image) for image in images]).to(next(model.parameters()))
-        with torch.inference_mode():
-            probabilities = model(batch).float().softmax(-1).cpu()
+    def predict_batch(self, model: Network, batch: Tensor, signals: Sequence[Signal]) -> list["ClassPrediction"]:
+        probabilities = model(batch).float().softmax(-1).cpu()
         names = model.spec.classes or tuple(f"class {index}" for index in range(probabilities.shape[1]))
         return [ClassPrediction.from_probabilities(row, names) for row in probabilities]
 

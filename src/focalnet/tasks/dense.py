@@ -25,7 +25,7 @@ from focalnet.data.transforms.detection import (
     train_dense_transform,
 )
 from focalnet.errors import OtherModelError, UserError
-from focalnet.inputs.image import Signal
+from focalnet.inputs.image import Signal, pixels_of
 from focalnet.models.create import create_model
 from focalnet.models.loading import load
 from focalnet.models.registry import families, get_family, parse_name
@@ -164,28 +164,23 @@ class DenseTask(DenseOptions, ImageTask):
         """The truth of a batch as the model takes it."""
         return batch["targets"]
 
-    def predict(self, model: Network, images: Sequence[Signal]) -> list[Any]:
-        """One prediction per image; images that have one size for the network share forward passes."""
-        transform = _eval_transform(model.spec.preprocessing)
-        alike: dict[torch.Size, list[int]] = {}
-        examples = [transform(bare_sample(image)) for image in images]
-        for index, (pixels, _) in enumerate(examples):
-            alike.setdefault(pixels.shape, []).append(index)
-        predictions: dict[int, Any] = {}
-        weight = next(model.parameters())
-        for (_, height, width), indices in alike.items():
-            most = max(1, PIXELS // (height * width))
-            for chunk in (indices[first : first + most] for first in range(0, len(indices), most)):
-                batch = torch.stack([examples[index][0] for index in chunk]).to(weight)
-                sizes = torch.tensor([examples[index][1]["size"] for index in chunk], device=weight.device)
-                originals = [(images[index].height, images[index].width) for index in chunk]
-                with torch.inference_mode():
-                    found = self.predict_batch(model, batch, sizes, originals)
-                predictions.update(zip(chunk, found, strict=True))
-        return [predictions[index] for index in range(len(images))]
+    def prepare(self, spec: ModelSpec, signal: Any) -> Tensor:
+        """The whole image, resized: (C, H, W), uint8."""
+        pixels = pixels_of(signal)
+        return spec.preprocessing.resize_to(pixels, spec.preprocessing.whole_size((pixels.shape[1], pixels.shape[2])))
+
+    def floats(self, spec: ModelSpec, batch: Tensor) -> Tensor:
+        return spec.preprocessing.normalize(batch)
+
+    def most_alike(self, shape: Sequence[int]) -> int:
+        return max(1, PIXELS // (shape[1] * shape[2]))
+
+    def predict_batch(self, model: Network, batch: Tensor, signals: Sequence[Signal]) -> list[Any]:
+        sizes = torch.tensor([batch.shape[2:]] * len(batch), device=batch.device)
+        return self.predict_images(model, batch, sizes, [(image.height, image.width) for image in signals])
 
     @abstractmethod
-    def predict_batch(
+    def predict_images(
         self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
     ) -> list[Any]:
         """The predictions for a batch without padding.

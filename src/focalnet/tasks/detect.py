@@ -4,6 +4,7 @@ Measured is COCO's average precision, by faster-coco-eval. With `tta` the detect
 mirrored, are put together and thinned by non-maximum suppression, class by class.
 """
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class Detect(DetectOptions, DenseTask):
             for image, (h, w), size in zip(images, sizes.tolist(), originals, strict=True)
         ]
 
-    def predict_batch(
+    def predict_images(
         self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
     ) -> list["DetectionPrediction"]:
         names, least = class_names(model.spec), self.least_score(model.spec)
@@ -212,6 +213,12 @@ class DetectionPrediction:
         """The class of each object."""
         return [self.classes[label] for label in self.detections.labels.tolist()]
 
+    def with_tracks(self, tracks: Tensor, threshold: float) -> "DetectionPrediction":
+        """The objects with the numbers of their tracks, (N,), without those on none that score below `threshold`."""
+        found = dataclasses.replace(self.detections, tracks=tracks)
+        kept = (tracks >= 0).to(found.scores.device) | (found.scores >= threshold)
+        return dataclasses.replace(self, detections=found.take(kept))
+
     def to_dict(self) -> dict[str, Any]:
         objects = [
             {"label": name, "score": round(score, 4), "box": [round(side, 2) for side in box]}
@@ -219,6 +226,9 @@ class DetectionPrediction:
                 self.names, self.detections.scores.tolist(), self.detections.boxes.tolist(), strict=True
             )
         ]
+        if self.detections.tracks is not None:
+            for row, track in zip(objects, self.detections.tracks.tolist(), strict=True):
+                row["track"] = track if track >= 0 else None
         if self.detections.masks is not None:
             for row, mask in zip(objects, encode_masks(self.detections.masks), strict=True):
                 row["mask"] = mask
@@ -231,10 +241,15 @@ class DetectionPrediction:
         return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items())) or "nothing found"
 
     def draw(self, image: Signal) -> Image:
+        names, tracks = self.names, self.detections.tracks
+        if tracks is not None:
+            names = [
+                f"{name} #{track}" if track >= 0 else name for name, track in zip(names, tracks.tolist(), strict=True)
+            ]
         return draw_detections(
             image,
             self.detections.boxes,
-            self.names,
+            names,
             self.detections.scores.tolist(),
             self.detections.masks,
             labels=self.detections.labels.tolist(),
@@ -261,6 +276,7 @@ class DetectionPrediction:
             mask=None if masks is None else masks.cpu().numpy(),
             confidence=self.detections.scores.cpu().float().numpy(),
             class_id=self.detections.labels.cpu().numpy(),
+            tracker_id=None if self.detections.tracks is None else self.detections.tracks.cpu().numpy(),
             data={"class_name": np.array(self.names, dtype=str)},
         )
 

@@ -64,7 +64,7 @@ class Panoptic(PanopticOptions, DenseTask):
         )
         return [(ids, [vars(segment) for segment in segments]) for ids, segments in predictions]
 
-    def predict_batch(
+    def predict_images(
         self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
     ) -> list["PanopticPrediction"]:
         names = class_names(model.spec)

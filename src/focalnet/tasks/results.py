@@ -2,6 +2,8 @@
 
     csv     a line per object with image, label, score, x1, y1, x2, y2 in pixels; of other tasks, what they tell
     coco    one JSON: images, categories, and annotations with a score; ids of categories are those trained on
+    counts  a line per image or frame: how many objects it has of each class, and of a film whose objects are tracked
+            how many different ones there were of each until then; CSV, too
     yolo    per image a text file NAME.txt, a line per object: label cx cy w h score in shares of the sides; classes.txt
 
 Labels of YOLO are the numbers that the data has, where it is in that format, else the places among the classes.
@@ -15,14 +17,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
 
+import torch
+
 from focalnet.data.base import CategoryIds
 from focalnet.errors import UserError
 from focalnet.labels import COCO_CLASSES, COCO_IDS, COCO_RAW_CLASSES
 from focalnet.reading import write_json
 from focalnet.structures import Detections, encode_masks
 
-ResultFormat = Literal["csv", "coco", "yolo"]
+ResultFormat = Literal["csv", "coco", "yolo", "counts"]
 COLUMNS = ("image", "label", "score", "x1", "y1", "x2", "y2")
+TRACKED = (*COLUMNS, "track")
 
 
 def category_ids(classes: Sequence[str], known: CategoryIds | None = None) -> list[int | str]:
@@ -113,8 +118,8 @@ class Writer(ABC):
         self.stream = self.opened or stream
 
     @abstractmethod
-    def add(self, image: str, prediction: Any) -> None:
-        """Take in the prediction for one image."""
+    def add(self, image: str, prediction: Any, place: Mapping[str, Any] = {}) -> None:
+        """Take in the prediction for one image, or for a frame, which has a place: `frame` and `seconds`."""
 
     def close(self) -> None:
         """Write what is left."""
@@ -133,9 +138,10 @@ class CsvWriter(Writer):
 
     columns: Sequence[str] | None = None
 
-    def add(self, image: str, prediction: Any) -> None:
+    def add(self, image: str, prediction: Any, place: Mapping[str, Any] = {}) -> None:
         if isinstance(getattr(prediction, "detections", None), Detections):
-            head, self.columns, rows = self.columns is None, COLUMNS, _boxes(image, prediction)
+            head, rows = self.columns is None, _boxes(image, prediction)
+            self.columns = self.columns or (COLUMNS if prediction.detections.tracks is None else TRACKED)
         else:
             rows = [{"image": image, **row} for row in _told(prediction.to_dict())]
             head = self.columns is None and bool(rows)
@@ -152,7 +158,7 @@ class CocoWriter(Writer):
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
-    def add(self, image: str, prediction: Any) -> None:
+    def add(self, image: str, prediction: Any, place: Mapping[str, Any] = {}) -> None:
         height, width = prediction.size
         number = len(self.images) + 1
         self.images.append({"id": number, "file_name": image, "width": width, "height": height})
@@ -183,14 +189,48 @@ class YoloWriter(Writer):
         lines = "".join(f"{names[i]}\n" for i in range(len(names)))
         (out / "classes.txt").write_text(lines, "utf-8", "surrogateescape")
 
-    def add(self, image: str, prediction: Any) -> None:
+    def add(self, image: str, prediction: Any, place: Mapping[str, Any] = {}) -> None:
         name, detections = _unused(image, self.taken), prediction.detections
         rows = coco_rows(Detections(detections.boxes, detections.scores, detections.labels), self.numbers)
         objects = [(row["category_id"], row["score"], row["bbox"]) for row in rows]
         (self.folder / f"{name}.txt").write_text(yolo_text(objects, prediction.size), encoding="utf-8")
 
 
-WRITERS: dict[str, type[Writer]] = {"csv": CsvWriter, "coco": CocoWriter, "yolo": YoloWriter}
+class CountsWriter(Writer):
+    """A line is written as soon as its frame is known, so that a film may be without an end."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.seen: dict[str, list[set[int]]] = {}
+        self.table = csv.writer(self.stream, lineterminator="\n")
+        self.begun = False
+
+    def add(self, image: str, prediction: Any, place: Mapping[str, Any] = {}) -> None:
+        name = image.rpartition(":")[0] if place else image
+        found: Detections = prediction.detections
+        counts = torch.bincount(found.labels.cpu(), minlength=len(self.classes)).tolist()
+        different: list[int] = []
+        if found.tracks is not None:
+            seen = self.seen.setdefault(name, [set() for _ in self.classes])
+            for label, track in zip(found.labels.tolist(), found.tracks.tolist(), strict=True):
+                seen[label] |= {track} if track >= 0 else set()
+            different = [len(tracks) for tracks in seen]
+        if not self.begun:
+            self.table.writerow(
+                [
+                    "image",
+                    "frame",
+                    "seconds",
+                    *self.classes,
+                    *(f"{label} so far" for label in self.classes if different),
+                ]
+            )
+            self.begun = True
+        self.table.writerow([name, place.get("frame", ""), place.get("seconds", ""), *counts, *different])
+        self.stream.flush()
+
+
+WRITERS: dict[str, type[Writer]] = {"csv": CsvWriter, "coco": CocoWriter, "yolo": YoloWriter, "counts": CountsWriter}
 
 
 def open_writer(
@@ -216,10 +256,12 @@ def open_writer(
 
 def _boxes(image: str, prediction: Any) -> list[dict[str, Any]]:
     found: Detections = prediction.detections
+    tracks = itertools.repeat(-1) if found.tracks is None else found.tracks.tolist()
     return [
         {"image": image, "label": name, "score": score, **dict(zip(COLUMNS[3:], box, strict=True))}
-        for name, score, box in zip(
-            prediction.names, found.scores.tolist(), found.boxes.double().tolist(), strict=True
+        | ({"track": track} if track >= 0 else {})
+        for name, score, box, track in zip(
+            prediction.names, found.scores.tolist(), found.boxes.double().tolist(), tracks, strict=False
         )
     ]  # fmt: skip
 

@@ -93,7 +93,7 @@ class Segment(SegmentOptions, DenseTask):
             total, count = total + F.pad(scores, border), count + F.pad(torch.ones_like(scores[:1]), border)
         return F.interpolate((total / count)[None], size=original, mode="bilinear", align_corners=False)[0]
 
-    def predict_batch(
+    def predict_images(
         self, model: Network, images: Tensor, sizes: Tensor, originals: Sequence[tuple[int, int]]
     ) -> list["SegmentPrediction"]:
         names = class_names(model.spec)
