@@ -63,7 +63,7 @@ class TrainOptions(TypedDict, total=False):
     tta: bool
     detections: int | None
     crowd: Literal["learn", "ignore"] | None
-    threshold: float
+    threshold: float | None
     window: int | None
     dice: bool
     epochs: int
