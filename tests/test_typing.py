@@ -36,8 +36,8 @@ class Enough(focalnet.Callback):
 focalnet.resume(run, callbacks=[Enough()])
 """
 WRONG = {
-    'focalnet.create_model("focalnet_tiny_lrf", num_clases=3)': "num_clases",
-    'focalnet.create_model("dino_focalnet_tiny_srf_4scale", num_querys=3)': "num_querys",
+    'focalnet.create_model("focalnet_tiny_lrf", num_clases=3)': "create_model",
+    'focalnet.create_model("dino_focalnet_tiny_srf_4scale", num_querys=3)': "create_model",
     'focalnet.create_model("focalnet_tiny_lrf").num_feature.bit_length()': "",
     'focalnet.Predictor("runs/x", treshold=0.3)': "treshold",
     'focalnet.train(data="x", epoch=3)': "epoch",
