@@ -117,7 +117,7 @@ def train(
         model: the network; a name from `list_models`, or "small" for one that a CPU trains.
         out: the run folder to make; without it, runs/MODEL-DATA-N.
         recipe: where the defaults of `options` come from; without it, one for the task and the data.
-        task: "classify", "detect", "segment" or "panoptic"; without it, what `model` is for.
+        task: "classify", "multilabel", "detect", "segment" or "panoptic"; without it, what `model` is for.
         device: where to compute, for example "cuda:1"; without it, the GPU if there is one.
         callbacks: are told of every step and epoch, and may end the run; see `Callback`.
         transform: changes a training image before it is resized and normalized, in the place of the recipe's

@@ -85,11 +85,19 @@ def explain(
             modulators=[_array(parts[name].modulator[0].float().norm(dim=-1)) for name in last],
             logits=_array(output[0]) if classifier else None,
             classes=spec.classes if spec else None,
+            threshold=_threshold(classifier),
         )
         if grad_cam and classifier:
             explanation.target = int(output[0].argmax()) if target is None else target
             explanation.grad_cam = _grad_cam(classifier, tensor, explanation.target)
     return explanation
+
+
+def _threshold(classifier: FocalNetClassifier | None) -> float | None:
+    """The least score of a label of a multi-label classifier."""
+    if classifier is None or not classifier.multilabel:
+        return None
+    return 0.5 if classifier.spec.threshold is None else classifier.spec.threshold
 
 
 def _class_number(target: int | str | None, names: Sequence[str] | None) -> int | None:

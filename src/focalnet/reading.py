@@ -6,11 +6,14 @@ deeper than `DEEPEST`. `schemas.build` then makes a dataclass of what was read.
 
     regular(path)                      a file, and no pipe, device or folder
     read_text, read_lines, each_line   text
+    read_table, read_header            the rows of a CSV file
     read_json, parse_json              what JSON holds; `read_object` wants an object with named fields
     read_yaml                          the same for YAML
     write_json(value)                  JSON that every reader takes: an undefined number becomes null
 """
 
+import csv
+import io
 import json
 import math
 import os
@@ -25,6 +28,9 @@ DESCRIPTION = 64 * 2**20
 """Most bytes of a file that describes a model, a run or one sample."""
 DATA = 8 * 2**30
 """Most bytes of a file that describes all samples of a data set."""
+TABLE = 2**29
+"""Most bytes of a CSV file."""
+LONGEST_HEADER = 2**20
 YAML = 8 * 2**20
 DEEPEST = 64
 """Most lists and objects inside each other."""
@@ -103,6 +109,35 @@ def each_line(path: str | Path, *, most: int = DESCRIPTION, mend: str = "check t
             if len(line) == most:
                 raise UserError(f"line {number} of {path} has more than {most:,} characters; {mend}.")
             yield line
+
+
+def read_table(path: str | Path, *, most: int = TABLE, mend: str = "check the file") -> list[list[str]]:
+    """The rows of a CSV file, without empty ones and without the blanks around the cells.
+
+    Cells are separated by commas, semicolons or tabs: by what the first row has most of. Arguments and errors as in
+    `read_text`.
+    """
+    return _cells(read_text(path, most=most, mend=mend), path, mend)
+
+
+def read_header(path: str | Path) -> list[str]:
+    """The first row of a CSV file, for a cheap look; empty where it is none."""
+    try:
+        regular(path)
+        with open(path, "rb") as file:
+            line = file.readline(LONGEST_HEADER).decode("utf-8-sig", "replace")
+        return next(iter(_cells(line, path, "check the file")), [])
+    except (UserError, OSError):
+        return []
+
+
+def _cells(text: str, path: str | Path, mend: str) -> list[list[str]]:
+    separator = max(",;\t", key=text.lstrip().partition("\n")[0].count)
+    try:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+        return [[cell.strip() for cell in row] for row in rows if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read as CSV ({_reason(error)}); {mend}.") from error
 
 
 def read_json(path: str | Path, *, most: int = DESCRIPTION, mend: str = "copy or download it again") -> Any:

@@ -29,6 +29,7 @@ class Answers(nn.Module):
     def forward(self, images):
         return images
 
+    multilabel = False
     loss = FocalNetClassifier.loss
 
 

@@ -167,7 +167,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         device: str | None = None,
         reading: Reading = AS_TRAINED,
     ) -> None:
-        """Evaluate a run, or a network with released weights: accuracy, AP, mIoU or PQ, samples per second.
+        """Evaluate a run, or a network with released weights: accuracy, AP, F1, mIoU or PQ, samples per second.
 
         Args:
             model: A run folder, or the name of a network with --weights.

@@ -43,8 +43,8 @@ def predict(
         weights: "official", "timm", "transformers", a file or a hub id.
         json: Print one JSON object per image.
         draw: Write the images with their predictions into this folder, and predictions.jsonl, the JSON objects.
-        threshold: Least score of an object; without it what was best on the validation data, else 0.5, and 0.8 in
-            panoptic segmentation.
+        threshold: Least score of an object or label; without it what was best on the validation data, else 0.5, and
+            0.8 in panoptic segmentation.
         window: Side in pixels of overlapping squares to see images in (semantic segmentation); whole without it.
         detections: Most objects of an image that a detector tells; without it, what the network has.
         format: Write the predictions as csv, as a coco file or as text files of yolo, with the classes' own ids; or

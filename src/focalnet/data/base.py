@@ -7,7 +7,7 @@
 
 The kinds of data differ in what a sample holds:
 
-    class       `Sample`: one class for the whole
+    class       `Sample`: one class for the whole; multilabel: any number of them
     detection   `DenseSample`: objects with boxes and, where they were annotated, masks; `semantic` is None
     semantic    `DenseSample`: no objects; `semantic` has a class per pixel, 255 where none is trained on or scored
     panoptic    `DenseSample`: every segment is an object, one per thing, one per kind of stuff; masks do not overlap,
@@ -32,7 +32,7 @@ from focalnet.inputs.image import BadImageError, Signal, load_image
 IGNORE = 255
 """The label of pixels that are neither trained on nor scored."""
 
-Kind = Literal["class", "detection", "semantic", "panoptic"]
+Kind = Literal["class", "multilabel", "detection", "semantic", "panoptic"]
 OnBadImage = Literal["stop", "skip"]
 Crowd = Literal["learn", "ignore"]
 SplitName = Literal["train", "val", "test"]
@@ -42,17 +42,17 @@ CategoryIds = tuple[int | str | None, ...]
 
 @dataclass(frozen=True)
 class Sample:
-    """A signal and its class.
+    """A signal and its class, or its classes.
 
     Attributes:
         signal: what the input of a model takes: an image, RGB.
-        label: index into `Samples.classes`.
+        label: index into `Samples.classes`; of multi-label data all of them, in order.
         path: where the signal lies.
         skipped: paths of those that could not be read, in whose place this one stands.
     """
 
     signal: Any
-    label: int
+    label: Any
     path: str
     skipped: tuple[str, ...] = ()
 
@@ -134,7 +134,7 @@ class Reader(Protocol):
         ...
 
     def read(self, entry: Any, load: Load = ...) -> Any:
-        """The signal where the split says the class of each entry (`Split.names`); else the `DenseSample`, labelled
+        """The signal where the split says the classes of each entry (`Split.whole`); else the `DenseSample`, labelled
         by the classes of its split. `load` decodes a file as the network wants it; a reader that paints its samples
         need not take it. `BadImageError` where it cannot be decoded."""
         ...
@@ -148,11 +148,11 @@ class Split:
         reader: how to read a sample.
         entries: one per sample, for `reader`.
         classes: class names in the order of the labels.
-        names: the class of each entry, by name, where there is one; None where the reader's samples have labels.
+        names: the class of each entry, by name, where there is one; None where there may be several.
         things: for each class, whether its objects are counted (things) or not (stuff); None of whole signals.
         sizes: (height, width) of each image, where known without decoding.
         used: the classes that occur, where known without decoding; `names` and `labels` tell it too.
-        labels: of each entry, the labels of its objects or segments, where known without decoding.
+        labels: of each entry, its labels, or those of its objects or segments, where known without decoding.
         crowd: of each entry, which of these are crowd regions, as 0 or 1.
         category_ids: what the annotations call the classes, where they number them.
     """
@@ -170,6 +170,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it says the classes of every entry, which then belong to the whole signal."""
+        return self.names is not None or (self.things is None and self.labels is not None)
 
     def take(self, indices: Iterable[int]) -> "Split":
         """The split of the entries at `indices`."""
@@ -256,7 +261,7 @@ class Samples(Dataset[Any]):
 
     Attributes:
         classes: class names in the order of the labels.
-        labels: the label of each sample, where each has one; else None.
+        labels: the label of each sample, or of multi-label data all of them; None where they belong to objects.
         things: for each class, whether it is a thing; True for classes that only the model knows.
         sizes: (height, width) of each image in pixels, for batches of like shapes; None where unknown.
         findings: what the opening step knows of the split, where that opened it.
@@ -268,11 +273,7 @@ class Samples(Dataset[Any]):
     """
 
     def __init__(
-        self,
-        split: Split,
-        classes: Sequence[str] | None,
-        on_bad_image: OnBadImage,
-        findings: Findings | None = None,
+        self, split: Split, classes: Sequence[str] | None, on_bad_image: OnBadImage, findings: Findings | None = None
     ) -> None:
         self.classes = split.classes if classes is None else tuple(classes)
         self.findings = findings
@@ -283,15 +284,15 @@ class Samples(Dataset[Any]):
         self.masked: bool = getattr(split.reader, "masks", True)
         index = {name: label for label, name in enumerate(self.classes)}
         assert all(name in index for name in split.used or ())
-        self.labels = None if split.names is None else [index[name] for name in split.names]
-        self.things = None
-        if split.things is not None:
-            things = dict(zip(split.classes, split.things, strict=True))
-            self.things = tuple(things.get(name, True) for name in self.classes)
-        self.category_ids = None
-        if split.category_ids is not None:
-            ids = dict(zip(split.classes, split.category_ids, strict=True))
-            self.category_ids = tuple(ids.get(name) for name in self.classes)
+        self.labels: list[Any] | None = None if split.names is None else [index[name] for name in split.names]
+        if split.whole and split.names is None:
+            self.labels = [tuple(sorted(index[split.classes[i]] for i in labels)) for labels in split.labels or ()]
+
+        def by_class(values: tuple[Any, ...] | None, missing: Any) -> tuple[Any, ...] | None:
+            known = dict(zip(split.classes, values or (), strict=values is not None))
+            return None if values is None else tuple(known.get(name, missing) for name in self.classes)
+
+        self.things, self.category_ids = by_class(split.things, True), by_class(split.category_ids, None)
         self._table = None
         if self.classes != split.classes:
             self._table = torch.tensor([index.get(name, IGNORE) for name in split.classes])

@@ -1,7 +1,7 @@
 """From a source, one string, to data sets: both splits for training, or one for evaluation.
 
 What a source may be is the table in `register.py`. Where it has no validation split of its own, a share is set aside
-at random: of each class where every sample has one, else of all samples.
+at random: of each class where every sample has one or several, else of all samples.
 """
 
 import logging
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from focalnet.data.base import Crowd, Datasets, OnBadImage, Opener, Request, Samples, Split, SplitName
 from focalnet.data.problems import WORDS, Finding, OnBadAnnotation, Problems, preview, settle
 from focalnet.data.register import find_format
-from focalnet.data.splits import identities, random_split, stratified_split
+from focalnet.data.splits import identities, multilabel_split, random_split, stratified_split
 from focalnet.errors import UserError
 from focalnet.labels import COCO_CLASSES, COCO_RAW_CLASSES
 
@@ -32,7 +32,7 @@ def open_data(
     """Open data for training.
 
     Args:
-        kind: "class", "detection", "semantic" or "panoptic"; `base.py` says what their samples hold.
+        kind: "class", "multilabel", "detection", "semantic" or "panoptic"; `base.py` says what their samples hold.
         source: see `register.py`; None for what is made of the digits inside scikit-learn.
         val_fraction: share of the samples set aside where the source has no validation split of its own.
         seed: of that split. The digits are always split the same way.
@@ -63,6 +63,8 @@ def open_data(
     if val is None:
         if train.names is not None:
             kept, held_out = stratified_split(train.names, val_fraction, seed)
+        elif train.whole:
+            kept, held_out = multilabel_split(train.labels or (), val_fraction, seed, place)
         else:
             kept, held_out = random_split(len(train), val_fraction, seed, place)
         train, val = train.take(kept), train.take(held_out)
@@ -182,7 +184,7 @@ def _apart(train: Split, val: Split, place: str) -> tuple[Split, tuple[Finding, 
 def _check_objects(split: Split, place: str, what: str, use: str) -> None:
     found = split.findings("")
     if found.annotations is not None and found.annotations == found.crowd:
-        lack = f"crowd regions only ({found.crowd})" if found.crowd else "no objects"
+        lack = f"crowd regions only ({found.crowd})" if found.crowd else f"no {'labels' if split.whole else 'objects'}"
         raise UserError(f"{place} has {lack} on its {found.images} {what} images: there is nothing to {use}.")
 
 

@@ -17,6 +17,7 @@ from focalnet.data.base import Openers, Request
 from focalnet.data.formats import (
     coco,
     coco_panoptic,
+    digit_groups,
     digit_scenes,
     digits,
     folder,
@@ -24,6 +25,7 @@ from focalnet.data.formats import (
     label_maps,
     organs,
     shards,
+    table,
     yolo,
 )
 from focalnet.errors import UserError, unknown
@@ -37,7 +39,7 @@ class Format:
 
     Attributes:
         name: what the log calls it.
-        kinds: of the data that it may hold: "class", "detection", "semantic", "panoptic".
+        kinds: of the data that it may hold: "class", "multilabel", "detection", "semantic", "panoptic".
         words: what a source of it is, for messages.
         fits: whether a source looks like one; None for data inside a package, whose source is the name.
         open: finds the splits of a source. It raises UserError where the source is none of this format.
@@ -50,7 +52,8 @@ class Format:
     open: Callable[[str, Request], Openers]
 
 
-CLASS, DETECTION, SEMANTIC, PANOPTIC = ("class",), ("detection",), ("semantic",), ("panoptic",)
+CLASS, MULTILABEL = ("class",), ("multilabel",)
+DETECTION, SEMANTIC, PANOPTIC = ("detection",), ("semantic",), ("panoptic",)
 
 FORMATS = [
     Format(
@@ -66,6 +69,13 @@ FORMATS = [
         words="phantoms of organs",
         fits=None,
         open=organs.find_organs,
+    ),
+    Format(
+        name="digit_groups",
+        kinds=MULTILABEL,
+        words="groups of digits",
+        fits=None,
+        open=digit_groups.find_digit_groups,
     ),
     Format(
         name="digit_scenes",
@@ -94,6 +104,13 @@ FORMATS = [
         words=".tar shards in webdataset's layout (a folder, pattern or file)",
         fits=shards.is_shards,
         open=shards.find_shards,
+    ),
+    Format(
+        name="table",
+        kinds=CLASS + MULTILABEL,
+        words="a CSV file with a column of images and one of labels, or its folder",
+        fits=table.is_table,
+        open=table.find_table,
     ),
     Format(
         name="folder",

@@ -161,6 +161,49 @@ def stratified_split(names: Sequence[str], val_fraction: float, seed: int) -> tu
     return sorted(train), sorted(val)
 
 
+def multilabel_split(
+    labels: Sequence[Sequence[int]], val_fraction: float, seed: int, place: str
+) -> tuple[list[int], list[int]]:
+    """Indices of a training and a validation split of samples with any number of labels.
+
+    After Sechidis et al. (ECML 2011): label after label, the rarest first, samples go to validation until it has its
+    share of the label; each label keeps a training sample. The result depends on the arguments only.
+
+    Args:
+        labels: of each sample.
+        val_fraction: share of each label for validation, between 0 and 1.
+        seed: of the shuffle.
+        place: what to call the data in the error.
+
+    Raises:
+        UserError: `val_fraction` is not between 0 and 1, or no sample can be set aside.
+    """
+    _check_fraction(val_fraction)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist()
+    members: dict[int, list[int]] = {}
+    for index in order:
+        for label in labels[index] or (-1,):  # -1: of those without a label
+            members.setdefault(label, []).append(index)
+    kept = {label: len(indices) for label, indices in members.items()}
+    wanted = {label: _held_out(len(indices), val_fraction) for label, indices in members.items()}
+    seen, val = set[int](), []
+    for rarest, indices in sorted(members.items(), key=lambda item: (len(item[1]), item[0])):
+        for index in indices:
+            own = labels[index] or (-1,)
+            if index not in seen and wanted[rarest] > 0 and all(kept[label] > 1 for label in own):
+                val.append(index)
+                for label in own:
+                    kept[label] -= 1
+                    wanted[label] -= 1
+            seen.add(index)
+    if not val:
+        raise UserError(
+            f"{place} has no image that can be set aside for validation; add images, or a validation split."
+        )
+    held_out = set(val)
+    return [index for index in range(len(labels)) if index not in held_out], sorted(val)
+
+
 def random_split(count: int, val_fraction: float, seed: int, place: str) -> tuple[list[int], list[int]]:
     """Indices of a training and a validation split of `count` samples; each has at least one.
 

@@ -38,7 +38,7 @@ class Choice:
     """What chooses the other options."""
 
     task: str = "classify"
-    """What to train for: classify, detect, segment or panoptic; without it, what --model is for."""
+    """What to train for: classify, multilabel, detect, segment or panoptic; without it, what --model is for."""
     recipe: str | None = None
     """Where the other defaults come from (`focalnet recipes`); without it, one for the task and the data."""
     out: Path | None = None

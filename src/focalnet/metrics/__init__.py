@@ -3,8 +3,9 @@
     detection    average precision and recall of boxes and masks, as COCO defines them
     semantic     intersection over union, accuracy
     panoptic     panoptic, segmentation and recognition quality
+    multilabel   average precision and F1 of labels, any number per image
 
-The three share one shape: `update` takes one image, `compute` gives the figures and `details` what a report shows
+They share one shape: `update` takes one image or several, `compute` gives the figures and `details` what a report shows
 besides, both over all processes, so that every process must call them. A figure that is not defined, such as the AP of
 small objects where there are none, is absent from `compute` and None in `details`.
 """

@@ -308,7 +308,7 @@ class Predictor:
         Raises:
             UserError: the predictions of the task do not fit the format, or "yolo" has no folder.
         """
-        from focalnet.tasks.dense import class_names
+        from focalnet.tasks.figures import class_names
         from focalnet.tasks.results import category_ids, open_writer
 
         names = class_names(self.model.spec)

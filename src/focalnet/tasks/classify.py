@@ -24,7 +24,7 @@ from focalnet.errors import MissingExtraError, UserError
 from focalnet.inputs.image import Signal
 from focalnet.models.create import create_model
 from focalnet.tasks.base import Batch, ImageTask, MapDataset, Meaning, Metric, Network, Section, Shot
-from focalnet.tasks.figures import explained
+from focalnet.tasks.figures import class_names, explained
 from focalnet.tasks.options import ClassifyOptions, check_task
 from focalnet.visualize.draw import annotate
 from focalnet.visualize.plots import confused_pairs, confusion
@@ -72,7 +72,8 @@ class Classify(ClassifyOptions, ImageTask):
         model = create_model(
             self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **overrides
         )
-        model.spec = self.seen(model.spec, data)
+        spec = model.spec.replace(task=None, threshold=None)  # of weights with any number of labels
+        model.spec = self.seen(spec, data)
         self._transform(model.spec)  # refuses what does not fit together
         self.check_image_size(model)
         if self.class_weights is not None:
@@ -86,14 +87,18 @@ class Classify(ClassifyOptions, ImageTask):
         """The weight of each class, (K,), float32; "balanced": their mean over the training images is 1."""
         if self.class_weights == "balanced":
             train: Any = data.train  # `Samples`
-            counts = torch.tensor(train.labels).bincount(minlength=len(data.classes))
-            return (counts.sum() / (counts > 0).sum() / counts.clamp(min=1)).float()
+            return self.balanced(train.labels, len(data.classes)).float()
         if len(self.class_weights or ()) != len(data.classes):
             raise UserError(
                 f"--class-weights has {len(self.class_weights or ())} numbers for {len(data.classes)} classes; "
                 f"give one per class, in this order: {', '.join(data.classes)}."
             )
         return torch.tensor(self.class_weights)
+
+    def balanced(self, labels: Sequence[Any], classes: int) -> Tensor:
+        """What `--class-weights balanced` means: the weight of each class, (K,)."""
+        counts = torch.tensor(labels).bincount(minlength=classes)
+        return counts.sum() / (counts > 0).sum() / counts.clamp(min=1)
 
     def load(self, spec: ModelSpec) -> Load:
         read = super().load(spec)
@@ -103,13 +108,13 @@ class Classify(ClassifyOptions, ImageTask):
     def _transform(self, spec: ModelSpec) -> Any:
         return _train_transform(spec.preprocessing, self.augment, self.raw_batches)
 
-    def example(self, spec: ModelSpec, sample: Sample, *, train: bool) -> tuple[Tensor, int]:
+    def example(self, spec: ModelSpec, sample: Sample, *, train: bool) -> tuple[Tensor, Any]:
         transform = self._transform(spec) if train else spec.preprocessing
         return transform(sample.signal), sample.label
 
-    def collate(self, spec: ModelSpec, examples: Sequence[tuple[Tensor, int]], *, train: bool) -> Batch:
+    def collate(self, spec: ModelSpec, examples: Sequence[tuple[Tensor, Any]], *, train: bool) -> Batch:
         images, labels = zip(*examples, strict=True)
-        images, labels = torch.stack(images), torch.tensor(labels)
+        images, labels = torch.stack(images), self.truth(labels, spec)
         if not train:
             return {"images": images, "labels": labels}
         mixup, cutmix = self.mixing
@@ -122,19 +127,24 @@ class Classify(ClassifyOptions, ImageTask):
         images, targets = mix(images, labels)
         return {"images": images, "targets": targets}
 
+    def truth(self, labels: Sequence[Any], spec: ModelSpec) -> Tensor:
+        """The labels of the samples of a batch as a tensor, (B,)."""
+        return torch.tensor(labels)
+
     def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
         targets = batch["targets"]
         if self.class_weights is not None:  # by the label, before smoothing: the likeliest class stays the same
             shares = (targets - self.label_smoothing / targets.shape[1]) / (1 - self.label_smoothing)
             targets = targets * (shares @ model.class_weights)[:, None]
-        return model.loss(self._images(model, batch), targets)
+        return model.loss(self.images(model, batch), targets)
 
-    def _images(self, model: Network, batch: Batch) -> Tensor:
+    def images(self, model: Network, batch: Batch) -> Tensor:
+        """The images of a training batch as the network takes them."""
         images = batch["images"]
         return model.spec.preprocessing.scaled(images) if self.raw_batches else images
 
     def own_loss(self, loss: Callable[..., Any], model: Network, batch: Batch) -> Mapping[str, Tensor]:
-        return {"loss": loss(model(self._images(model, batch)), batch["targets"])}
+        return {"loss": loss(model(self.images(model, batch)), batch["targets"])}
 
     def metric(self, spec: ModelSpec) -> Metric:
         return ClassificationMetric(spec)
@@ -177,9 +187,9 @@ class Classify(ClassifyOptions, ImageTask):
         labels = [sample.label] if isinstance(sample.label, int) else sample.label
         return annotate(sample.signal, [classes[label] for label in labels] or ["none"])
 
-    def predict_batch(self, model: Network, batch: Tensor, signals: Sequence[Signal]) -> list["ClassPrediction"]:
+    def predict_batch(self, model: Network, batch: Tensor, signals: Sequence[Signal]) -> list[Any]:
+        names = class_names(model.spec)
         probabilities = model(batch).float().softmax(-1).cpu()
-        names = model.spec.classes or tuple(f"class {index}" for index in range(probabilities.shape[1]))
         return [ClassPrediction.from_probabilities(row, names) for row in probabilities]
 
 

@@ -30,7 +30,7 @@ from focalnet.models.create import create_model
 from focalnet.models.loading import load
 from focalnet.models.registry import families, get_family, parse_name
 from focalnet.tasks.base import Batch, ImageTask, MapDataset, Network, Section, Shot
-from focalnet.tasks.figures import explained
+from focalnet.tasks.figures import class_names, explained
 from focalnet.tasks.options import DenseOptions, check_task
 from focalnet.visualize.draw import side_by_side
 from focalnet.weights.spec import ModelSpec
@@ -234,11 +234,6 @@ def bare_sample(image: Signal) -> DenseSample:
     """An image of which nothing is known."""
     none = torch.zeros(0)
     return DenseSample(image, "", none.reshape(0, 4), none.long(), None, none.bool(), none, None, 0)
-
-
-def class_names(spec: ModelSpec) -> tuple[str, ...]:
-    """The names of a network's classes, or their numbers."""
-    return spec.classes or tuple(f"class {index}" for index in range(spec.num_classes))
 
 
 @cache

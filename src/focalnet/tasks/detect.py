@@ -23,8 +23,9 @@ from focalnet.metrics.detection import LIMIT, AveragePrecision
 from focalnet.models.registry import get_family, parse_name
 from focalnet.structures import BACK, TURNS, Detections, encode_masks, turn_boxes, turn_pixels
 from focalnet.tasks.base import Batch, MapDataset, Meaning, Network, Section
-from focalnet.tasks.dense import FEW, DenseTask, class_names, learns_masks
+from focalnet.tasks.dense import FEW, DenseTask, learns_masks
 from focalnet.tasks.detection_report import MEANINGS, at_threshold
+from focalnet.tasks.figures import class_names
 from focalnet.tasks.options import DetectOptions
 from focalnet.tasks.results import category_ids, csv_text, yolo_text
 from focalnet.visualize.draw import draw_detections

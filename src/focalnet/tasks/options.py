@@ -206,6 +206,23 @@ class ClassifyOptions(ImageOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MultilabelOptions(ClassifyOptions):
+    """Multi-label classification."""
+
+    name: ClassVar[str] = "multilabel"
+    kind: ClassVar[str] = "multilabel"
+    score: ClassVar[str] = "map"
+    embedded: ClassVar[Embedded] = Embedded("digit_groups", "digit_groups", "minifocal_32")
+
+    threshold: Annotated[float | None, tyro.conf.Suppress] = None
+    """Least score of a label; without it, what is best on the validation data."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_threshold(self.threshold or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DenseOptions(ImageOptions):
     """The options of the tasks on whole images, with objects or a label per pixel."""
 
@@ -316,6 +333,6 @@ class PanopticOptions(DenseOptions):
 
 
 OPTIONS: dict[str, type[ImageOptions]] = {
-    cls.name: cls for cls in (ClassifyOptions, DetectOptions, SegmentOptions, PanopticOptions)
+    cls.name: cls for cls in (ClassifyOptions, MultilabelOptions, DetectOptions, SegmentOptions, PanopticOptions)
 }
 """The options of each task of the package, by its name, which is that of its module."""

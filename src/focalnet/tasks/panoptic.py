@@ -23,8 +23,9 @@ from focalnet.metrics.detection import AveragePrecision
 from focalnet.metrics.panoptic import PanopticMetric
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.tasks.base import Batch, MapDataset, Meaning, Network, Section
-from focalnet.tasks.dense import FEW, DenseTask, class_names
+from focalnet.tasks.dense import FEW, DenseTask
 from focalnet.tasks.detection_report import MEANINGS
+from focalnet.tasks.figures import class_names
 from focalnet.tasks.options import PanopticOptions
 from focalnet.visualize.draw import draw_panoptic
 from focalnet.visualize.plots import bars, per_class_table

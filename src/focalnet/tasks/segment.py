@@ -25,7 +25,8 @@ from focalnet.metrics.overlap import OverlapMetric
 from focalnet.metrics.semantic import SemanticMetric
 from focalnet.models.registry import get_family, parse_name
 from focalnet.tasks.base import Batch, MapDataset, Meaning, Network, Section
-from focalnet.tasks.dense import FEW, DenseTask, class_names
+from focalnet.tasks.dense import FEW, DenseTask
+from focalnet.tasks.figures import class_names
 from focalnet.tasks.options import SegmentOptions
 from focalnet.visualize.draw import draw_semantic
 from focalnet.visualize.plots import bars, per_class_table

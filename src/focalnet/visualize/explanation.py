@@ -16,6 +16,8 @@ from PIL import Image
 
 from focalnet.visualize import style
 
+MOST_LABELS = 5
+"""In a caption, of those that are predicted."""
 KERNEL = 1.55
 """Inches of a row of kernels."""
 BAR = 0.6
@@ -37,6 +39,7 @@ class Explanation:
         target: the class of `grad_cam`.
         logits: (K,) of a classifier.
         classes: names of the K classes, where known.
+        threshold: least score of a label, of a multi-label classifier.
     """
 
     image: np.ndarray
@@ -47,15 +50,21 @@ class Explanation:
     target: int | None = None
     logits: np.ndarray | None = None
     classes: tuple[str, ...] | None = None
+    threshold: float | None = None
 
     @property
     def caption(self) -> str:
         """The prediction, and the class of Grad-CAM, in one line; empty without logits."""
         if self.logits is None:
             return ""
-        shares = np.exp(self.logits - self.logits.max())
-        best = int(shares.argmax())
-        prediction = f"prediction: {self.name(best)} ({shares[best] / shares.sum():.1%})"
+        if self.threshold is None:
+            shares = np.exp(self.logits - self.logits.max())
+            shares, told = shares / shares.sum(), [int(shares.argmax())]
+        else:
+            shares = 1 / (1 + np.exp(-self.logits))
+            told = [int(index) for index in np.argsort(-shares, kind="stable") if shares[index] >= self.threshold]
+        labels = ", ".join(f"{self.name(index)} ({shares[index]:.1%})" for index in told[:MOST_LABELS])
+        prediction = f"prediction: {labels or 'no label'}"
         return prediction if self.target is None else f"{prediction}, Grad-CAM for: {self.name(self.target)}"
 
     def name(self, index: int) -> str:

@@ -128,6 +128,8 @@ def _purpose(spec: ModelSpec, purpose: str) -> str:
     if spec.head == "backbone":
         strides = ", ".join(str(stride) for stride in spec.architecture.strides)
         return f"{purpose} at strides {strides}"
+    if spec.task == "multilabel":
+        purpose = f"multi-label {purpose}"
     return f"{purpose}, {spec.num_classes} classes" if spec.num_classes else "pooled image features, no head"
 
 

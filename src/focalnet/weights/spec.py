@@ -77,7 +77,7 @@ class ModelSpec:
     preprocessing: Any = field(default_factory=inputs.Image)
     """How an input is prepared: an `inputs.Image`, or another kind of `inputs.Input`."""
     task: str | None = None
-    """What it was trained for, where the head does not tell it: "segment" or "panoptic"."""
+    """What it was trained for, where the head does not tell it: "segment", "panoptic" or "multilabel"."""
     threshold: float | None = None
     """Least score of what it says, where that was chosen on its validation data."""
     licence: str | None = None

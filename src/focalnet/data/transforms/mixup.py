@@ -64,14 +64,17 @@ class MixupCutmix:
 
         Args:
             images: (B, 3, H, W), normalized.
-            labels: (B,), class indices.
+            labels: (B,), class indices; or (B, K), 0 or 1 for each class, of which each is smoothed by itself.
 
         Returns:
-            images (B, 3, H, W) and targets (B, K), whose rows sum to 1.
+            images (B, 3, H, W) and targets (B, K), whose rows sum to 1 where each image has one class.
         """
-        off = self.label_smoothing / self.num_classes
-        targets = torch.full((len(labels), self.num_classes), off, device=labels.device)
-        targets.scatter_(1, labels[:, None], 1 - self.label_smoothing + off)
+        if labels.ndim == 2:
+            targets = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+        else:
+            off = self.label_smoothing / self.num_classes
+            targets = torch.full((len(labels), self.num_classes), off, device=labels.device)
+            targets.scatter_(1, labels[:, None], 1 - self.label_smoothing + off)
         apply, switch = torch.rand(2).tolist()
         cutmix = self.mixup is None or switch < self.switch_prob
         mix = self.cutmix if self.cutmix is not None and cutmix else self.mixup

@@ -1,5 +1,7 @@
 """Image classification: the backbone, LayerNorm, the mean over positions, one linear layer.
 
+Where `spec.task` is "multilabel", each class is a question of its own: sigmoids instead of a softmax.
+
 The state dict is the official one (`classification/focalnet.py`): the backbone's names at the top level, `norm` and
 `head` beside them. Odd sizes are floored as there.
 """
@@ -83,7 +85,13 @@ class FocalNetClassifier(FocalNetBase, Network[Tensor]):
             nn.init.zeros_(head.bias)
         self.head = head.to(weight.device, weight.dtype)
         if spec := self.__dict__.get("spec"):
-            self.spec = spec.replace(num_classes=num_classes, classes=None)
+            self.spec = spec.replace(num_classes=num_classes, classes=None, threshold=None)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an input may have any number of classes."""
+        spec = self.__dict__.get("spec")
+        return spec is not None and spec.task == "multilabel"
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Normalised last map, (B, in_channels, *S) -> (B, *S / stride, C)."""
@@ -107,20 +115,23 @@ class FocalNetClassifier(FocalNetBase, Network[Tensor]):
         return self.forward_head(self.forward_features(inputs))
 
     def loss(self, inputs: Tensor, targets: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
-        """Cross-entropy, in float32, as `loss`.
+        """Cross-entropy, in float32, as `loss`; of a multi-label network the mean of the binary ones.
 
         Args:
             inputs: as in `forward`.
             targets: (B,), int64, the classes, or (B, num_classes), their probabilities.
             sizes: not needed.
         """
+        if self.multilabel:
+            return {"loss": F.binary_cross_entropy_with_logits(self(inputs).float(), targets)}
         return {"loss": F.cross_entropy(self(inputs).float(), targets)}
 
     def postprocess(
         self, outputs: Tensor, sizes: Tensor | None = None, original_sizes: Tensor | None = None
     ) -> list[Tensor]:
         """Per image the probabilities of the classes, (num_classes,), float32."""
-        return list(outputs.float().softmax(-1))
+        outputs = outputs.float()
+        return list(outputs.sigmoid() if self.multilabel else outputs.softmax(-1))
 
     def _check(self, images: Tensor) -> None:
         super()._check(images)
