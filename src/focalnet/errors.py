@@ -5,6 +5,7 @@ mend it; the command line prints that sentence and exits with 2. Every other exc
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -32,6 +33,40 @@ class OtherModelError(UserError):
 def first_line(error: BaseException) -> str:
     """What an exception of another library says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def counted(count: int, plural: str) -> str:
+    """A number with what is counted, for a sentence: "2 boxes that have no area", "1 box that has no area".
+
+    Args:
+        count: how many.
+        plural: what, begun by its noun, which a word or two may stand before; a verb may follow with "that".
+    """
+    if count != 1:
+        return f"{count} {plural}"
+    head, comma, rest = plural.partition(",")
+    words = head.split(" ")
+    place = next((i for i, word in enumerate(words) if re.fullmatch(r"\w+[^us\W]s", word)), None)
+    if place is not None:
+        words[place] = _singular(words[place])
+        verb = place + 2 + (words[place + 2 : place + 3] == ["only"])
+        if words[place + 1 : place + 2] == ["that"] and verb < len(words):
+            words[verb] = agreeing(1, words[verb])
+    return f"1 {' '.join(words)}{comma}{rest}"
+
+
+def agreeing(count: int, verb: str) -> str:
+    """The verb of so many things: "are" or "is", "occur" or "occurs"."""
+    if count != 1 or verb == "cannot":
+        return verb
+    usual = f"{verb}es" if verb.endswith(("ch", "sh", "s", "x")) else f"{verb}s"
+    return {"are": "is", "have": "has", "do": "does"}.get(verb, usual)
+
+
+def _singular(noun: str) -> str:
+    if noun.endswith("ies"):
+        return f"{noun[:-3]}y"
+    return noun[:-2] if noun.endswith(("xes", "sses", "shes", "ches")) else noun[:-1]
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:

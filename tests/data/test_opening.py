@@ -79,7 +79,7 @@ def test_no_file_is_on_two_splits(tmp_path, caplog):
     link.symlink_to(tmp_path / "train" / "a" / "0.png")
     data = open_classes(tmp_path)
     kind = "images of the training split, left out of validation"
-    assert caplog.messages == [f"{tmp_path}: 1 {kind} (first: {link})"]
+    assert caplog.messages == [f"{tmp_path}: 1 {kind.replace('images', 'image', 1)} (first: {link})"]
     assert data.findings[1].found == (Finding(kind, 1, str(link), "images", broken=False),)
     assert len(data.val) == data.findings[1].images == 4
     for index in range(2):
@@ -105,6 +105,6 @@ def test_reasons_come_before_refusals(tmp_path):
     with pytest.raises(UserError) as caught:
         open_data("detection", str(tmp_path / "x.json"), **BOTH)
     assert str(caught.value).startswith(
-        f"{tmp_path}/x.json: 1 images without id or file_name, left out (first: {{'id': 1}}); "
-        f"1 missing images, left out (first: gone.png). No image of "
+        f"{tmp_path}/x.json: 1 image without id or file_name, left out (first: {{'id': 1}}); "
+        f"1 missing image, left out (first: gone.png). No image of "
     )

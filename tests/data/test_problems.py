@@ -17,7 +17,7 @@ def test_problems_are_one_line(caplog):
     with caplog.at_level(logging.WARNING):
         problems.report("here", "skip")
     (line,) = caplog.messages
-    assert line == "here: broken annotations: 2 things, left out (first: x); 1 others, clipped (first: z)"
+    assert line == "here: broken annotations: 2 things, left out (first: x); 1 other, clipped (first: z)"
     with pytest.raises(
         UserError, match=r"here has broken annotations: 2 things.*Mend them, or --on-bad-annotation skip"
     ):
@@ -26,10 +26,10 @@ def test_problems_are_one_line(caplog):
 
 def test_worth_saying_never_stops(caplog):
     problems = Problems()
-    problems.note("names with backslashes, read as paths", "a\\b", count=3)
+    problems.note("names with backslashes, read as a path", "a\\b", count=3)
     problems.report("here", "stop")
-    assert caplog.messages == ["here: 3 names with backslashes, read as paths (first: a\\b)"]
-    assert problems.take() == (Finding("names with backslashes, read as paths", 3, "a\\b", broken=False),)
+    assert caplog.messages == ["here: 3 names with backslashes, read as a path (first: a\\b)"]
+    assert problems.take() == (Finding("names with backslashes, read as a path", 3, "a\\b", broken=False),)
     assert problems.take() == ()
 
 

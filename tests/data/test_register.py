@@ -118,7 +118,7 @@ def test_a_dense_format_from_outside(formats):
     assert data.description == "dots: 2 classes, 7 training and 2 validation images (set aside, share 0.25, seed 0)"
     samples = open_evaluation("detection", "dots", ("odd", "even"), 2, on_bad_image="stop", masks=False)
     assert [samples[i].labels.item() for i in range(4)] == [1, 0, 1, 0]
-    with pytest.raises(UserError, match="dots has broken annotations: 1 dots of no color, left out"):
+    with pytest.raises(UserError, match="dots has broken annotations: 1 dot of no color, left out"):
         open_data("detection", "dots", masks=False, on_bad_annotation="stop", **TRAIN)
     assert open_data("detection", None, **TRAIN).description.startswith("digit_scenes"), "the library's own stays"
 

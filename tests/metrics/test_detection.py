@@ -305,7 +305,7 @@ def test_pictures_without_objects(masks):
     empty = torch.zeros(0, 30, 40, dtype=torch.bool)
     found = Found(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([0.5]), torch.tensor([0]), empty.new_ones(1, 30, 40))
     metric.update(1, found, **square(), masks=empty, size=(30, 40))
-    with pytest.raises(UserError, match="None of the 1 images"):
+    with pytest.raises(UserError, match="None of 1 image"):
         metric.compute()
     details = metric.details()
     expected = {"box_ap": None, "box_ap50": None, "objects": 0, "crowds": 0, "detections": 1}
@@ -315,7 +315,7 @@ def test_pictures_without_objects(masks):
 
 def test_nothing_at_all():
     metric = AveragePrecision(["thing"], masks=False)
-    with pytest.raises(UserError, match="None of the 0 images"):
+    with pytest.raises(UserError, match="None of 0 images"):
         metric.compute()
     assert metric.results() == []
 

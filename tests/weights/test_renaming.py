@@ -69,7 +69,7 @@ def test_a_row_leads_both_ways(row, ours, theirs):
     ],
 )
 def test_a_name_that_no_row_fits_is_refused(row, name):
-    with pytest.raises(UserError, match="1 of 1 names have no counterpart in our network: "):
+    with pytest.raises(UserError, match="1 of 1 name has no counterpart in our network: "):
         table(row).read(weights(name))
 
 

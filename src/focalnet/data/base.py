@@ -324,7 +324,7 @@ class Samples(Dataset[Any]):
                 skipped.append(self.reader.name(self.entries[place]))
                 continue
             return replace(sample, skipped=tuple(skipped)) if skipped else sample
-        raise BadImageError(f"None of the {len(self)} images can be read, the first is {skipped[0]}: check the data.")
+        raise BadImageError(f"No image can be read, of {len(self)}; the first is {skipped[0]}: check the data.")
 
 
 @dataclass(frozen=True)

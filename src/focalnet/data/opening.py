@@ -12,7 +12,7 @@ from focalnet.data.base import Crowd, Datasets, OnBadImage, Opener, Request, Sam
 from focalnet.data.problems import WORDS, Finding, OnBadAnnotation, Problems, preview, settle
 from focalnet.data.register import find_format
 from focalnet.data.splits import identities, multilabel_split, random_split, stratified_split
-from focalnet.errors import UserError
+from focalnet.errors import UserError, agreeing, counted
 from focalnet.labels import COCO_CLASSES, COCO_RAW_CLASSES
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,9 @@ def open_data(
         _check_crowds(train, place)
     classes = train.classes
     if train.names is not None and len(classes) < 2:
-        raise UserError(f"{place} has {len(classes)} class ({preview(classes)}); a classifier needs two or more.")
+        raise UserError(
+            f"{place} has {counted(len(classes), 'classes')} ({preview(classes)}); a classifier needs two or more."
+        )
     if val is None:
         if train.names is not None:
             kept, held_out = stratified_split(train.names, val_fraction, seed)
@@ -79,7 +81,10 @@ def open_data(
     _check_objects(train, place, "training", "train on")
     if unseen := _missing(classes, train):
         log.warning("%s: nothing to train on for %s", place, preview(unseen))
-    description = f"{place}: {len(classes)} classes, {len(train)} training and {len(val)} validation images ({how})"
+    description = (
+        f"{place}: {counted(len(classes), 'classes')}, {len(train)} training and "
+        f"{counted(len(val), 'validation images')} ({how})"
+    )
     findings = train.findings("train", found), val.findings("val", (*val_found, *twice))
     first, second = (
         Samples(split, classes, on_bad_image, told) for split, told in zip((train, val), findings, strict=True)
@@ -137,7 +142,9 @@ def open_evaluation(
             log.warning("%s: no class is called as in the model; taken for the same %d in order", place, num_classes)
         classes = theirs
     if classes is None:
-        raise UserError(f"{place} has {len(theirs)} classes, the model {num_classes} without names: give as many.")
+        raise UserError(
+            f"{place} has {counted(len(theirs), 'classes')}, the model {num_classes} without names: give as many."
+        )
     _check_classes(opened, classes, place, "the model")
     return Samples(opened, classes, on_bad_image, findings)
 
@@ -166,16 +173,18 @@ def _apart(train: Split, val: Split, place: str) -> tuple[Split, tuple[Finding, 
     first, second = identities(*names)
     known = set(first)
     if repeated := len(first) - len(known):
-        log.warning("%s: %d training images are there more than once", place, repeated)
+        there = f"{counted(repeated, 'training images')} {agreeing(repeated, 'are')}"
+        log.warning("%s: %s there more than once", place, there)
     both = {index for index, key in enumerate(second) if key in known}
     if not both:
         return val, ()
     kind = "images of the training split, left out of validation"
     finding = Finding(kind, len(both), names[1][min(both)], "images", broken=False)
     if 2 * len(both) > len(val):
+        share = f"{len(both)} of {counted(len(val), 'validation images')} {agreeing(len(both), 'are')}"
         raise UserError(
-            f"{place}: {len(both)} of {len(val)} validation images are in the training split too (first: "
-            f"{finding.first}): an evaluation on them says nothing. Keep each image in one split."
+            f"{place}: {share} in the training split too (first: {finding.first}): "
+            "an evaluation on them says nothing. Keep each image in one split."
         )
     log.warning("%s: %s", place, finding)
     return val.take(index for index in range(len(val)) if index not in both), (finding,)
@@ -185,7 +194,9 @@ def _check_objects(split: Split, place: str, what: str, use: str) -> None:
     found = split.findings("")
     if found.annotations is not None and found.annotations == found.crowd:
         lack = f"crowd regions only ({found.crowd})" if found.crowd else f"no {'labels' if split.whole else 'objects'}"
-        raise UserError(f"{place} has {lack} on its {found.images} {what} images: there is nothing to {use}.")
+        raise UserError(
+            f"{place} has {lack} on its {counted(found.images, f'{what} images')}: there is nothing to {use}."
+        )
 
 
 def _check_crowds(train: Split, place: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from focalnet.errors import UserError
+from focalnet.errors import UserError, agreeing, counted
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Finding(NamedTuple):
     broken: bool = True
 
     def __str__(self) -> str:
-        return f"{self.count} {self.kind} (first: {self.first})"
+        return f"{counted(self.count, self.kind)} (first: {self.first})"
 
 
 class Problems:
@@ -62,7 +62,7 @@ class Problems:
         self._add(kind, example, lost, count, broken=True)
 
     def note(self, kind: str, example: str, *, lost: Unit | None = None, count: int = 1) -> None:
-        """Count something that is worth saying, but wrong in no annotation: "names with backslashes, read as paths"."""
+        """Count something that is worth saying, but no mistake of the data: "names with blanks, read as a path"."""
         self._add(kind, example, lost, count, broken=False)
 
     def _add(self, kind: str, example: str, lost: Unit | None, count: int, *, broken: bool) -> None:
@@ -146,8 +146,9 @@ def _check_left(place: str, findings: Findings) -> None:
         if left is not None and lost > left:
             reasons = "; ".join(str(finding) for finding in findings.found if finding.lost == unit)
             raise UserError(
-                f"{place}: {reasons}. So {f'only {left}' if left else 'none'} of {lost + left} {unit} are left in the "
-                f"{WORDS[findings.split]} split, less than half: mend the data, or take out what is not meant."
+                f"{place}: {reasons}. So {f'only {left}' if left else 'none'} of {counted(lost + left, unit)} "
+                f"{agreeing(left, 'are')} left in the {WORDS[findings.split]} split, less than half: mend the data, or "
+                "take out what is not meant."
             )
 
 

@@ -96,7 +96,7 @@ def fit_sizes(
             fits.append(Fit(head.upright))
         else:
             if head.orientation > 1:
-                problems.note("images turned by EXIF, annotated as they lie: turned with their annotations", file)
+                problems.note("images turned by EXIF, annotated as it is stored: turned with the annotations", file)
             fits.append(Fit(head.size, head.orientation))
     return fits
 

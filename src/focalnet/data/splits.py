@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from focalnet.data.problems import preview
-from focalnet.errors import UserError
+from focalnet.errors import UserError, counted
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ FILLERS = frozenset(
     "set data dataset split seg image images img imgs photos files folder coco instances panoptic".split()  # noqa: SIM905
 )
 """Words that say nothing else about a folder."""
+LONGEST_NUMBER = 19
+"""Digits from which on a label is no number."""
 STAT_ALL = 200_000
 """Most files that are all looked up; of more, those whose names occur more than once."""
 
@@ -216,7 +218,7 @@ def random_split(count: int, val_fraction: float, seed: int, place: str) -> tupl
     """
     _check_fraction(val_fraction)
     if count < 2:
-        raise UserError(f"{place} has {count} image, so none can be set aside for validation; add images.")
+        raise UserError(f"{place} has {counted(count, 'images')}, so none can be set aside for validation; add images.")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     held_out = _held_out(count, val_fraction)
     return sorted(order[held_out:]), sorted(order[:held_out])
@@ -225,7 +227,7 @@ def random_split(count: int, val_fraction: float, seed: int, place: str) -> tupl
 def sort_labels(values: Iterable[str]) -> tuple[str, ...]:
     """Class names out of labels: whole numbers in their order, anything else in the order of characters."""
     distinct = set(values)
-    numbers = all(value.isdecimal() for value in distinct)
+    numbers = all(value.isdecimal() and len(value) < LONGEST_NUMBER for value in distinct)
     return tuple(sorted(distinct, key=lambda value: (int(value) if numbers else 0, value)))
 
 

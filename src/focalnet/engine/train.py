@@ -41,7 +41,7 @@ from focalnet.engine.results import Run
 from focalnet.engine.run import RunFolder
 from focalnet.engine.signals import Signals, Stopped
 from focalnet.engine.training import Position, Training, merit
-from focalnet.errors import UserError
+from focalnet.errors import UserError, counted
 from focalnet.inputs.image import BadImageError
 from focalnet.tasks.base import Datasets, Network, Task
 
@@ -86,7 +86,8 @@ def train(
     wish, samples = config, len(data.train)
     config = config.fitted(samples, accelerator.num_processes)
     if (wish.batch_size, wish.epochs) != (config.batch_size, config.epochs):
-        log.info("%d training samples: batches of %d, %d epochs", samples, config.batch_size, config.epochs)
+        how = f"batches of {config.batch_size}, {counted(config.epochs, 'epochs')}"
+        log.info("%s: %s", counted(samples, "training samples"), how)
     model = task.build_model(data)
     data = reading(data, model.spec.preprocessing.read)
     _sampler(task, config, data, accelerator)

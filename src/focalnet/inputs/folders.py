@@ -126,7 +126,7 @@ def locate(
         readings = _readings(name)
         found[index] = path = _first(readings, roots)
         if path is not None:
-            note(f"names with {_what(name)}, read as paths", f"{name} is {path}")
+            note(f"names with {_what(name)}, read as a path", f"{name} is {path}")
             continue
         parts = [part for part in readings[-1].split("/") if part not in ("", ".", "..")][-DEEPEST:]
         path = _first(["/".join(parts[start:]) for start in range(1, len(parts))], roots)

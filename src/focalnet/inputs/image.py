@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import PIL.Image
 
-from focalnet.errors import UserError
+from focalnet.errors import UserError, agreeing, counted
 from focalnet.inputs.decoding import EXTENSIONS, ROTATED, Head, head_of, load_image, size_of, stored_as
 from focalnet.inputs.tensors import floats_of, pixels_of
 from focalnet.inputs.values import STORED, BadImageError, Bands, ChannelsError, NotIdsError, Range, Signal, Stored
@@ -262,33 +262,33 @@ class Image:
         """What a user should know of how images are read and seen, a sentence each, with the option to choose."""
         files: list[Stored] = [signal.info[STORED] for signal in signals if STORED in signal.info]
         count, lines = len(signals), []
+
+        def some(number: int, verb: str) -> str:
+            return f"{number} of {counted(count, 'images')} looked at {agreeing(number, verb)}"
+
         deep = [file for file in files if file.bits == 16]
         if self.range == "auto" and deep:
             low, high = min(file.low for file in deep), max(file.high for file in deep)
             if high - low <= SMALL_PART * 65535:
                 lines.append(
-                    f"{len(deep)} of {count} images looked at have 16 bits, of whose 0 to 65535 they use {low:.0f} to "
-                    f"{high:.0f}: taken as they are, they are nearly one shade to the network. --range percentile "
-                    f"takes the range of each image instead, --range 8bit 0 to 255, --range full leaves it so."
+                    f"{some(len(deep), 'have')} 16 bits, of whose 0 to 65535 only {low:.0f} to {high:.0f} are used: "
+                    "nearly one shade to the network. --range percentile takes the range of each image instead, "
+                    "--range 8bit 0 to 255, --range full leaves it so."
                 )
         if stretched := sum(file.stretched for file in files):
-            lines.append(
-                f"{stretched} of {count} images looked at have values beyond 0 to 255 (floats) or 65535 (integers): "
-                f"each was brought onto 0 to 255 by its own range. Otherwise: --range percentile, 8bit or full."
-            )
+            what = "values beyond 0 to 255 (floats) or 65535 (integers), brought onto 0 to 255 by their own range"
+            lines.append(f"{some(stretched, 'have')} {what}. Otherwise: --range percentile, 8bit or full.")
         if alpha := sum(file.alpha for file in files):
-            lines.append(
-                f"{alpha} of {count} images looked at are TIFFs whose fourth band says that it is transparency: they "
-                f"were laid on white. If it is a channel: --channels 4."
-            )
+            what = "TIFFs whose fourth band says that it is transparency, laid on white"
+            lines.append(f"{some(alpha, 'are')} {what}. If it is a channel: --channels 4.")
         if pages := sum(file.pages > 1 for file in files):
-            lines.append(f"{pages} of {count} images looked at are TIFFs of several pages: the first one is taken.")
+            lines.append(f"{some(pages, 'are')} TIFFs of several pages: the first one is taken.")
         cut = [share for signal in signals if (share := self.share_seen(signal.size[::-1])) < 0.5]
         if len(cut) >= max(1, MANY * count):
             lines.append(
-                f"{len(cut)} of {count} images looked at have another shape than the input, {self.size[0]} x "
-                f"{self.size[1]}: of them the middle {sum(cut) / len(cut):.0%} is seen. --resize squash or pad shows "
-                f"them whole, --image-size H W takes another shape."
+                f"{some(len(cut), 'have')} another shape than the input, {self.size[0]} x {self.size[1]}: of them the "
+                f"middle {sum(cut) / len(cut):.0%} is seen. --resize squash or pad shows them whole, --image-size H W "
+                "takes another shape."
             )
         return lines
 

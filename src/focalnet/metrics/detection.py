@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from focalnet.errors import MissingExtraError, UserError
+from focalnet.errors import MissingExtraError, UserError, counted
 from focalnet.metrics import gathered
 from focalnet.metrics.operating import Boxes, OperatingPoint
 from focalnet.structures import Detections, encode_masks
@@ -171,7 +171,7 @@ class AveragePrecision:
             table = dict(zip(names, evaluation.stats.tolist(), strict=True))
             if kind == "box" and table["ap"] < 0:
                 raise UserError(
-                    f"None of the {len(self._all)} images holds an object that counts, so there is no average "
+                    f"None of {counted(len(self._all), 'images')} holds an object that counts, so there is no average "
                     "precision; measure on images with annotations that are not crowds."
                 )
             metrics |= {f"{kind}_{name}": value for name, value in table.items() if value >= 0}

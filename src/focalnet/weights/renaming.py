@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from focalnet.errors import UserError
+from focalnet.errors import UserError, agreeing, counted
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,8 @@ class _Direction:
                 result[place], origin[place] = value, (name, rule.row)
         if strange:
             raise UserError(
-                f"{len(strange)} of {len(weights)} names have no counterpart in {self.where}: {_few(strange)}; "
+                f"{len(strange)} of {counted(len(weights), 'names')} {agreeing(len(strange), 'have')} no counterpart "
+                f"in {self.where}: {_few(strange)}; "
                 "leave them out of the file, or read it as what it is."
             )
         if left_out:

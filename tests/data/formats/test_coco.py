@@ -126,7 +126,7 @@ def test_boxes_without_outlines(tmp_path, caplog):
     mixed = one_file(tmp_path, [note(1, segmentation=[]), note(2), note(3, 2, box=(5, 5, 4, 4))])
     caplog.set_level(logging.WARNING)
     data = opened(mixed)
-    assert "1 objects with a box and no outline, which teach boxes alone" in caplog.text
+    assert "1 object with a box and no outline, good for boxes alone" in caplog.text
     scenes = by_id(data.train) | by_id(data.val)
     assert scenes[1].boxes.shape == (2, 4)
     assert scenes[1].outlined.tolist() == [False, True]
@@ -199,39 +199,39 @@ def refused(path, message):
 GOOD = note(100, 2)
 RUNS = {"size": [H, W], "counts": [H * W]}
 BROKEN = {
-    "clipped": (note(1, box=(-5, 3, 10, 400)), "boxes that reach out of the image, clipped"),
-    "outside": (note(1, box=(W + 5, 3, 10, 4)), "boxes outside the image, left out"),
-    "no area": (note(1, box=(2, 3, 0, 4)), "boxes of no area, left out"),
-    "negative": (note(1, box=(2, 3, -2, 4)), "boxes of no area, left out"),
-    "no box": (note(1, bbox=None, segmentation=[]), "annotations without four numbers as bbox and without an outline"),
-    "short box": (note(1, bbox=[1, 2, 3], segmentation=[]), "annotations without four numbers as bbox and without an"),
+    "clipped": (note(1, box=(-5, 3, 10, 400)), "box that reaches out of the image, clipped"),
+    "outside": (note(1, box=(W + 5, 3, 10, 4)), "box outside the image, left out"),
+    "no area": (note(1, box=(2, 3, 0, 4)), "box of no area, left out"),
+    "negative": (note(1, box=(2, 3, -2, 4)), "box of no area, left out"),
+    "no box": (note(1, bbox=None, segmentation=[]), "annotation without four numbers as bbox and without an outline"),
+    "short box": (note(1, bbox=[1, 2, 3], segmentation=[]), "annotation without four numbers as bbox and without an"),
     "short both": (
         note(1, bbox=[1, 2, 3], segmentation=[[1, 2]]),
-        "annotations without four numbers as bbox, left out",
+        "annotation without four numbers as bbox, left out",
     ),
     "nan box": ({**note(1), "bbox": [1, 2, float("nan"), 3]}, "as bbox, which is made from the outline"),
-    "category": (note(1, category=8), "annotations of an unknown category, left out .first: annotation 1, category 8"),
-    "odd category": ({**note(1), "category_id": [7]}, "annotations of an unknown category"),
-    "picture": (note(1, picture=9), "annotations of an unknown image, left out .first: annotation 1, image 9"),
-    "odd image": ({**note(1), "image_id": {}}, "annotations of an unknown image"),
-    "twice": (GOOD, "annotations that are there twice, once left out .first: annotation 100"),
-    "no object": ("hello", "annotations that are no objects of JSON, left out"),
-    "polygon": (note(1, segmentation=[[1, 2, 3, 4]]), "outlines of less than three points, only the box kept"),
+    "category": (note(1, category=8), "annotation of an unknown category, left out .first: annotation 1, category 8"),
+    "odd category": ({**note(1), "category_id": [7]}, "annotation of an unknown category"),
+    "picture": (note(1, picture=9), "annotation of an unknown image, left out .first: annotation 1, image 9"),
+    "odd image": ({**note(1), "image_id": {}}, "annotation of an unknown image"),
+    "twice": (GOOD, "annotation that is there twice, once left out .first: annotation 100"),
+    "no object": ("hello", "annotation that is no JSON, left out"),
+    "polygon": (note(1, segmentation=[[1, 2, 3, 4]]), "outline of less than three points, only the box kept"),
     "size": (
         note(1, segmentation={**RUNS, "size": [W, H]}),
         r"another size than the image, only the box kept.*a list of 2 not \[23, 31\]",
     ),
     "sum": (
         note(1, segmentation={**RUNS, "counts": [5, 5]}),
-        "run-length codes that do not fill the image, only the box kept",
+        "run-length code that does not fill the image, only the box kept",
     ),
     "text": (
         note(1, segmentation={**RUNS, "counts": "~~~"}),
-        "run-length codes that do not fill the image, only the box kept",
+        "run-length code that does not fill the image, only the box kept",
     ),
     "counts": (
         note(1, segmentation={**RUNS, "counts": None}),
-        "run-length codes that do not fill the image, only the box kept",
+        "run-length code that does not fill the image, only the box kept",
     ),
 }
 
@@ -257,19 +257,31 @@ def test_broken_annotations(tmp_path, case, caplog):
 
 def test_broken_pictures(tmp_path):
     path = one_file(tmp_path, [note(1), note(2, 2), note(3, 3)], pictures=(1, 2, 3))
-    refused(path, "1 missing images, left out .first: 3.png")
+    refused(path, "1 missing image, left out .first: 3.png")
     data = opened(path, on_bad_annotation="skip")
     assert len(data.train) + len(data.val) == 2
     double = content([note(1), note(2, 2)])
     double["images"].append({**double["images"][0], "file_name": "2.png"})
-    refused(write(tmp_path / "notes.json", double), "1 images of an id that another has")
+    refused(write(tmp_path / "notes.json", double), "1 image of an id that another has")
     double["images"][2] = double["images"][0]
     assert len(opened(write(tmp_path / "notes.json", double)).train) == 1
     broken = content([note(1)])
     broken["images"][1].pop("file_name")
-    refused(write(tmp_path / "notes.json", broken), "1 images without id or file_name, left out")
+    refused(write(tmp_path / "notes.json", broken), "1 image without id or file_name, left out")
     refused(one_file(tmp_path, [], pictures=(5, 6)), "No image of .*notes.json is in .*the first is 5.png")
     refused(one_file(tmp_path, [], pictures=()), "notes.json has a split without images")
+
+
+def test_one_file_under_two_ids_is_one_image(tmp_path, caplog):
+    path = one_file(tmp_path, [note(1), note(2, 2), note(3, 3, 90, (1, 1, 5, 5))], pictures=(1, 2, 3))
+    data = json.loads(path.read_text())
+    data["images"][2]["file_name"] = f"../{tmp_path.name}/1.png"
+    samples = opened(write(path, data))
+    found = {samples.train[0].path: samples.train[0], samples.val[0].path: samples.val[0]}
+    assert (len(samples.train), len(samples.val)) == (1, 1)
+    both = found[str(tmp_path / "1.png")]
+    assert (both.labels.tolist(), both.image_id) == ([1, 2], 1)
+    assert "1 image that is listed under two ids, whose annotations are taken together" in caplog.text
 
 
 def test_a_picture_of_another_size(tmp_path):
@@ -278,7 +290,7 @@ def test_a_picture_of_another_size(tmp_path):
     data = opened(path)
     draw_pictures(tmp_path, (1, 2), size=(H, W))
     refused(path, "2 images of another size than their annotations say, left out .first: .*1.png, 31 x 23 not 23 x 31")
-    with pytest.raises(UserError, match="So only 1 of 3 images are left in the training split, less than half"):
+    with pytest.raises(UserError, match="So only 1 of 3 images is left in the training split, less than half"):
         opened(path, on_bad_annotation="skip")
     with pytest.raises(BadImageError, match=r"is 23 x 31 pixels, its annotations say 31 x 23. To go on"):
         [data.train[0], data.val[0], data.val[1]]
@@ -338,7 +350,7 @@ def test_ids_of_annotations_may_repeat(tmp_path, caplog):
     notes = [note(1), note(2, box=(1, 1, 5, 5)), note(1, 2), note(2, 2, box=(1, 1, 5, 5)), note(2, 2, box=(1, 1, 5, 5))]
     caplog.set_level(logging.WARNING)
     path = one_file(tmp_path, notes)
-    refused(path, "1 annotations that are there twice, once left out")
+    refused(path, "1 annotation that is there twice, once left out")
     scenes = opened(path, on_bad_annotation="skip")
     assert [len(scene.labels) for scene in (scenes.train[0], scenes.val[0])] == [2, 2]
     assert "2 annotations whose id another has too, which nothing reads" in caplog.text
@@ -432,7 +444,7 @@ def test_categories_that_only_group_others_are_no_classes(tmp_path, rows, classe
     caplog.set_level(logging.WARNING)
     both = opened(write(tmp_path / "notes.json", data))
     assert (both.classes, both.train.category_ids) == (classes, ids)
-    assert ("1 categories without an annotation that only group others" in caplog.text) == (len(classes) < len(rows))
+    assert ("1 category that only groups others" in caplog.text) == (len(classes) < len(rows))
 
 
 def brushed(number: int, picture: int, category: int = 7) -> dict:
@@ -448,7 +460,7 @@ def test_crowds_alone_are_objects(tmp_path, caplog):
     assert "2 annotations with iscrowd 1, taken for objects, as there is nothing else" in caplog.text
     assert not data.train[0].crowd.any()
     assert data.train.most == 1
-    with pytest.raises(UserError, match=r"has crowd regions only .1. on its 1 training images"):
+    with pytest.raises(UserError, match=r"has crowd regions only .1. on its 1 training image"):
         opened(path, crowd="ignore")
 
 
@@ -457,7 +469,7 @@ def test_crowds_among_objects(tmp_path, caplog):
     path = one_file(tmp_path, [note(1, iscrowd="0"), {**brushed(2, 1), "iscrowd": True}, note(3, 2), note(4, 2, 3)])
     data = opened(path)
     assert data.classes == ("ape", "cat", "dog")
-    assert "1 annotations with iscrowd 1, regions that are not learned (single objects" in caplog.text
+    assert "1 annotation with iscrowd 1, regions that are not learned (single objects" in caplog.text
     assert "--crowd learn" in caplog.text
     assert (by_id(data.train) | by_id(data.val))[1].crowd.tolist() == [False, True]
     data = opened(path, crowd="learn")
@@ -558,7 +570,7 @@ def test_images_annotated_as_they_lie(tmp_path, orientation):
     for entry in data["images"]:
         entry["file_name"] = f"{entry['id']}.jpg"
     path = write(tmp_path / "annotations.json", data)
-    assert told(path) == {"images turned by EXIF, annotated as they lie: turned with their annotations": 2}
+    assert told(path) == {"images turned by EXIF, annotated as it is stored: turned with the annotations": 2}
     found = opened(path)
     for scene in (found.train[0], found.val[0]):
         white = torch.from_numpy(np.asarray(scene.image)[..., 0] > 128)
@@ -594,16 +606,16 @@ def test_the_validation_split_has_a_limit_too(tmp_path):
     for split, notes in (("train", [note(1)]), ("val", [note(1, 9), note(2, 9), note(3)])):
         write(tmp_path / f"annotations/instances_{split}2017.json", content(notes))
         draw_pictures(tmp_path / f"{split}2017")
-    with pytest.raises(UserError, match="So only 1 of 3 annotations are left in the validation split"):
+    with pytest.raises(UserError, match="So only 1 of 3 annotations is left in the validation split"):
         opened(tmp_path, on_bad_annotation="skip")
-    with pytest.raises(UserError, match="So only 1 of 3 annotations are left in the validation split"):
+    with pytest.raises(UserError, match="So only 1 of 3 annotations is left in the validation split"):
         open_evaluation("detection", str(tmp_path), None, len(NAMES), on_bad_image="stop")
 
 
 def test_nothing_to_train_on(tmp_path):
-    with pytest.raises(UserError, match="has no objects on its 1 training images: there is nothing to train on"):
+    with pytest.raises(UserError, match="has no objects on its 1 training image: there is nothing to train on"):
         opened(one_file(tmp_path, []))
-    with pytest.raises(UserError, match=r"has crowd regions only .1. on its 1 training images"):
+    with pytest.raises(UserError, match=r"has crowd regions only .1. on its 1 training image"):
         opened(one_file(tmp_path, [note(n, n, iscrowd=1) for n in (1, 2)]), crowd="ignore")
 
 
@@ -685,15 +697,15 @@ def test_coco_panoptic_classes(tmp_path):
 def test_broken_segments(tmp_path):
     good = segments(2, "2.png", *WHOLE)
     for bad, kind in {
-        "category": (segments(1, "1.png", (3, 8, 0)), "segments of an unknown category, void .first: 1.png, segment 3"),
-        "twice": (segments(1, "1.png", (3, 5, 0), (3, 5, 0)), "segments of an id that another has"),
-        "no id": (segments(1, "1.png", (None, 5, 0)), "segments without an id from 1 to 16777215, void"),
-        "void": (segments(1, "1.png", (0, 5, 0)), "segments without an id from 1 to 16777215, void"),
-        "huge id": (segments(1, "1.png", (2**40, 5, 0)), "segments without an id from 1 to 16777215, void"),
-        "no png": (segments(1, "7.png"), "missing PNG files of segments, their images left out .first: 7.png"),
-        "no infos": ({"image_id": 1, "file_name": "1.png"}, "annotations without image_id, file_name or segments_info"),
-        "again": (good, "images annotated twice"),
-        "stranger": (segments(8, "1.png"), "annotations of an unknown image"),
+        "category": (segments(1, "1.png", (3, 8, 0)), "segment of an unknown category, void .first: 1.png, segment 3"),
+        "twice": (segments(1, "1.png", (3, 5, 0), (3, 5, 0)), "segment of an id that another has"),
+        "no id": (segments(1, "1.png", (None, 5, 0)), "segment without an id from 1 to 16777215, void"),
+        "void": (segments(1, "1.png", (0, 5, 0)), "segment without an id from 1 to 16777215, void"),
+        "huge id": (segments(1, "1.png", (2**40, 5, 0)), "segment without an id from 1 to 16777215, void"),
+        "no png": (segments(1, "7.png"), "missing PNG file of segments, left out with the image .first: 7.png"),
+        "no infos": ({"image_id": 1, "file_name": "1.png"}, "annotation without image_id, file_name or segments_info"),
+        "again": (good, "image annotated twice"),
+        "stranger": (segments(8, "1.png"), "annotation of an unknown image"),
     }.values():  # fmt: skip
         panoptic_folder(tmp_path, [good, bad])
         with pytest.raises(UserError, match=kind):
@@ -708,19 +720,17 @@ def test_broken_segments(tmp_path):
 def test_png_files_are_compared_with_their_segments(tmp_path):
     pngs = tmp_path / "annotations/panoptic_train2017"
     panoptic_folder(tmp_path, [segments(1, "1.png", *WHOLE), segments(2, "2.png", *WHOLE[1:])])
-    with pytest.raises(UserError, match=r"1 PNG files with ids that no segment has, .*2 looked at. .first: .*, 70000"):
+    with pytest.raises(UserError, match=r"1 PNG file with ids that no segment has, .*2 looked at. .first: .*, 70000"):
         panoptic(tmp_path)
     panoptic_folder(tmp_path, [segments(1, "1.png", *WHOLE), segments(2, "2.png", *WHOLE, (77, 5, 0))])
-    with pytest.raises(UserError, match=r"1 PNG files without a pixel of some segments, .*2 looked at. .first: .*, 77"):
+    with pytest.raises(UserError, match=r"1 PNG file without a pixel of some segments, .*2 looked at. .first: .*, 77"):
         panoptic(tmp_path)
     panoptic_folder(tmp_path, [segments(n, f"{n}.png", *WHOLE) for n in (1, 2)])
     Image.new("RGB", (4, 4)).save(pngs / "2.png")
-    with pytest.raises(
-        UserError, match=r"of another size than their images, both left out .first: 2.png, 4 x 4 not 31"
-    ):
+    with pytest.raises(UserError, match=r"of another size than the image, both left out .first: 2.png, 4 x 4 not 31"):
         panoptic(tmp_path)
     panoptic_folder(tmp_path, [segments(n, f"{n}.png") for n in (1, 2)])
-    with pytest.raises(UserError, match="has no objects on its 1 training images: there is nothing to train on"):
+    with pytest.raises(UserError, match="has no objects on its 1 training image: there is nothing to train on"):
         panoptic(tmp_path, on_bad_annotation="skip")
 
 

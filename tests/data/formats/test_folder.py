@@ -116,8 +116,8 @@ def test_hidden_and_other_files_are_counted(tmp_path, caplog):
     assert data.classes == ("a", "b")
     assert len(data.train) + len(data.val) == 4
     counted, lost = caplog.messages
-    assert "6 files that are hidden or no images left out: .png 2, .txt 2, .md 1, .heic 1" in counted
-    assert lost == f"{tmp_path}: 1 images of formats that are not read, left out (first: {tmp_path}/b/photo.HEIC)"
+    assert "left out 6 files that are hidden or no images: .png 2, .txt 2, .md 1, .heic 1" in counted
+    assert lost == f"{tmp_path}: 1 image of formats that are not read, left out (first: {tmp_path}/b/photo.HEIC)"
 
 
 def test_endings_in_capitals_subfolders_and_order(tmp_path):
@@ -166,7 +166,7 @@ def test_empty_class_folder(tmp_path):
 def test_too_few_classes(tmp_path):
     refuse(tmp_path, "has no class folders: make one")
     (tmp_path / "x.png").write_bytes(png(1))
-    refuse(tmp_path, "holds 1 images but no class folders: put them into one folder per class")
+    refuse(tmp_path, "holds 1 image but no class folders: put them into one folder per class")
     fill(tmp_path / "flowers", rose=2)
     refuse(tmp_path, "has one class folder, flowers; a classifier needs two or more")
     fill(tmp_path / "flowers", tulip=2)
@@ -249,7 +249,7 @@ def test_images_that_are_lost(tmp_path, caplog):
     os.mkfifo(tmp_path / "b" / "pipe.png")
     data = open_classes(tmp_path)
     assert [record.getMessage().split(":")[1] for record in caplog.records if record.levelname == "WARNING"] == [
-        " 2 images that are no files, links to nothing among them, left out (first"
+        " 2 images that lead to no file, left out (first"
     ]
     assert [findings.lost("images") for findings in data.findings] == [2, 0]
     assert [findings.images for findings in data.findings] == [6, 2]

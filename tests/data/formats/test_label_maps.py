@@ -84,7 +84,7 @@ def test_ade20k(tmp_path):
     assert (len(data.train), len(data.val)) == (3, 2)
     assert data.train[2].semantic[:4, 0].tolist() == [255, 0, 149, 2], "0 is none, the others are one less"
     save(tmp_path / "annotations/training/ADE_0.png", grid(151, 255))
-    refused(tmp_path, "1 masks with ids that have no class .3 looked at., such pixels ignored .first: .*, 151, 255")
+    refused(tmp_path, "1 mask with ids that have no class .3 looked at., such pixels ignored .first: .*, 151, 255")
     assert opened(tmp_path, on_bad_annotation="skip").train[0].semantic.unique().tolist() == [255]
 
 
@@ -156,7 +156,7 @@ def test_labels_follow_the_model(tmp_path):
 
 def test_strange_ids(tmp_path, caplog):
     folder(tmp_path, grid(0, 1), grid(0, 3, 7), grid(2), names="road\ncar\nsky")
-    refused(tmp_path, "1 masks with ids that have no class .3 looked at., such pixels ignored .first: .*1.png, 3, 7")
+    refused(tmp_path, "1 mask with ids that have no class .3 looked at., such pixels ignored .first: .*1.png, 3, 7")
     with caplog.at_level(logging.WARNING):
         data = opened(tmp_path, on_bad_annotation="skip")
     assert len([line for line in caplog.messages if "broken annotations" in line]) == 1
@@ -168,18 +168,18 @@ def test_strange_ids(tmp_path, caplog):
 def test_missing_pairs_and_wrong_sizes(tmp_path):
     folder(tmp_path, *[grid(0, 1)] * 4)
     (tmp_path / "masks/0.png").unlink()
-    refused(tmp_path, "1 images without a mask, left out .first: .*0.png")
+    refused(tmp_path, "1 image without a mask, left out .first: .*0.png")
     picture(tmp_path / "images/1.png", (H, W))
     found = opened(tmp_path, on_bad_annotation="skip")
     assert len(found.train) + len(found.val) == 2
-    refused(tmp_path, "1 masks of another size than their images, both left out .first: .*1.png, 9 x 7 not 7 x 9")
+    refused(tmp_path, "1 mask of another size than the image, both left out .first: .*1.png, 9 x 7 not 7 x 9")
     (tmp_path / "images/0.png").unlink()
     save(tmp_path / "masks/9.png", grid(0))
-    refused(tmp_path, "1 masks without an image, left out .first: .*9.png")
+    refused(tmp_path, "1 mask without an image, left out .first: .*9.png")
     refused(folder(tmp_path / "b", grid(0), pictures="images", beside="masks/x"), "No image in .* has a PNG mask")
     folder(tmp_path / "c", grid(0))
     picture(tmp_path / "c/images/0.png", (1, 2))
-    refused(tmp_path / "c", "None of the 1 masks has the size of its image")
+    refused(tmp_path / "c", "None of 1 mask has the size of its image")
 
 
 def test_masks_that_hold_no_ids(tmp_path):
@@ -203,7 +203,7 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_class_lists(tmp_path):
     for names, message in {
         "": "has 0 classes; give 2 to 255",
-        "road\n": "has 1 classes",
+        "road\n": "has 1 class;",
         "\n".join(map(str, range(256))): "has 256 classes",
         "road\n\nsky": "line 2 is empty",
         "road\ncar\nroad": "line 3 repeats road",
@@ -222,10 +222,10 @@ def test_what_is_left_out_is_said(tmp_path, caplog):
     assert len(opened(tmp_path).val) == 2
     assert f"{tmp_path}: left out test" in caplog.text
     picture(tmp_path / "images" / "stray.jpg")
-    refused(tmp_path, "1 images beside the folders of the splits, left out .first: .*stray.jpg")
+    refused(tmp_path, "1 image beside the folders of the splits, left out .first: .*stray.jpg")
     (tmp_path / "images" / "stray.jpg").unlink()
     picture(tmp_path / "images" / "train" / "0.jpg", (50, 50))
-    refused(tmp_path, r"1 files of a name that another has, left out .first: .*0\.png, beside 0\.jpg")
+    refused(tmp_path, r"1 file of a name that another has, left out .first: .*0\.png, beside 0\.jpg")
 
 
 def test_masks_without_a_class(tmp_path):
@@ -318,4 +318,4 @@ def test_losses_have_a_limit(tmp_path):
     for number in range(5):
         picture(tmp_path / f"images/{number}.png", (3, 3))
         save(tmp_path / f"masks/{number}.png", grid(0, 1))
-    refused(tmp_path, "5 masks of another size than their images", on_bad_annotation="skip")
+    refused(tmp_path, "5 masks of another size than the image", on_bad_annotation="skip")

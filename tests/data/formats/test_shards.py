@@ -122,7 +122,7 @@ def test_numbers_are_sorted_as_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"a__png": 1}, "1 images without a .cls or .json beside them, for example a.png"),
+        ({"a__png": 1}, "1 image without a .cls or .json beside, for example a.png"),
         ({"a__cls": 1}, "holds no images"),
         ({"a__png": 1, "a__jpg": png(1), "a__cls": 1}, "two images for a"),
         ({"a__png": 1, "a__json": "{}"}, r"x\.tar:a\.json has no label"),

@@ -81,7 +81,7 @@ def test_images_without_labels_and_several_rows_of_one(tmp_path, caplog):
         table(tmp_path / "t.csv", "file,label", "a.png,cat", "a.png,sky", "b.png,", "c.png,sky", "d.png,cat")
     )
     assert told(data) == {"a.png": ("cat", "sky"), "b.png": (), "c.png": ("sky",), "d.png": ("cat",)}
-    assert "1 rows of an image that has one already" in caplog.text or "1 row of an image" in caplog.text
+    assert "1 row of an image that has one already" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_losses_are_counted_and_less_than_half_is_refused(tmp_path, caplog):
     rows = ["a.png,x y", "b.png,x", "c.png,y", "d.png,x", "gone.png,x", "more.png,x,y"]
     data = open_labels(table(tmp_path / "t.csv", "file,labels", *rows))
     assert len(data.train) + len(data.val) == 4
-    assert "(first: gone.png, t.csv row 5)" in caplog.text
+    assert "(first: 'gone.png', t.csv row 5)" in caplog.text
     assert "cells than the first one (a list without quotes?), left out (first: t.csv row 6)" in caplog.text
     with pytest.raises(UserError, match=r"4 missing images, left out .* less than half"):
         open_labels(table(tmp_path / "t.csv", "file,labels", *rows[:2], "1.png,x", "2.png,x", "3.png,x", "4.png,x"))

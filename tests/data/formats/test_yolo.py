@@ -104,7 +104,7 @@ def test_one_side(tmp_path):
 BROKEN = {
     "x": "lines that are no box and no polygon, left out .first: .*0.txt line 2",
     "1 0.5": "lines that are no box and no polygon",
-    "1 0.1 0.2 0.3 0.4 0.5": "lines that are no box and no polygon",
+    "1 0.1 0.2 0.3 0.4 5": "lines that are no box and no polygon",
     "1 0.5 0.5 nan 0.5": "lines that are no box and no polygon",
     "2 0.5 0.5 0.25 0.5": "objects of an unknown class, left out .first: .*line 2, class 2",
     "-1 0.5 0.5 0.25 0.5": "objects of an unknown class",
@@ -142,12 +142,10 @@ def test_files_that_do_not_fit(tmp_path):
         "names: [cat]\ntrain: labels": "train has no images .labels",
     }.items():
         refused(dataset(tmp_path, BOX, yaml=yaml), message)
-    refused(
-        dataset(tmp_path / "bare", None, None), "None of the 2 images has a text file of objects; the first would be"
-    )
+    refused(dataset(tmp_path / "bare", None, None), "None of 2 images has a text file of objects; the first would be")
     dataset(tmp_path / "gone", BOX, yaml="names: [cat, dog]\ntrain: train.txt\nval: images/val")
     (tmp_path / "gone/train.txt").write_text("images/train/0.png\nimages/train/7.png\n")
-    refused(tmp_path / "gone", "1 missing images, left out .first: .*7.png")
+    refused(tmp_path / "gone", "1 missing image, left out .first: .*7.png")
     assert len(opened(tmp_path / "gone", on_bad_annotation="skip").train) == 1
 
 
@@ -214,9 +212,23 @@ def test_poses_give_their_boxes(tmp_path):
     assert split[0].boxes.tolist() == [[15, 5, 25, 15], [0, 0, 20, 20]]
     assert split[0].masks is None
     (tmp_path / "labels/train/0.txt").write_text(f"{BOX} 0.5 0.5 0.1 0.2\n{BOX}")
-    refused(tmp_path, "1 lines that are no box and no pose of 6 numbers after it", on_bad_annotation="stop")
+    refused(tmp_path, "1 line that is no box and no pose of 6 numbers after it", on_bad_annotation="stop")
     (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: images/train\nkpt_shape: 17")
     refused(tmp_path, "has kpt_shape: 17; give two numbers")
+
+
+@pytest.mark.parametrize(
+    ("line", "pose", "boxes"),
+    [
+        (f"{BOX} 0.87", "", [[15, 5, 25, 15]]),
+        (f"{POLYGON} 0.87", "", [[4, 2, 36, 18]]),
+        (f"{BOX} 0.5 0.5 2 0.1 0.2 0 0.87", "\nkpt_shape: [2, 3]", [[15, 5, 25, 15]]),
+    ],
+)
+def test_scores_of_predictions_are_not_read(tmp_path, caplog, line, pose, boxes):
+    dataset(tmp_path, line, f"{BOX} 0.5", yaml=f"names: [cat, dog]\ntrain: images/train\nval: images/val{pose}\n")
+    assert torch.allclose(opened(tmp_path).train[0].boxes, torch.tensor(boxes).float())
+    assert caplog.text.count("4 lines with a score at the end, which is not read") == 1
 
 
 def test_label_studio_has_a_list_of_classes_and_no_yaml(tmp_path):
@@ -263,7 +275,7 @@ def test_text_files_that_cannot_be_read(tmp_path):
     dataset(tmp_path, BOX, BOX, BOX)
     (tmp_path / "labels/train/1.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "labels/train/2.txt").write_text(f"\ufeff{BOX}\r\n", encoding="utf-8")
-    refused(tmp_path, "1 images whose text file cannot be read, left out")
+    refused(tmp_path, "1 image whose text file cannot be read, left out")
     data = opened(tmp_path, on_bad_annotation="skip")
     assert [data.train[index].image_id for index in range(2)] == ["0", "2"]
     assert data.train[1].labels.tolist() == [1]

@@ -153,7 +153,11 @@ def open_coco(annotations: Path, folders: Sequence[Path], request: Request, lear
     labels = {row.id: label for label, row in enumerate(rows)}
     records = []
     for image_id, found in entries.items():
-        objects = [_object(note, label, found.size, masks, problems) for note, label in by_image.get(image_id, [])]
+        notes = [note for one in (image_id, *found.also) for note in by_image.get(one, [])]
+        for other in found.also:
+            kind = "images that are listed under two ids, whose annotations are taken together"
+            problems.note(kind, f"{found.path} ({image_id} and {other})")
+        objects = [_object(note, label, found.size, masks, problems) for note, label in notes]
         records.append(_record(found, image_id, [one for one in objects if one], labels))
     if _learn_crowds(records, request, any(learned)):
         records = [record._replace(crowd=np.zeros_like(record.crowd)) for record in records]
@@ -191,7 +195,7 @@ def _by_image(
     again: dict[Any, list[Any]] = {}
     for place, note in enumerate(content["annotations"]):
         if not isinstance(note, dict):
-            kind = "annotations that are no objects of JSON, left out"
+            kind = "annotations that are no JSON, left out"
             problems.add(kind, f"annotations[{place}]", lost="annotations")
             continue
         own = read_id(note.get("id"))
@@ -234,7 +238,7 @@ def _object(
     if segmentation and (masks or len(box) != 4 or area is None):
         outline = _outline(segmentation, size, example, problems)
     elif masks:
-        problems.note("objects with a box and no outline, which teach boxes alone", example)
+        problems.note("objects with a box and no outline, good for boxes alone", example)
     if len(box) != 4:
         there = note.get("bbox") not in (None, [])
         if outline is None or len(box := outline_box(outline, size)) != 4:

@@ -5,6 +5,7 @@ train/_annotations.coco.json, valid/_annotations.coco.json           a Roboflow 
 a .json file                         the images lie beside it, in images/, or where its paths say
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cache, partial
@@ -227,7 +228,7 @@ def _without_groups(rows: list[Category], owning: Container[Any], problems: Prob
     kept = [row for row in rows if row.id in owning or not groups(row)]
     for row in rows if kept else ():
         if row not in kept:
-            kind = "categories without an annotation that only group others, no classes"
+            kind = "categories that only group others, left out"
             problems.note(kind, f"{row.name} ({row.id})")
     return kept or rows
 
@@ -241,17 +242,18 @@ def _order(value: int | str) -> tuple[bool, int, str]:
 
 class Found(NamedTuple):
     """An image that is there: its file, the (height, width) that the annotations mean, and EXIF's orientation where
-    they are still to be turned by it, else 1; see `sizes.py`."""
+    they are still to be turned by it, else 1; see `sizes.py`. `also` are other ids of the same file."""
 
     path: str
     size: tuple[int, int]
     orientation: int
+    also: tuple[int | str, ...] = ()
 
 
 def find_images(
     content: Mapping[str, Any], path: Path, folders: Sequence[Path], problems: Problems
 ) -> dict[int | str, Found]:
-    """Image id to file and size, for the images that are there, in the order of the file.
+    """Image id to file and size, for the images that are there, in the order of the file; each file has one id.
 
     Names are read as `locate` does; sizes that are not said are those of the files, the others are compared with them.
     """
@@ -278,14 +280,22 @@ def find_images(
     if names and not any(files):
         places = " or ".join(str(folder.absolute()) for folder in folders)
         raise UserError(f"No image of {path.absolute()} is in {places}; the first is {names[0]}: put them there.")
-    there = [(number, file) for number, file in zip(entries, files, strict=True) if file is not None]
+    by_file: dict[str, list[int | str]] = {}
+    for number, file in zip(entries, files, strict=True):
+        if file is not None:
+            by_file.setdefault(os.path.normpath(file), []).append(number)
+    there = [(numbers[0], file) for file, numbers in by_file.items()]
     sizes = [read_size(entries[number].get("height"), entries[number].get("width")) for number, _ in there]
     for (number, file), size in zip(there, sizes, strict=True):
         if size is None:
             problems.note("images without width or height, which the file tells", f"{file} ({number})")
     reach = _reach(content, Ids(entries))
     fits = fit_sizes([file for _, file in there], sizes, problems, reach=lambda index: reach(there[index][0]))
-    return {number: Found(file, *fit) for (number, file), fit in zip(there, fits, strict=True) if fit}
+    return {
+        number: Found(file, *fit, also=tuple(by_file[file][1:]))
+        for (number, file), fit in zip(there, fits, strict=True)
+        if fit
+    }
 
 
 def _reach(content: Mapping[str, Any], ids: Ids) -> Callable[[int | str], tuple[float, float] | None]:

@@ -158,16 +158,19 @@ def open_panoptic(annotations: Path, folders: Sequence[Path], problems: Problems
     located = _locate_pngs(annotations, [note["file_name"] for note in notes.values()], problems)
     pngs = dict(zip(notes, located, strict=True))
     found: list[Segments] = []
-    for image_id, (path, size, orientation) in find_images(content, annotations, folders, problems).items():
+    for image_id, (path, size, orientation, also) in find_images(content, annotations, folders, problems).items():
+        for number in also:
+            kind = "images that are listed under two ids, once left out"
+            problems.add(kind, f"{path} ({image_id} and {number})", lost="images")
         note, png = notes.pop(image_id, None), pngs.get(image_id)
         if note is None:
             problems.add("images without segments, left out", path, lost="images")
         elif png is None:
-            kind = "missing PNG files of segments, their images left out"
+            kind = "missing PNG files of segments, left out with the image"
             problems.add(kind, note["file_name"], lost="images")
         elif (painted := size_of(png)) not in (None, size):  # a broken file is met when it is read
             example = f"{note['file_name']}, {painted[1]} x {painted[0]} not {size[1]} x {size[0]}"
-            kind = "PNG files of segments of another size than their images, both left out"
+            kind = "PNG files of segments of another size than the image, both left out"
             problems.add(kind, example, lost="images")
         else:
             segments = _segments(note, labels, problems)

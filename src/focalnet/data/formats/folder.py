@@ -16,7 +16,7 @@ from pathlib import Path
 from focalnet.data.base import Load, Opener, Openers, Request, Split
 from focalnet.data.problems import Problems, endings, preview
 from focalnet.data.splits import Splits, choose_splits, split_of
-from focalnet.errors import UserError
+from focalnet.errors import UserError, counted
 from focalnet.inputs.folders import UNREAD, folders_in, is_ignored, walk
 from focalnet.inputs.image import EXTENSIONS, Signal, load_image
 
@@ -134,13 +134,14 @@ def _class_folders(root: Path, problems: Problems, *, least: int) -> Split:
         names += [folder.name] * len(found)
         left_out += other
     if left_out:
-        log.info("%s: %d files that are hidden or no images left out: %s", root, len(left_out), _endings(left_out))
+        lost = counted(len(left_out), "files that are hidden or no images")
+        log.info("%s: left out %s: %s", root, lost, _endings(left_out))
     for path in left_out:
         ending = os.path.splitext(path)[1].lower()
         if ending in UNREAD:
             problems.note("images of formats that are not read, left out", path, lost="images")
         elif ending in EXTENSIONS and not is_ignored(os.path.basename(path)) and os.path.dirname(path) != str(root):
-            problems.note("images that are no files, links to nothing among them, left out", path, lost="images")
+            problems.note("images that lead to no file, left out", path, lost="images")
     classes = tuple(folder.name for folder in folders)
     return Split(reader=Files(), entries=files, classes=classes, names=names)
 
@@ -156,5 +157,5 @@ def _too_few(folders: list[Path], files: list[str]) -> str:
     if folders:
         return f"has one class folder, {folders[0].name}; a classifier needs two or more."
     if images:
-        return f"holds {images} images but no class folders: put them into one folder per class."
+        return f"holds {counted(images, 'images')} but no class folders: put them into one folder per class."
     return "has no class folders: make one folder of images per class."

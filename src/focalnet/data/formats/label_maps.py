@@ -30,7 +30,7 @@ from focalnet.data.base import IGNORE, DenseSample, Load, Openers, Request, Spli
 from focalnet.data.problems import Problems, preview, some
 from focalnet.data.sizes import fit_sizes
 from focalnet.data.splits import choose_splits, split_of
-from focalnet.errors import UserError
+from focalnet.errors import UserError, counted
 from focalnet.inputs.folders import files_in, folders_in, is_ignored
 from focalnet.inputs.image import EXTENSIONS, BadImageError, NotIdsError, load_image, size_of
 from focalnet.labels import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
@@ -202,7 +202,9 @@ def _class_list(root: Path) -> tuple[str, ...]:
     path = root / "classes.txt"
     lines = read_lines(path, mend="write the class names there, one per line; line 1 is id 0")
     if not 2 <= len(lines) <= IGNORE:
-        raise UserError(f"{path.absolute()} has {len(lines)} classes; give 2 to {IGNORE}, one name per line.")
+        raise UserError(
+            f"{path.absolute()} has {counted(len(lines), 'classes')}; give 2 to {IGNORE}, one name per line."
+        )
     for number, name in enumerate(lines, 1):
         if not name or name in lines[: number - 1]:
             raise UserError(f"{path.absolute()} line {number} {'repeats ' + name if name else 'is empty'}: mend it.")
@@ -261,21 +263,23 @@ def _match(images: dict[str, Path], masks: dict[str, Path], place: str, problems
     pairs = [Pair(str(images[name]), str(masks[name])) for name in sorted(images.keys() & masks.keys())]
     if not pairs:
         raise UserError(
-            f"No image in {place} has a PNG mask of its name ({len(images)} images, {len(masks)} masks): "
-            f"call them alike, as a/x.jpg and a/x.png."
+            f"No image in {place} has a PNG mask of its name ({counted(len(images), 'images')}, "
+            f"{counted(len(masks), 'masks')}): call them alike, as a/x.jpg and a/x.png."
         )
     return pairs
 
 
 def _split(pairs: list[Pair], reader: MaskFiles, classes: tuple[str, ...], problems: Problems) -> Split:
     masks = [size_of(pair.mask) for pair in pairs]
-    kind = "masks of another size than their images, both left out"
+    kind = "masks of another size than the image, both left out"
     fits = fit_sizes([pair.path for pair in pairs], masks, problems, kind=kind, examples=[pair.mask for pair in pairs])
     fitting = [(pair, fit) for pair, fit in zip(pairs, fits, strict=True) if fit]
     kept = [pair._replace(orientation=fit.orientation) for pair, fit in fitting]
     sizes = [fit.upright for _, fit in fitting]
     if not kept:
-        raise UserError(f"None of the {len(pairs)} masks has the size of its image; the first is {pairs[0].mask}.")
+        raise UserError(
+            f"None of {counted(len(pairs), 'masks')} has the size of its image; the first is {pairs[0].mask}."
+        )
     _look(some(kept), reader, len(classes), problems)
     return Split(reader=reader, entries=kept, classes=classes, things=(False,) * len(classes), sizes=sizes)
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from focalnet.data.base import Load, Openers, Request, Split
 from focalnet.data.problems import preview
 from focalnet.data.splits import choose_splits, sort_labels, split_of
-from focalnet.errors import UserError
+from focalnet.errors import UserError, counted
 from focalnet.inputs.folders import folders_in, is_ignored
 from focalnet.inputs.image import EXTENSIONS, BadImageError, Signal, load_image
 from focalnet.reading import parse_json, read_lines, regular
@@ -195,7 +195,7 @@ def _index_one(path: Path) -> tuple[list[Member], list[str]]:
         raise UserError(f"The shard {path.absolute()} cannot be read ({reason}).") from error
     if unlabelled := [member.name for key, member in images.items() if key not in labels]:
         raise UserError(
-            f"{path.absolute()} holds {len(unlabelled)} images without a .cls or .json beside them, for example "
+            f"{path.absolute()} holds {counted(len(unlabelled), 'images')} without a .cls or .json beside, for example "
             f"{unlabelled[0]}: it is not in webdataset's layout. Unpack an archive of class folders."
         )
     if not images:

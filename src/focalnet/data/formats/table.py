@@ -25,7 +25,7 @@ from focalnet.data.splits import choose_splits, sort_labels, split_of
 from focalnet.errors import UserError
 from focalnet.inputs.folders import UNREAD, files_in, folders_in, is_ignored, locate
 from focalnet.inputs.image import EXTENSIONS
-from focalnet.reading import read_header, read_table
+from focalnet.reading import read_header, read_table, shown
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +228,7 @@ def _separator(
             return sign
         if sign in ("|", ";") or len({part for cell in cells for part in _parts(cell, sign)}) < len(cells):
             raise UserError(
-                f"{path} has images with several labels ({min(lists)[:60]}): --task multilabel learns all of them."
+                f"{path} has images with several labels ({shown(min(lists))}): --task multilabel learns all of them."
             )
     return None
 
@@ -302,7 +302,7 @@ def _split(
     problems, labels = request.problems, dict[str, set[str]]()
     for row, path in zip(rows, find([row.name for row in rows], problems.note), strict=True):
         if path is None:
-            problems.add("missing images, left out", f"{row.name}, {row.where}", lost="images")
+            problems.add("missing images, left out", f"{shown(row.name)}, {row.where}", lost="images")
         elif os.path.splitext(path)[1].lower() in UNREAD:
             problems.note("images of formats that are not read, left out", path, lost="images")
         elif (path := os.path.normpath(path)) in labels:

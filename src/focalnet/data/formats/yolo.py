@@ -8,6 +8,7 @@
     box         label cx cy w h              centre and sides, as shares of the width and height
     outline     label x1 y1 x2 y2 x3 y3 ...  a polygon of three points or more, likewise
     pose        label cx cy w h, and the points of kpt_shape, which are not read
+    prediction  any of these with a score at its end, which is not read
 
 Where a data set has outlines, objects of which only the box is known teach boxes and count in the AP of boxes.
 Categories are called by their numbers, images by their names without the ending, with as many folders as tell them
@@ -36,7 +37,7 @@ from focalnet.data.formats.yolo_files import (
 )
 from focalnet.data.problems import Problems, whole
 from focalnet.data.splits import choose_splits, split_of
-from focalnet.errors import UserError
+from focalnet.errors import UserError, agreeing, counted
 from focalnet.inputs.folders import locate
 from focalnet.inputs.image import load_image
 from focalnet.reading import read_lines, read_yaml, shown
@@ -188,15 +189,18 @@ def _split(files: list[str], classes: tuple[str, ...], points: int | None, reque
     if bare and bare == len(rows):
         folder, name = os.path.split(there[0])
         wanted = os.path.join(folder.replace(f"{os.sep}images", f"{os.sep}labels"), f"{os.path.splitext(name)[0]}.txt")
-        raise UserError(f"None of the {len(rows)} images has a text file of objects; the first would be {wanted}.")
+        raise UserError(
+            f"None of {counted(len(rows), 'images')} has a text file of objects; the first would be {wanted}."
+        )
     if bare:
-        log.info("%d of %d images have no text file: taken as without objects", bare, len(rows))
+        lack = f"{bare} of {counted(len(rows), 'images')} {agreeing(bare, 'have')}"
+        log.info("%s no text file: taken as without objects", lack)
     masks = request.masks and any(outline is not None for row in rows for outline in row.outlines)
     if masks:
         mask_api()
         for row in rows:
             if lacking := sum(outline is None for outline in row.outlines):
-                problems.note("objects with a box and no outline, which teach boxes alone", row.path, count=lacking)
+                problems.note("objects with a box and no outline, good for boxes alone", row.path, count=lacking)
     return Split(
         reader=YoloFiles(masks), entries=rows, classes=classes, things=(True,) * len(classes),
         labels=[row.labels.tolist() for row in rows], category_ids=tuple(range(len(classes))),
@@ -217,6 +221,9 @@ def _row(
             values = np.array([float(word) for word in words])
         except ValueError:
             values = np.array([np.nan])
+        if 0 <= values[-1] <= 1 and _has_score(len(values) - 1, points):
+            problems.note("lines with a score at the end, which is not read", example)
+            values = values[:-1]
         coordinates = values[1:]
         if points is not None and len(coordinates) == 4 + points:
             coordinates = coordinates[:4]
@@ -236,6 +243,13 @@ def _row(
             outlines.append(None if is_box else coordinates)
         seen.add(tuple(values))
     return Row(file, image_id, np.array(boxes, np.float64).reshape(-1, 4), np.array(labels, np.int64), outlines)
+
+
+def _has_score(count: int, points: int | None) -> bool:
+    """Whether of so many numbers after the label the last one is a score, as tools write it into predictions."""
+    if points is None:
+        return count >= 5 and count % 2 == 1
+    return count in (5, 5 + points) and count != 4 + points
 
 
 def _box(coordinates: np.ndarray, is_box: bool, example: str, problems: Problems) -> np.ndarray | None:

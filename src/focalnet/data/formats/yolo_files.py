@@ -117,7 +117,7 @@ def _place(entry: str, bases: Sequence[Path], description: Path, problems: Probl
     parts = [part for part in plain.split("/") if part not in ("", ".", "..")]
     for names in (parts[start:] for start in range(len(parts))):
         if found := next(filter(None, (_below(base, names) for base in bases)), None):
-            problems.note("entries of the data.yaml that are spelled otherwise on disk", f"{entry} is {found}")
+            problems.note("entries that are spelled otherwise in the data.yaml", f"{entry} is {found}")
             return found
     named = entry if entry.isprintable() else shown(entry)
     raise UserError(f"{description} names {named}, but there is no {tries[0]}: check the path.")
