@@ -85,3 +85,16 @@ def test_it_travels_in_a_description():
         Audio(win_length=2000)
     with pytest.raises(UserError, match="hop_length=0; give 1 or more"):
         Audio(hop_length=0)
+
+
+def test_sounds_that_take_all_memory_or_leave_nothing(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "slow.wav", tone(), 1)
+    with pytest.raises(
+        UserError, match=r"slow.wav has more than 134,217,728 samples .8000 x 1 channel at 1 per second"
+    ):
+        Audio(sample_rate=20000).read(tmp_path / "slow.wav")
+    soundfile.write(tmp_path / "short.wav", tone()[:1], 192000)
+    with pytest.raises(UserError, match=r"short.wav has too few samples .1 at 192000 per second"):
+        Audio().read(tmp_path / "short.wav")
+    soundfile.write(tmp_path / "one.wav", tone()[:1], RATE)
+    assert len(Audio().read(tmp_path / "one.wav")) == 1

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from focalnet.errors import MissingExtraError, UserError, first_line
+from focalnet.errors import MissingExtraError, UserError, counted, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+LONGEST = 2**27
+"""Most samples of a file, and of what it is resampled to: two hours at 16,000 per second."""
 LEAST_POWER = 1e-14
 """Added to the power before the root, which has no slope at zero."""
 
@@ -69,7 +71,12 @@ class Audio:
         if isinstance(source, str | Path) and not Path(source).is_file():
             raise UserError(f"{source} is no file; check the path.")
         try:
-            samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
+            with soundfile.SoundFile(source) as file:
+                rate, size = file.samplerate, file.frames * file.channels
+                if rate < 1 or max(size, file.frames * self.sample_rate / rate) > LONGEST:
+                    size = f"{file.frames} x {counted(file.channels, 'channels')} at {rate} per second"
+                    raise UserError(f"{source} has more than {LONGEST:,} samples ({size}); cut it into pieces.")
+                samples = file.read(dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             raise UserError(
                 f"{source} cannot be read as a sound ({first_line(error)}); replace or remove it."
@@ -78,7 +85,10 @@ class Audio:
             raise UserError(f"{source} holds no samples; replace or remove it.")
         if not np.isfinite(samples).all():
             raise UserError(f"{source} holds samples that are infinite or no numbers; replace or remove it.")
-        return resample(samples.mean(axis=1), rate, self.sample_rate)
+        wave = resample(samples.mean(axis=1), rate, self.sample_rate)
+        if not len(wave):
+            raise UserError(f"{source} has too few samples ({len(samples)} at {rate} per second); remove it.")
+        return wave
 
     def describe(self) -> str:
         """What is done to a sound, one sentence for the model card."""
