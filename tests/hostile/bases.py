@@ -28,7 +28,7 @@ def prepare(base: Path) -> Path:
             if not (base / "runs" / run.name / "best").exists():
                 shutil.copytree(run / "last", base / "runs" / run.name / "best")
     shutil.copytree(RUNS / "images", base / "images")
-    for make in (pictures, classes, shards, videos, coco, panoptic, yolo, masks, weights):
+    for make in (pictures, classes, shards, videos, coco, panoptic, yolo, masks, tables, saved, weights):
         make(base)
     return base
 
@@ -188,12 +188,49 @@ def masks(base: Path) -> None:
     (root / "classes.txt").write_text("\n".join(["background", *CLASSES]) + "\n")
 
 
+def tables(base: Path) -> None:
+    root = base / "table"
+    (root / "images").mkdir(parents=True)
+    for number in range(4):
+        picture(number).save(root / "images" / f"{number}.png")
+    several = ["lying", "lying standing", "standing", ""]
+    rows = [f"images/{number}.png,{labels}" for number, labels in enumerate(several)]
+    (root / "labels.csv").write_text("\n".join(["file,labels", *rows]) + "\n")
+    rows = [f'"{number}.png",{("lying", "standing")[number % 2]},{number > 1}' for number in range(4)]
+    (root / "one.csv").write_text("\n".join(["image,label,is_valid", *rows]) + "\n")
+    rows = [f"{number},{number % 2},{int(number > 1)}" for number in range(4)]
+    (root / "bits.csv").write_text("\n".join(["image_id,lying,standing", *rows]) + "\n")
+
+
+def saved(base: Path) -> None:
+    """A data set of the package `datasets`: saved to disk, as parquet files, as images with a metadata file."""
+    import datasets
+
+    rows = {"image": [{"bytes": png(number), "path": None} for number in range(4)], "label": [0, 1, 0, 1]}
+    kinds = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["lying", "standing"]))
+    table = datasets.Dataset.from_dict(rows, features=kinds)
+    datasets.DatasetDict(train=table, validation=table.select([0, 1])).save_to_disk(str(base / "saved"))
+    (base / "parquet").mkdir()
+    table.to_parquet(str(base / "parquet" / "train.parquet"))
+    (base / "metadata").mkdir()
+    lines = ["file_name,label"]
+    for number in range(4):
+        picture(number).save(base / "metadata" / f"{number}.png")
+        lines.append(f"{number}.png,{('lying', 'standing')[number % 2]}")
+    (base / "metadata" / "metadata.csv").write_text("\n".join(lines) + "\n")
+
+
 def weights(base: Path) -> None:
     """One tiny network in each layout of classifiers, and the kept detectors and segmenters in one more."""
     from focalnet.errors import UserError
     from focalnet.models.convert import convert_file
+    from focalnet.models.create import create_model
+    from focalnet.models.publish import save_pretrained
 
     (base / "weights").mkdir()
+    model = create_model("minifocal_32", classes=["lying", "standing"])
+    model.spec = model.spec.replace(task="multilabel", threshold=0.5)
+    save_pretrained(model, base / "weights" / "multilabel")
     for run, layouts in {
         "pictures": ("official", "timm", "transformers"),
         "mask_rcnn": ("mmdet", "focalnet"),

@@ -192,6 +192,7 @@ def folder(rng: random.Random, index: int, folder: Path, base: Path) -> Commands
 def train(source: str, task: str, rng: random.Random, *more: str) -> list[str]:
     model = {
         "classify": "minifocal_32",
+        "multilabel": "minifocal_32",
         "detect": "mask_rcnn_minifocal_128",
         "segment": "upernet_minifocal_128",
         "panoptic": "mask2former_minifocal_128",

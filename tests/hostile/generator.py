@@ -14,6 +14,8 @@ import checkpoints
 import commands
 import files
 import runs
+import sounds
+import tables
 from bases import prepare
 
 Build = Callable[[random.Random, int, Path, Path], tuple[list[list[str]], bytes]]
@@ -27,6 +29,9 @@ KINDS: dict[str, tuple[int, Build]] = {
     "panoptic": (120, annotations.panoptic),
     "yolo": (150, annotations.yolo),
     "masks": (90, annotations.masks),
+    "table": (180, tables.table),
+    "saved": (90, tables.saved),
+    "sound": (150, sounds.sound),
     "checkpoint": (260, checkpoints.checkpoint),
     "run": (320, runs.run),
     "command": (200, commands.command),

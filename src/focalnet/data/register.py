@@ -164,7 +164,7 @@ def formats_at(source: str | None, kind: str) -> list[Format]:
     fitting = [row for row in FORMATS if row.fits and row.fits(source)]
     own = [row for row in fitting if kind in row.kinds]
     others = [row for row in fitting if row not in own]
-    return others if not own or kind in CLASS else []
+    return others if not own or [row.name for row in own] == ["folder"] else []
 
 
 def find_format(kind: str, source: str | None) -> tuple[Format, str]:

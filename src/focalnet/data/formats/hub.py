@@ -7,6 +7,8 @@ Images are decoded here and not by `datasets`, so that all sources treat a broke
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from focalnet.data.problems import preview
 from focalnet.data.splits import choose_splits, sort_labels
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.inputs.image import BadImageError, Signal, load_image
+from focalnet.reading import shown
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,8 @@ class Rows:
         return f"{self.source}[{entry}]"
 
     def read(self, entry: int, load: Load = load_image) -> Signal:
-        cell = self.table[entry][self.column]
+        with _readable(self.name(entry), BadImageError):
+            cell = self.table[entry][self.column]
         if cell is None:
             raise BadImageError(f"{self.name(entry)} has no image: remove the row.")
         return load(cell["bytes"] or cell["path"], name=self.name(entry))
@@ -80,14 +84,12 @@ def find_saved(source: str, request: Request) -> Openers:
         UserError: it cannot be read, or has no column of images or of labels.
     """
     datasets, path = _datasets(), Path(source).expanduser()
-    try:
+    with _readable(str(path.absolute())):
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             loaded = datasets.load_from_disk(str(path))
         else:
             loaded = datasets.load_dataset(str(path))
-    except Exception as error:  # whatever lies in a folder of somebody else's making
-        raise UserError(f"{path.absolute()} cannot be read as a data set ({_first_line(error)}).") from error
-    return _splits(loaded, str(path))
+        return _splits(loaded, str(path))
 
 
 def find_hub(source: str, request: Request) -> Openers:
@@ -109,6 +111,17 @@ def find_hub(source: str, request: Request) -> Openers:
             f"{Path(name).absolute()}: check the name and the network."
         ) from error
     return _splits(loaded, name)
+
+
+@contextmanager
+def _readable(place: str, kind: type[UserError] = UserError) -> Iterator[None]:
+    """Whatever `datasets` and pyarrow raise over files of somebody else's making, as a sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise kind(f"{place} cannot be read as a data set ({_first_line(error)}): save or copy it again.") from error
 
 
 def _datasets() -> Any:
@@ -145,6 +158,11 @@ def _splits(loaded: Any, source: str) -> Openers:
 
 
 def _split(table: Any, source: str) -> Split:
+    with _readable(source):
+        return _labelled(table, source)
+
+
+def _labelled(table: Any, source: str) -> Split:
     datasets = _datasets()
     columns = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in table.features.items())
     images = [name for name, kind in table.features.items() if isinstance(kind, datasets.Image)]
@@ -160,6 +178,8 @@ def _split(table: Any, source: str) -> Split:
         log.info("%s: the label is the column %s; there is also %s", source, labels[0], preview(labels[1:]))
     values, kind = list(table[labels[0]]), table.features[labels[0]]
     listed = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else ()
+    if strange := [name for name in listed if not isinstance(name, str)]:
+        raise UserError(f"{source} has a class whose name is no text ({shown(strange[0])}): save it again.")
     names = [str(listed[value] if listed else value) for value in values]
     rows = Rows(table.select_columns(image).cast_column(image, datasets.Image(decode=False)), image, source)
     return Split(reader=rows, entries=range(len(names)), classes=listed or sort_labels(names), names=names)
