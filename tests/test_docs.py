@@ -54,7 +54,9 @@ def test_python_runs(page, code, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_names_links_and_pictures_exist(page):
-    for name in re.findall(r"`((?:mask_rcnn|dino|atss|sparse_rcnn|upernet|mask2former)_\w+)`", PAGES[page]):
+    for name in re.findall(
+        r"`((?:mask_rcnn|cascade_mask_rcnn|dino|atss|sparse_rcnn|upernet|mask2former)_\w+)`", PAGES[page]
+    ):
         if "focal" in name:
             parse_name(name)
     for path in re.findall(r"\]\(([^)h][^)]*)\)", PAGES[page]):

@@ -17,6 +17,7 @@ TASKS = {
     "dino": ("detect", 1e-2),
     "atss": ("detect", 1e-2),
     "sparse_rcnn": ("detect", 1e-2),
+    "cascade_mask_rcnn": ("detect", 1e-2),
     "upernet": ("segment", 1e-2),
     "mask2former": ("panoptic", 1e-2),
 }

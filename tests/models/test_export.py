@@ -9,6 +9,7 @@ from torch.export import Dim, export
 from focalnet import ops
 from focalnet.backbone import FocalNet
 from focalnet.models.atss.model import Atss
+from focalnet.models.cascade_mask_rcnn.model import CascadeMaskRCNN
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.models.dino.model import Dino
 from focalnet.models.mask2former.model import Mask2Former
@@ -30,6 +31,10 @@ FAMILIES = {
         SparseRCNN,
         {"channels": 16, "num_queries": 10, "stages": 2, "heads": 2, "ffn_dim": 16, "dynamic_dim": 4, "detections": 12},
     ),
+    "cascade_mask_rcnn": (
+        CascadeMaskRCNN,
+        {"fpn_channels": 16, "representation_size": 24, "head_depth": 1, "anchor_size": 4.0, "proposals": 30},
+    ),
     "dino": (Dino, {**ATTENTION, "decoder_layers": 2, "num_feature_levels": 3}),
     "upernet": (UperNet, {"channels": 16, "aux_channels": 8}),
     "mask2former": (Mask2Former, {**ATTENTION, "encoder_ffn_dim": 32, "decoder_layers": 2}),
@@ -48,6 +53,9 @@ def network(family: str) -> nn.Module:
             best = [model(images(batch)).scores.max().item() for batch in (1, 2, 3)]
         assert len(set(best)) == 3
         model.roi_heads.score_thresh = min(best)  # in one of the batches nothing is found
+    if isinstance(model, CascadeMaskRCNN):
+        for head in model.roi_head.bbox_head:
+            nn.init.normal_(head.fc_cls.weight)
     return model
 
 
@@ -65,7 +73,7 @@ def assert_same(program: nn.Module, model: nn.Module, *inputs: torch.Tensor) -> 
         torch.testing.assert_close(one, other, rtol=most, atol=most)
 
 
-LONG = ("upernet", "atss", "sparse_rcnn")
+LONG = ("upernet", "atss", "sparse_rcnn", "cascade_mask_rcnn")
 
 
 @pytest.mark.filterwarnings("ignore:`create_unbacked_symint` is deprecated:FutureWarning")  # torchvision calls it
@@ -87,7 +95,14 @@ def test_every_family_is_exported_with_a_dynamic_batch(family):
 
 
 @pytest.mark.filterwarnings("ignore:`create_unbacked_symint` is deprecated:FutureWarning")
-@pytest.mark.parametrize("family", ["mask_rcnn", "dino", pytest.param("sparse_rcnn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "mask_rcnn",
+        "dino",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("cascade_mask_rcnn", "sparse_rcnn")),
+    ],
+)
 def test_sizes_of_padded_images_are_an_input_too(family):
     model, batch = network(family), Dim("batch", min=1, max=64)
     sizes = torch.tensor([[64, 96], [50, 70], [64, 33]])

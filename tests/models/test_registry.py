@@ -44,6 +44,7 @@ SMALL = {
     "sound": {"embedding": 8},
     "atss": {"channels": 16},
     "sparse_rcnn": {"channels": 16, "stages": 2, "num_queries": 6, "ffn_dim": 16, "dynamic_dim": 4, "box_depth": 2},
+    "cascade_mask_rcnn": {"fpn_channels": 16, "representation_size": 16, "head_depth": 1},
 }
 UNSEEN = {"dino": {"points": 2}}  # of what small networks have otherwise: no shape tells heads from points
 FOREIGN = {
@@ -56,6 +57,7 @@ FOREIGN = {
     "sound": "speechbrain",
     "atss": "mmdet",
     "sparse_rcnn": "mmdet",
+    "cascade_mask_rcnn": "mmdet",
 }
 TRUNK = {"embed_dim": 8, "depths": (1, 1, 1, 1)}
 

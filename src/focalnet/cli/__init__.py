@@ -264,9 +264,9 @@ def _convert(arguments: Sequence[str]) -> None:
     def convert(source: tyro.conf.Positional[str], out: tyro.conf.Positional[Path], to: str) -> None:
         """Change the layout of a weight file, losslessly.
 
-        Classifiers and backbones: official, timm, transformers. Mask R-CNN, ATSS: mmdet, focalnet. DINO: official,
-        detrex. UPerNet: mmseg, focalnet. Mask2Former: facebookresearch, focalnet. Sounds: speechbrain, focalnet.
-        U-Nets: official, focalnet. Films: official.
+        Classifiers and backbones: official, timm, transformers. Mask R-CNN, Cascade Mask R-CNN, ATSS, Sparse R-CNN:
+        mmdet, focalnet. DINO: official, detrex. UPerNet: mmseg, focalnet. Mask2Former: facebookresearch, focalnet.
+        Sounds: speechbrain, focalnet. U-Nets: official, focalnet. Films: official.
 
         Args:
             source: A .pth, .bin or .safetensors file of any layout, a run folder or a hub id.

@@ -1,7 +1,7 @@
 """`focalnet convert`: a weight file from one layout into another, bit by bit the same numbers.
 
 classifiers, backbones    official, timm, transformers
-Mask R-CNN                mmdet, focalnet
+Mask R-CNN                mmdet, focalnet (Cascade Mask R-CNN, ATSS and Sparse R-CNN too)
 DINO                      official, detrex
 UPerNet                   mmseg, focalnet
 Mask2Former               facebookresearch, focalnet

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from focalnet.weights.layouts import Layout
 
 FAMILIES = (
-    "classifier", "backbone", "mask_rcnn", "atss", "dino", "sparse_rcnn", "upernet", "mask2former", "video_focalnet",
-    "focal_unet", "focal_tsmp", "sound",
+    "classifier", "backbone", "mask_rcnn", "atss", "dino", "sparse_rcnn", "cascade_mask_rcnn", "upernet", "mask2former",
+    "video_focalnet", "focal_unet", "focal_tsmp", "sound",
 )  # fmt: skip
 """The folders of this package that hold a family's row. Of two that serve a task, the first is its example; of those
 that learn from boxes alone, the first is what such data is trained with."""

@@ -60,7 +60,7 @@ class ProposalNetwork(RegionProposalNetwork):
         beta: float = 0.0, only_inside: bool = False, keep_empty: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(
-            anchors, RPNHead(channels, len(anchors.ratios)),
+            anchors, RPNHead(channels, len(anchors.ratios)),  # type: ignore[arg-type]
             fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size_per_image=samples, positive_fraction=0.5,
             pre_nms_top_n=dict(zip(("training", "testing"), candidates, strict=True)),
             post_nms_top_n=dict(zip(("training", "testing"), proposals, strict=True)), nms_thresh=0.7,

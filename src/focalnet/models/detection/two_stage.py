@@ -70,7 +70,9 @@ class SecondStage(Protocol):
         """Detect; `sizes` (B, 2) are height and width of each image. The last level is not used."""
         ...
 
-    def loss(self, levels: Sequence[Tensor], proposals: Proposals, targets: list[Target]) -> dict[str, Tensor]:
+    def loss(
+        self, levels: Sequence[Tensor], proposals: Proposals, sizes: Tensor, targets: list[Target]
+    ) -> dict[str, Tensor]:
         """The terms of the loss."""
         ...
 
@@ -157,7 +159,7 @@ class TwoStageDetector(Detector[TwoStageOutputs]):
         prepared = self._targets(targets, images)
         levels = self.backbone(images)
         proposals, losses = self.rpn(levels, sizes, prepared)
-        losses |= self.second_stage.loss(levels, proposals, prepared)
+        losses |= self.second_stage.loss(levels, proposals, sizes, prepared)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     @torch.no_grad()

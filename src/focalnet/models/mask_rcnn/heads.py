@@ -68,12 +68,15 @@ class BoxAndMaskHeads(RoIHeads):
         logits = precise(self.mask_predictor(self.mask_head(self.mask_roi_pool(levels[:-1], boxes, images))))
         return logits[torch.arange(labels.shape[0], device=labels.device), labels]
 
-    def loss(self, levels: Sequence[Tensor], proposals: Proposals, targets: list[Target]) -> dict[str, Tensor]:
+    def loss(
+        self, levels: Sequence[Tensor], proposals: Proposals, sizes: Tensor, targets: list[Target]
+    ) -> dict[str, Tensor]:
         """Cross entropy over the sampled boxes, L1 over their number, cross entropy of the pixels of the masks.
 
         Args:
             levels: of the pyramid; the last one is not used.
             proposals: of the first stage.
+            sizes: not used.
             targets: `boxes`, `labels`, `masks` at the size of the padded input; `outlined` where some objects have a
                 box and no mask: these are left out of the masks.
 
