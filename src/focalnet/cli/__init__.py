@@ -36,6 +36,7 @@ focalnet: Focal Modulation Networks
   focalnet embed       images as vectors, to search and to cluster
   focalnet similar     images that are alike, and duplicates
   focalnet convert     change the layout of a weight file: official, timm, transformers, mmdet, …
+  focalnet export      one file for other programs: ONNX, OpenVINO, torch.export; it is checked before it is kept
   focalnet models      list the networks, their sizes and their weights
   focalnet recipes     list the training recipes, what they cost and what they give
   focalnet bench       time this library beside timm and transformers, in one run
@@ -280,6 +281,12 @@ def _convert(arguments: Sequence[str]) -> None:
     _parse(arguments, "convert", convert)
 
 
+def _export(arguments: Sequence[str]) -> None:
+    from focalnet.cli.exporting import export
+
+    _parse(arguments, "export", export)
+
+
 def _models(arguments: Sequence[str]) -> None:
     def models(pattern: tyro.conf.Positional[str] = "*", json: bool = False) -> None:
         """List the networks: parameters, GFLOPs, published figures, weights.
@@ -346,5 +353,5 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "check": _check,
     "train": _train, "resume": _resume, "evaluate": _evaluate, "predict": _predict, "explain": _explain,
     "embed": _embed, "similar": _similar,
-    "convert": _convert, "models": _models, "recipes": _recipes, "bench": _bench,
+    "convert": _convert, "export": _export, "models": _models, "recipes": _recipes, "bench": _bench,
 }  # fmt: skip

@@ -19,6 +19,7 @@ from focalnet.errors import UserError
 from focalnet.models.arguments import ArchitectureOptions, ClassifierName, ModelOptions
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.models.describe import class_names, describe_call
+from focalnet.models.exported import is_exported, open_exported
 from focalnet.models.loading import check_unseen, config_of, fit, load
 from focalnet.models.registry import build, get_family, parse_name
 from focalnet.weights.architecture import match_variant
@@ -105,12 +106,15 @@ def load_model(model: str | Path, weights: Source | None = None) -> Any:
     """A network to use as it is, from what a user wrote: a place, or a name and where its weights are.
 
     Args:
-        model: a run folder, model folder, weight file or hub id; or, with `weights`, the name of a variant.
+        model: a run folder, model folder, weight file, exported file or hub id; or, with `weights`, the name of a
+            variant.
         weights: as in `create_model`.
 
     Raises:
         UserError: neither a place nor a name, or weights that are missing, damaged, or do not fit.
     """
+    if weights is None and is_exported(model):
+        return open_exported(model)
     if weights is None and (Path(model).exists() or "/" in str(model)):
         return create_model(weights=os.fspath(model))
     parse_name(str(model))

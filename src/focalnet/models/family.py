@@ -95,6 +95,8 @@ class Family:
         pipeline: the hub's word for that.
         outputs: what a call of it gives, one word for the example in the model card.
         learns: what the truth of an image is to it.
+        export: what is free in an exported file besides the batch: "all" sizes; "none"; "less": a file has one size,
+            and what is smaller is padded, with its `sizes` as a second input.
         tasks: names of the tasks that it serves; the first is its own.
         named: whether its networks are called NAME_VARIANT; a bare variant is a classifier.
         variants: endings of its names that stand for a variant; an ending that is a variant's without `focalnet_` needs
@@ -121,6 +123,7 @@ class Family:
     pipeline: str
     outputs: str = "outputs"
     learns: Learns
+    export: Literal["all", "none", "less"] = "less"
     tasks: tuple[str, ...] = ()
     named: bool = True
     variants: Mapping[str, str] = field(default_factory=dict)

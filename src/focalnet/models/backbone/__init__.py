@@ -9,6 +9,7 @@ FAMILY = Family(
     pipeline="image-feature-extraction",
     outputs="maps",
     learns="nothing",
+    export="all",
     named=False,
     num_classes=0,
     least_classes=0,

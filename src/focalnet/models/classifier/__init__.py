@@ -19,6 +19,7 @@ FAMILY = Family(
     pipeline="image-classification",
     outputs="logits",
     learns="class",
+    export="all",
     tasks=("classify", "multilabel"),
     named=False,
     num_classes=1000,

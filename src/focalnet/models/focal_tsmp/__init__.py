@@ -10,6 +10,7 @@ FAMILY = Family(
     purpose="brightness temperature and vegetation from climate fields",
     pipeline="image-to-image",
     learns="nothing",
+    export="all",
     variants={"": "focalnet_tiny_lrf"},
     num_classes=0,
     least_classes=0,

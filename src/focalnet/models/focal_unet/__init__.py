@@ -11,6 +11,7 @@ FAMILY = Family(
     purpose="semantic segmentation of medical images",
     pipeline="image-segmentation",
     learns="label_map",
+    export="all",
     tasks=("segment",),
     num_classes=9,
     preprocessing=SEMANTIC,

@@ -12,6 +12,7 @@ FAMILY = Family(
     pipeline="audio-classification",
     outputs="cosines",
     learns="class",
+    export="none",
     num_classes=50,
     preprocessing=Audio(),
     parts={"embedding_model.ckpt": "embedding_model.", "classifier.ckpt": "classifier."},

@@ -33,6 +33,7 @@ FAMILY = Family(
     purpose="semantic segmentation",
     pipeline="image-segmentation",
     learns="label_map",
+    export="all",
     tasks=("segment",),
     num_classes=150,
     preprocessing=SEMANTIC,

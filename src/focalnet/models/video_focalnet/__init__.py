@@ -14,6 +14,7 @@ FAMILY = Family(
     pipeline="video-classification",
     outputs="logits",
     learns="class",
+    export="none",
     variants={size: f"focalnet_{size}_srf" for size in ("tiny", "small", "base")},
     num_classes=400,
     least_classes=0,

@@ -1,0 +1,108 @@
+"""Export: a trained network as one file that other programs run, which proves itself before it is kept.
+
+    torch      a program of `torch.export`, .pt2
+    onnx       opset 20, through torch's dynamo exporter, .onnx
+    openvino   OpenVINO's intermediate representation, .xml and .bin
+
+Raw outputs are exported; post-processing stays the library's (`models.exported`). The focal operator becomes depth-wise
+convolutions, and no format needs an operator of ours. The file says what it is: classes, preprocessing, licence.
+
+Before a file is kept, it is opened as users will open it and run beside the network, on batches of one, two and three
+and, where sizes are free, on a second size: the largest difference is told, and whether the predictions agree. Beyond
+the tolerance there is no file.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from focalnet._version import __version__
+from focalnet.errors import UserError, unknown
+from focalnet.export.check import Check, check
+from focalnet.export.formats import WRITERS
+from focalnet.export.tracing import trace
+from focalnet.models.create import load_model
+from focalnet.models.exported import SUFFIXES, VERSION, ExportRecord
+
+Format = Literal["torch", "onnx", "openvino"]
+ENDINGS = {name: suffix for suffix, name in SUFFIXES.items()}
+
+__all__ = ["ENDINGS", "Check", "Exported", "Format", "export"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        record: what it says of itself.
+        check: how it compares with the network.
+    """
+
+    path: Path
+    record: ExportRecord
+    check: Check
+
+
+def export(
+    model: str | os.PathLike[str] | nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    format: Format | None = None,  # noqa: A002 - the name of the option
+    samples: Sequence[Any] = (),
+    size: int | tuple[int, int] | None = None,
+    tolerance: float = 1e-4,
+) -> Exported:
+    """Write a network as one file.
+
+    Args:
+        model: as for `Predictor`: a run folder, a model folder, a weight file, or a model of `create_model`.
+        path: the file to write; its ending says the format: .pt2, .onnx or .xml.
+        format: the format, where the ending is another.
+        samples: sources that the file is checked with, as `Predictor` takes them; drawn at random without.
+        size: side of the inputs, or height and width, for networks whose files have a fixed size.
+        tolerance: largest difference from the network that is kept, as a share of the largest output.
+
+    Returns:
+        what was written.
+
+    Raises:
+        UserError: the network cannot be exported, or the file gives other answers; nothing is written then.
+        MissingExtraError: the packages of the format are not installed.
+    """
+    path = Path(path)
+    kind = format or SUFFIXES.get(path.suffix.lower())
+    if kind is None or kind not in WRITERS:
+        raise unknown("format to export to", str(kind or path.suffix), [*WRITERS, *SUFFIXES])
+    if path.suffix.lower() != ENDINGS[kind]:
+        raise UserError(f"{path} is to be {kind}, whose files end in {ENDINGS[kind]}; call it so.")
+    network: Any = model if isinstance(model, nn.Module) else load_model(os.fspath(model))
+    if getattr(network, "exported", None):
+        raise UserError("this network is in an exported file already; export the one that was trained.")
+    if getattr(network, "spec", None) is None:
+        raise UserError(f"{type(network).__name__} has no spec; make it with focalnet.create_model.")
+    training = network.training
+    network.eval()
+    try:
+        traced = trace(network, size)
+        record = ExportRecord(
+            version=VERSION, spec=json.loads(traced.spec.to_json()), outputs=traced.outputs, shape=traced.shape,
+            free=traced.free, sizes=traced.sizes, library=__version__,
+        )  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
+            written = Path(folder) / path.name
+            WRITERS[kind](traced.program, record, written)
+            found = check(network, written, record, samples, tolerance)
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):  # itself at last
+                os.replace(file, path.parent / file.name)
+    finally:
+        network.train(training)
+    return Exported(path, record, found)

@@ -1,0 +1,74 @@
+"""How a program becomes a file of each format, with its record inside."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from focalnet.errors import MissingExtraError
+from focalnet.models.exported import KEY, ExportRecord
+
+OPSET = 20
+"""The first opset that has Gelu."""
+
+
+def write_torch(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
+    """A .pt2 file."""
+    torch.export.save(program, str(path), extra_files={f"{KEY}.json": record.to_json()})
+
+
+def write_onnx(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
+    """An .onnx file; its weights lie beside it where they pass two gigabytes.
+
+    Raises:
+        MissingExtraError: onnx and onnxscript are not installed.
+    """
+    _onnx(program, record).save(str(path))
+
+
+def write_openvino(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
+    """An .xml file, and a .bin file with the weights.
+
+    Raises:
+        MissingExtraError: openvino, onnx or onnxscript are not installed.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtraError("Exporting to OpenVINO", "export") from None
+    between = path.with_suffix(".onnx")
+    write_onnx(program, record, between)
+    model = openvino.convert_model(str(between))
+    model.set_rt_info(record.to_json(), [KEY])
+    openvino.save_model(model, str(path), compress_to_fp16=False)
+    for file in path.parent.glob(f"{between.name}*"):
+        file.unlink()
+
+
+def _onnx(program: ExportedProgram, record: ExportRecord) -> Any:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("Exporting to ONNX", "export") from None
+    names = ["inputs", "sizes"][: 1 + record.sizes]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        made: Any = torch.onnx.export(
+            program, dynamo=True, opset_version=OPSET, input_names=names, output_names=list(record.outputs),
+            verbose=False, external_data=False,
+        )  # fmt: skip
+    made.model.metadata_props[KEY] = record.to_json()
+    return made
+
+
+WRITERS: Mapping[str, Callable[[ExportedProgram, ExportRecord, Path], None]] = {
+    "torch": write_torch,
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+}

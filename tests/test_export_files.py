@@ -1,0 +1,153 @@
+"""Exported files compute what their networks do, say what they are, and predict by the code of the library."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import focalnet
+from command_line import run
+from focalnet.errors import UserError
+from focalnet.export import export
+from focalnet.export.check import _same
+from focalnet.models.create import create_model
+from focalnet.models.exported import KEY, open_exported, read_record
+
+SMALL = {"embed_dim": 8, "depths": (1, 1), "focal_levels": 1}
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    made = create_model("minifocal_32", classes=["ant", "bee", "fly"], **SMALL).eval()
+    torch.nn.init.normal_(made.head.weight)
+    return made
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 255, (40 + 7 * n, 50, 3), dtype=np.uint8) for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def files(model, images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    return {kind: export(model, folder / f"net{ending}", samples=images) for kind, ending in FORMATS.items()}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_predicts_as_its_network(files, model, images, kind, capsys):
+    written = files[kind]
+    assert written.check.difference < 1e-5
+    assert written.check.agree == (4, 4)
+    assert [shape[0] for shape in written.check.shapes] == [1, 2, 3, 1]
+    assert written.record.free == (0, 2, 3)
+    ours, theirs = focalnet.Predictor(model), focalnet.Predictor(str(written.path))
+    assert theirs.model.spec.classes == ("ant", "bee", "fly")
+    for image in images:
+        one, two = ours(image), theirs(image)
+        assert two.label == one.label
+        assert two.score == pytest.approx(one.score, abs=1e-5)
+    batches = [prediction.label for _, prediction in theirs.stream(images, batch_size=3)]
+    assert batches == [ours(image).label for image in images]
+    with torch.inference_mode():
+        odd = torch.randn(2, 3, 45, 71)
+        assert torch.allclose(theirs.model(odd), model(odd), atol=1e-5)
+
+
+def test_the_commands_take_files(files, images, tmp_path, capsys):
+    from PIL import Image
+
+    for name in ("ant", "bee", "fly"):
+        (tmp_path / name).mkdir()
+        for number, image in enumerate(images[:2]):
+            Image.fromarray(image + len(name)).save(tmp_path / name / f"{number}.png")
+    path = files["onnx"].path
+    code, out, err = run(capsys, "predict", path, tmp_path / "ant", "--json")
+    assert code == 0, err
+    assert len([json.loads(line) for line in out.splitlines()]) == 2
+    code, out, err = run(capsys, "evaluate", path, "--data", tmp_path, "--workers", "0")
+    assert code == 0, err
+    assert "top1" in out
+    code, out, err = run(capsys, "export", path, tmp_path / "again.onnx")
+    assert code == 2
+    assert "in an exported file already" in err
+
+
+def test_a_file_that_computes_something_else_is_not_kept(model, images, tmp_path, monkeypatch):
+    from focalnet.export import formats
+
+    def write_other(program, record, path):
+        torch.manual_seed(1)
+        other = create_model("minifocal_32", num_classes=3, **SMALL).eval()
+        from focalnet.export.tracing import trace
+
+        formats.write_torch(trace(other).program, record, path)
+
+    monkeypatch.setitem(formats.WRITERS, "torch", write_other)
+    with pytest.raises(UserError, match=r"differs by .* nothing was written"):
+        export(model, tmp_path / "net.pt2", samples=images)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_answers_are_noticed():
+    one = {"label": "ant", "score": 0.5, "top": [{"label": "ant", "score": 0.5}]}
+    assert _same(one, {**one, "score": 0.5002})
+    assert not _same(one, {**one, "score": 0.51})
+    assert not _same(one, {**one, "label": "bee"})
+    assert not _same(one, {**one, "top": []})
+
+
+def test_a_model_in_training_is_in_training_afterwards(model, tmp_path):
+    model.train()
+    export(model, tmp_path / "net.pt2")
+    assert model.training
+    model.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("net.onnx", b"no network", "cannot be opened"),
+        ("net.onnx", b"", "cannot be opened"),
+        ("net.pt2", b"PK\x03\x04", "cannot be opened"),
+        ("net.xml", b"<net>", "cannot be opened"),
+        ("gone.onnx", None, "is no file"),
+    ],
+)
+def test_what_is_no_exported_file(tmp_path, name, content, says):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        open_exported(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "was not exported by focalnet"),
+        ("{", "the record in x"),
+        ('{"version": 1}', "the record in x"),
+        (
+            '{"version": 99, "spec": {}, "outputs": [], "shape": [], "free": [], "sizes": false, "library": "9"}',
+            "a newer version",
+        ),
+    ],
+)
+def test_records_are_checked(text, says):
+    with pytest.raises(UserError, match=says):
+        read_record(text, "x")
+
+
+def test_wrong_shapes_and_names_are_said(files, model, tmp_path):
+    network = open_exported(files["torch"].path)
+    with pytest.raises(UserError, match=r"inputs of shape \(any, 3, any, any\), got \(1, 1, 32, 32\)"):
+        network(torch.zeros(1, 1, 32, 32))
+    with pytest.raises(UserError, match="no format to export to"):
+        export(model, tmp_path / "net.tflite")
+    with pytest.raises(UserError, match=r"end in \.onnx"):
+        export(model, tmp_path / "net.pt2", format="onnx")
+    assert KEY == "focalnet"
