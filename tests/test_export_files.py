@@ -1,6 +1,8 @@
 """Exported files compute what their networks do, say what they are, and predict by the code of the library."""
 
+import functools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,11 +12,11 @@ import focalnet
 from command_line import run
 from focalnet.errors import UserError
 from focalnet.export import export
-from focalnet.export.check import _same
+from focalnet.export.check import _difference, _same
 from focalnet.models.create import create_model
 from focalnet.models.exported import KEY, open_exported, read_record
 
-SMALL = {"embed_dim": 8, "depths": (1, 1), "focal_levels": 1}
+SMALL = {"embed_dim": 8, "depths": (1, 1, 1), "focal_levels": 1}
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
 
@@ -33,14 +35,17 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def files(model, images, tmp_path_factory):
+def file_of(model, images, tmp_path_factory):
+    """What `export` wrote in a format; each is written once."""
     folder = tmp_path_factory.mktemp("exported")
-    return {kind: export(model, folder / f"net{ending}", samples=images) for kind, ending in FORMATS.items()}
+    return functools.cache(lambda kind: export(model, folder / f"net{FORMATS[kind]}", samples=images))
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_a_file_predicts_as_its_network(files, model, images, kind, capsys):
-    written = files[kind]
+@pytest.mark.parametrize(
+    "kind", ["onnx", pytest.param("openvino", marks=pytest.mark.slow), pytest.param("torch", marks=pytest.mark.slow)]
+)
+def test_a_file_predicts_as_its_network(file_of, model, images, kind):
+    written = file_of(kind)
     assert written.check.difference < 1e-5
     assert written.check.agree == (4, 4)
     assert [shape[0] for shape in written.check.shapes] == [1, 2, 3, 1]
@@ -58,14 +63,14 @@ def test_a_file_predicts_as_its_network(files, model, images, kind, capsys):
         assert torch.allclose(theirs.model(odd), model(odd), atol=1e-5)
 
 
-def test_the_commands_take_files(files, images, tmp_path, capsys):
+def test_the_commands_take_files(file_of, images, tmp_path, capsys):
     from PIL import Image
 
     for name in ("ant", "bee", "fly"):
         (tmp_path / name).mkdir()
         for number, image in enumerate(images[:2]):
             Image.fromarray(image + len(name)).save(tmp_path / name / f"{number}.png")
-    path = files["onnx"].path
+    path = file_of("onnx").path
     code, out, err = run(capsys, "predict", path, tmp_path / "ant", "--json")
     assert code == 0, err
     assert len([json.loads(line) for line in out.splitlines()]) == 2
@@ -77,6 +82,7 @@ def test_the_commands_take_files(files, images, tmp_path, capsys):
     assert "in an exported file already" in err
 
 
+@pytest.mark.slow
 def test_a_file_that_computes_something_else_is_not_kept(model, images, tmp_path, monkeypatch):
     from focalnet.export import formats
 
@@ -93,6 +99,15 @@ def test_a_file_that_computes_something_else_is_not_kept(model, images, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_other_numbers_are_noticed(model):
+    other = create_model("minifocal_32", num_classes=3, **SMALL).eval()
+    example = torch.randn(2, 3, 32, 32)
+    assert _difference(model, model, example) == 0
+    assert _difference(model, other, example) > 0.1
+    assert _difference(model, lambda inputs: torch.zeros(2, 4), example) == math.inf
+    assert not _difference(model, lambda inputs: torch.full((2, 3), math.nan), example) <= 1
+
+
 def test_other_answers_are_noticed():
     one = {"label": "ant", "score": 0.5, "top": [{"label": "ant", "score": 0.5}]}
     assert _same(one, {**one, "score": 0.5002})
@@ -101,6 +116,7 @@ def test_other_answers_are_noticed():
     assert not _same(one, {**one, "top": []})
 
 
+@pytest.mark.slow
 def test_a_model_in_training_is_in_training_afterwards(model, tmp_path):
     model.train()
     export(model, tmp_path / "net.pt2")
@@ -142,8 +158,8 @@ def test_records_are_checked(text, says):
         read_record(text, "x")
 
 
-def test_wrong_shapes_and_names_are_said(files, model, tmp_path):
-    network = open_exported(files["torch"].path)
+def test_wrong_shapes_and_names_are_said(file_of, model, tmp_path):
+    network = open_exported(file_of("onnx").path)
     with pytest.raises(UserError, match=r"inputs of shape \(any, 3, any, any\), got \(1, 1, 32, 32\)"):
         network(torch.zeros(1, 1, 32, 32))
     with pytest.raises(UserError, match="no format to export to"):

@@ -57,7 +57,8 @@ def check(network: Any, path: Path, record: ExportRecord, samples: Sequence[Any]
     if len(record.free) > 1:
         height, width = sides
         examples.append(example_of(network, 1, (height + STRIDE, width + 2 * STRIDE)))
-    difference = max(_difference(network, other, example) for example in examples)
+    found = [_difference(network, other, example) for example in examples]
+    difference = math.nan if any(map(math.isnan, found)) else max(found)
     shapes = tuple(tuple(example.shape) for example in examples)
     if not difference <= tolerance:
         raise UserError(
@@ -84,7 +85,8 @@ def _difference(network: Any, other: Any, example: Tensor) -> float:
             return math.inf
         if one.numel():
             scale = max(float(one.double().abs().max()), 1e-12)
-            worst = max(worst, float((one.double() - two.double()).abs().max()) / scale)
+            apart = float((one.double() - two.double()).abs().max()) / scale
+            worst = apart if math.isnan(apart) else max(worst, apart)
     return worst
 
 
