@@ -11,8 +11,8 @@ import torch
 import focalnet
 from command_line import run
 from focalnet.errors import UserError
-from focalnet.export import export
-from focalnet.export.check import _difference, _same
+from focalnet.exporting import export
+from focalnet.exporting.check import _difference, _same
 from focalnet.models.create import create_model
 from focalnet.models.exported import KEY, open_exported, read_record
 
@@ -84,12 +84,12 @@ def test_the_commands_take_files(file_of, images, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_file_that_computes_something_else_is_not_kept(model, images, tmp_path, monkeypatch):
-    from focalnet.export import formats
+    from focalnet.exporting import formats
 
     def write_other(program, record, path):
         torch.manual_seed(1)
         other = create_model("minifocal_32", num_classes=3, **SMALL).eval()
-        from focalnet.export.tracing import trace
+        from focalnet.exporting.tracing import trace
 
         formats.write_torch(trace(other).program, record, path)
 

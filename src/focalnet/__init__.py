@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from focalnet.engine.callbacks import Callback
     from focalnet.engine.check import check
     from focalnet.errors import UserError
+    from focalnet.exporting import export
     from focalnet.inputs.image import Preprocessing
     from focalnet.models.classifier.model import FocalNetClassifier
     from focalnet.models.create import create_backbone, create_model, load_weights
@@ -54,6 +55,7 @@ _HOME = {
     "create_model": "models.create",
     "embed": "embedding",
     "evaluate": "api",
+    "export": "exporting",
     "focal_context": "ops",
     "fuse": "ops.fuse",
     "list_models": "models.registry",
@@ -88,6 +90,7 @@ __all__ = [
     "embed",
     "evaluate",
     "explain",
+    "export",
     "focal_context",
     "fuse",
     "list_models",

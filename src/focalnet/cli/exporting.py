@@ -27,7 +27,7 @@ def export(
         image_size: Side of the inputs, or height and width, of detectors, whose files have one size.
         tolerance: Largest difference from the network that is kept, as a share of the largest output.
     """
-    from focalnet.export import export
+    from focalnet.exporting import export
     from focalnet.models.create import load_model
     from focalnet.predict import held_out
 

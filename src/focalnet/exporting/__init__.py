@@ -24,9 +24,9 @@ from torch import nn
 
 from focalnet._version import __version__
 from focalnet.errors import UserError, unknown
-from focalnet.export.check import Check, check
-from focalnet.export.formats import WRITERS
-from focalnet.export.tracing import trace
+from focalnet.exporting.check import Check, check
+from focalnet.exporting.formats import WRITERS
+from focalnet.exporting.tracing import trace
 from focalnet.models.create import load_model
 from focalnet.models.exported import SUFFIXES, VERSION, ExportRecord
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from focalnet.errors import UserError
-from focalnet.export.tracing import STRIDE, example_of
+from focalnet.exporting.tracing import STRIDE, example_of
 from focalnet.models.exported import ExportRecord, open_exported
 from focalnet.tasks import task_of
 
