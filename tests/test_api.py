@@ -155,7 +155,7 @@ def test_callbacks_are_told_and_may_end_the_run(folder, tmp_path, monkeypatch):
     for name, callback in (("step", Told(steps=3)), ("epoch", Told(epochs=1))):
         run = focalnet.train(data=folder, out=tmp_path / name, callbacks=[callback, Told()], **SMALL)
         assert not run.finished
-        assert (run.path / "report.html").exists() == (name == "epoch")
+        assert (run.path / "report.html").exists(), "it is written after each epoch"
         assert focalnet.resume(run, device="cpu").finished
         again = torch.load(run.path / "last" / "state.pt", weights_only=True)
         assert again["position"] == whole["position"], "the bits of a run that nothing ended"

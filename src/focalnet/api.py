@@ -32,7 +32,7 @@ Place = str | os.PathLike[str]
 
 
 class TrainOptions(TypedDict, total=False):
-    """Options of a training by their flags, see `focalnet train --help`: those of the four tasks, and how to train."""
+    """Options of a training by their flags, see `focalnet train --help`: those of the tasks, and how to train."""
 
     weights: Place | None
     num_classes: int | None
@@ -49,7 +49,7 @@ class TrainOptions(TypedDict, total=False):
     max_pixels: int | None
     on_bad_image: Literal["stop", "skip"]
     augment: Literal[
-        "none", "light", "imagenet", "digits",
+        "none", "light", "imagenet", "digits", "kinetics", "drop",
         "detr", "hres", "lsj", "semantic", "semantic_steps", "slices", "turns", "digit_scenes", "digit_crops",
     ]  # fmt: skip
     mixing: tuple[float, float]
@@ -59,6 +59,12 @@ class TrainOptions(TypedDict, total=False):
     label_smoothing: float
     class_weights: Literal["balanced"] | tuple[float, ...] | None
     on_bad_annotation: Literal["skip", "stop"]
+    on_bad_file: Literal["stop", "skip"]
+    frames: int | None
+    seconds: float | None
+    size: int | None
+    scale: float | None
+    interpretation: bool
     num_queries: int | None
     tta: bool
     detections: int | None

@@ -22,6 +22,14 @@ class MissingExtraError(UserError, ImportError):
         )
 
 
+class BadFileError(UserError):
+    """A sample that cannot be read; the message names it."""
+
+    def __init__(self, message: str) -> None:
+        # A DataLoader raises a worker's exception again with the whole traceback as its message: keep the sentence.
+        super().__init__(message.rstrip().rsplit(f"{type(self).__name__}: ", 1)[-1])
+
+
 class OtherModelError(UserError):
     """Data that the network cannot learn from, and `model`, the name of one that can."""
 

@@ -213,38 +213,7 @@ def _check(arguments: Sequence[str]) -> None:
 
 
 def _explain(arguments: Sequence[str]) -> None:
-    def explain(
-        model: tyro.conf.Positional[str],
-        image: tyro.conf.Positional[str | None] = None,
-        weights: str | None = None,
-        out: Path = Path("explanation.png"),
-        grad_cam: bool = False,
-        target: str | None = None,
-        device: str | None = None,
-        reading: Reading = AS_TRAINED,
-    ) -> None:
-        """Show where a model looks, as one PNG and its arrays as .npz: kernels, gates and modulators.
-
-        Args:
-            model: A run folder, or the name of a network with --weights.
-            image: The image; without it, one that the run was not trained on.
-            weights: "official", "timm", "transformers", a file or a hub id.
-            out: The PNG to write; the arrays go beside it.
-            grad_cam: Add Grad-CAM (classifiers).
-            target: The class that Grad-CAM explains, by name or number; without it, the likeliest.
-            device: Where to compute: cpu, cuda, cuda:1, mps or xpu; without it, the GPU if there is one.
-        """
-        from focalnet.explain import explain
-        from focalnet.predict import Predictor, held_out
-
-        predictor = Predictor(model, weights=weights, device=device, **vars(reading))
-        how: Any = predictor.input
-        signal = how.read(image) if image else held_out(model, 1, how.read)[0][1]
-        explanation = explain(predictor.model, signal, preprocessing=how, target=target, grad_cam=grad_cam)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        explanation.save(out)
-        explanation.save_npz(out.with_suffix(".npz"))
-        print(f"{out}\n{out.with_suffix('.npz')}")
+    from focalnet.cli.explaining import explain
 
     _parse(arguments, "explain", explain)
 

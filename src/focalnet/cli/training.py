@@ -18,9 +18,9 @@ import tyro
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("task", "recipe", "out", "seed"),
-    "data": ("data", "num_classes", "val_fraction", "on_bad_image", "on_bad_annotation"),
+    "data": ("data", "num_classes", "val_fraction", "on_bad_image", "on_bad_annotation", "on_bad_file"),
     "model": ("model", "weights", "freeze", "detections", "drop_path", "recompute"),
-    "input": ("image_size", "resize", "range", "channels"),
+    "input": ("image_size", "resize", "range", "channels", "seconds", "frames"),
     "training": (
         *("epochs", "batch_size", "accumulate", "lr", "warmup_epochs", "weight_decay", "clip_grad", "ema"),
         *("patience", "class_weights"),

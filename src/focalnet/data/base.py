@@ -5,16 +5,9 @@
     Samples    the one data set class: a split, with the labels of the classes that a model has
     Datasets   both splits, as a task trains on them
 
-The kinds of data differ in what a sample holds:
-
-    class       `Sample`: one class for the whole; multilabel: any number of them
-    detection   `DenseSample`: objects with boxes and, where they were annotated, masks; `semantic` is None
-    semantic    `DenseSample`: no objects; `semantic` has a class per pixel, 255 where none is trained on or scored
-    panoptic    `DenseSample`: every segment is an object, one per thing, one per kind of stuff; masks do not overlap,
-                what no mask covers is void; `semantic` says the same by class, 255 where void or crowd
-
-Data sets hold no state and draw no random numbers: sample i is the same in every process and after every restart.
-Boxes are x1 y1 x2 y2 in pixels and count edges, not centres: the box around the one pixel in the corner is 0 0 1 1.
+What a sample holds depends on the kind of data, see `kinds.py`. Data sets hold no state and draw no random numbers:
+sample i is the same in every process and after every restart. Boxes are x1 y1 x2 y2 in pixels and count edges, not
+centres: the box around the one pixel in the corner is 0 0 1 1.
 """
 
 import inspect
@@ -26,13 +19,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from focalnet.data.kinds import SIGNALS, noun_of, option_of
 from focalnet.data.problems import Finding, Findings, Problems
-from focalnet.inputs.image import BadImageError, Signal, load_image
+from focalnet.errors import BadFileError
+from focalnet.inputs.image import Signal, load_image
 
 IGNORE = 255
 """The label of pixels that are neither trained on nor scored."""
 
-Kind = Literal["class", "multilabel", "detection", "semantic", "panoptic"]
 OnBadImage = Literal["stop", "skip"]
 Crowd = Literal["learn", "ignore"]
 SplitName = Literal["train", "val", "test"]
@@ -136,7 +130,7 @@ class Reader(Protocol):
     def read(self, entry: Any, load: Load = ...) -> Any:
         """The signal where the split says the classes of each entry (`Split.whole`); else the `DenseSample`, labelled
         by the classes of its split. `load` decodes a file as the network wants it; a reader that paints its samples
-        need not take it. `BadImageError` where it cannot be decoded."""
+        need not take it. `BadFileError` where it cannot be decoded."""
         ...
 
 
@@ -226,7 +220,7 @@ class Request(NamedTuple):
     """What a format is asked for.
 
     Attributes:
-        kind: of the data, see the table on top of this module.
+        kind: of the data, see the table in `kinds.py`.
         problems: takes in what is wrong with the annotations.
         masks: of detection; False leaves the outlines alone, which is faster.
         crowd: of detection, what crowd regions are: objects to "learn", or regions to "ignore"; None for regions, and
@@ -257,7 +251,7 @@ class Samples(Dataset[Any]):
     Args:
         split: what to read, and how.
         classes: the names that labels index; every class that occurs must be among them. None: those of `split`.
-        on_bad_image: "stop" raises `BadImageError`, "skip" takes the next image.
+        on_bad_image: "stop" raises `BadFileError`, "skip" takes the next sample.
 
     Attributes:
         classes: class names in the order of the labels.
@@ -273,12 +267,17 @@ class Samples(Dataset[Any]):
     """
 
     def __init__(
-        self, split: Split, classes: Sequence[str] | None, on_bad_image: OnBadImage, findings: Findings | None = None
+        self,
+        split: Split,
+        classes: Sequence[str] | None,
+        on_bad_image: OnBadImage,
+        findings: Findings | None = None,
+        kind: str = "class",
     ) -> None:
         self.classes = split.classes if classes is None else tuple(classes)
-        self.findings = findings
+        self.findings, self.option, self.noun = findings, option_of(kind), noun_of(kind)
         self.sizes, self.most, self.on_bad_image = split.sizes, split.most, on_bad_image
-        self.load: Load = load_image
+        self.load: Load = SIGNALS[kind][1]().read if kind in SIGNALS else load_image
         self._loads = "load" in inspect.signature(split.reader.read).parameters
         self.reader, self.entries = split.reader, split.entries
         self.masked: bool = getattr(split.reader, "masks", True)
@@ -310,21 +309,22 @@ class Samples(Dataset[Any]):
         return content if self._table is None else content.relabel(self._table)
 
     def __getitem__(self, index: int) -> Any:
-        """The `Sample` or `DenseSample`; `BadImageError` names an image that cannot be read."""
+        """The `Sample` or `DenseSample`; `BadFileError` names a file that cannot be read."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        skipped: list[str] = []
+        skipped, kind = list[str](), BadFileError
         for step in range(len(self)):
             place = (index + step) % len(self)
             try:
                 sample = self.read(place)
-            except BadImageError as error:
+            except BadFileError as error:
                 if self.on_bad_image == "stop":
-                    raise type(error)(f"{error} To go on without it: --on-bad-image skip.") from error
+                    raise type(error)(f"{error} To go on without it: {self.option} skip.") from error
                 skipped.append(self.reader.name(self.entries[place]))
+                kind = type(error)
                 continue
             return replace(sample, skipped=tuple(skipped)) if skipped else sample
-        raise BadImageError(f"No image can be read, of {len(self)}; the first is {skipped[0]}: check the data.")
+        raise kind(f"No {self.noun} can be read, of {len(self)}; the first is {skipped[0]}: check the data.")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from focalnet.data.base import Crowd, Datasets, OnBadImage, Opener, Request, Samples, Split, SplitName
+from focalnet.data.kinds import noun_of
 from focalnet.data.problems import WORDS, Finding, OnBadAnnotation, Problems, preview, settle
 from focalnet.data.register import find_format
 from focalnet.data.splits import identities, multilabel_split, random_split, stratified_split
@@ -83,11 +84,11 @@ def open_data(
         log.warning("%s: nothing to train on for %s", place, preview(unseen))
     description = (
         f"{place}: {counted(len(classes), 'classes')}, {len(train)} training and "
-        f"{counted(len(val), 'validation images')} ({how})"
+        f"{counted(len(val), f'validation {noun_of(kind)}s')} ({how})"
     )
     findings = train.findings("train", found), val.findings("val", (*val_found, *twice))
     first, second = (
-        Samples(split, classes, on_bad_image, told) for split, told in zip((train, val), findings, strict=True)
+        Samples(split, classes, on_bad_image, told, kind) for split, told in zip((train, val), findings, strict=True)
     )
     return Datasets(classes, first, second, description, first.things, findings, openers.val is None)
 
@@ -146,7 +147,7 @@ def open_evaluation(
             f"{place} has {counted(len(theirs), 'classes')}, the model {num_classes} without names: give as many."
         )
     _check_classes(opened, classes, place, "the model")
-    return Samples(opened, classes, on_bad_image, findings)
+    return Samples(opened, classes, on_bad_image, findings, kind)
 
 
 def _open(opener: Opener, problems: Problems, place: str) -> tuple[Split, tuple[Finding, ...]]:

@@ -23,8 +23,10 @@ from focalnet.data.formats import (
     folder,
     hub,
     label_maps,
+    moving_digits,
     organs,
     shards,
+    sound_scenes,
     table,
     yolo,
 )
@@ -53,6 +55,7 @@ class Format:
 
 
 CLASS, MULTILABEL = ("class",), ("multilabel",)
+SOUND, VIDEO = ("sound",), ("video",)
 DETECTION, SEMANTIC, PANOPTIC = ("detection",), ("semantic",), ("panoptic",)
 
 FORMATS = [
@@ -76,6 +79,20 @@ FORMATS = [
         words="groups of digits",
         fits=None,
         open=digit_groups.find_digit_groups,
+    ),
+    Format(
+        name="sound_scenes",
+        kinds=SOUND,
+        words="synthetic sounds",
+        fits=None,
+        open=sound_scenes.find_sound_scenes,
+    ),
+    Format(
+        name="moving_digits",
+        kinds=VIDEO,
+        words="films of moving digits",
+        fits=None,
+        open=moving_digits.find_moving_digits,
     ),
     Format(
         name="digit_scenes",
@@ -114,7 +131,7 @@ FORMATS = [
     ),
     Format(
         name="folder",
-        kinds=CLASS,
+        kinds=CLASS + SOUND + VIDEO,
         words="a folder of class folders, or one with train/ and val/",
         fits=folder.is_class_folders,
         open=folder.find_class_folders,

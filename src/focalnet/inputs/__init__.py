@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_chec
 
 from focalnet.errors import UserError, unknown
 from focalnet.inputs.audio import Audio
+from focalnet.inputs.films import Video
 from focalnet.inputs.image import Image
 from focalnet.schemas import as_type, build
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["INPUTS", "Audio", "Image", "Input", "changed", "from_dict", "register", "to_dict"]
+__all__ = ["INPUTS", "Audio", "Image", "Input", "Video", "changed", "from_dict", "register", "to_dict"]
 
 
 @runtime_checkable
@@ -95,3 +96,4 @@ def from_dict(fields: Mapping[str, Any], where: str = "the preprocessing") -> An
 
 register(Image)
 register(Audio)
+register(Video)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from focalnet.errors import MissingExtraError, UserError, counted, first_line
+from focalnet.errors import BadFileError, MissingExtraError, UserError, counted, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LONGEST = 2**27
 """Most samples of a file, and of what it is resampled to: two hours at 16,000 per second."""
+MOST_SECONDS = 3600.0
 LEAST_POWER = 1e-14
 """Added to the power before the root, which has no slope at zero."""
 
@@ -44,6 +45,9 @@ class Audio:
     """Samples from one transform to the next."""
     input_size: int = 224
     """Side in pixels of the square image that the network sees a spectrogram as."""
+    seconds: float | None = None
+    """Length of a clip: the middle of a longer sound is heard, and a shorter one is followed by silence; None hears the
+    whole."""
     antialias: bool = True
     """Whether shrinking a spectrogram averages what it drops; torchvision did not before version 0.17."""
 
@@ -51,6 +55,8 @@ class Audio:
         for name in ("sample_rate", "n_fft", "win_length", "hop_length", "input_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}; give 1 or more.")
+        if self.seconds is not None and not 0 < self.seconds <= MOST_SECONDS:
+            raise UserError(f"seconds={self.seconds}; give the length of a clip, up to {MOST_SECONDS:.0f} seconds.")
         if self.win_length > self.n_fft:
             raise UserError(f"win_length={self.win_length} is more than n_fft={self.n_fft}; take a longer transform.")
 
@@ -58,18 +64,20 @@ class Audio:
         """The waveform of a file, (T,), float32: channels averaged, resampled to `sample_rate`.
 
         Args:
-            source: a path, or an open binary file.
+            source: a path, an open binary file, or samples at `sample_rate`: an array (T,), or (T, channels).
 
         Raises:
-            UserError: it is no sound, damaged, empty, or holds numbers that are no numbers.
+            BadFileError: it is no sound, damaged, empty, or holds numbers that are no numbers.
             MissingExtraError: soundfile is not installed.
         """
+        if isinstance(source, np.ndarray):
+            return _mono(source, "the array")
         try:
             import soundfile
         except ImportError:
             raise MissingExtraError("Reading sounds", "audio") from None
         if isinstance(source, str | Path) and not Path(source).is_file():
-            raise UserError(f"{source} is no file; check the path.")
+            raise BadFileError(f"{source} is no file; check the path.")
         try:
             with soundfile.SoundFile(source) as file:
                 rate, size = file.samplerate, file.frames * file.channels
@@ -78,16 +86,12 @@ class Audio:
                     raise UserError(f"{source} has more than {LONGEST:,} samples ({size}); cut it into pieces.")
                 samples = file.read(dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-            raise UserError(
+            raise BadFileError(
                 f"{source} cannot be read as a sound ({first_line(error)}); replace or remove it."
             ) from error
-        if not len(samples):
-            raise UserError(f"{source} holds no samples; replace or remove it.")
-        if not np.isfinite(samples).all():
-            raise UserError(f"{source} holds samples that are infinite or no numbers; replace or remove it.")
-        wave = resample(samples.mean(axis=1), rate, self.sample_rate)
+        wave = resample(_mono(samples, source), rate, self.sample_rate)
         if not len(wave):
-            raise UserError(f"{source} has too few samples ({len(samples)} at {rate} per second); remove it.")
+            raise BadFileError(f"{source} has too few samples ({len(samples)} at {rate} per second); remove it.")
         return wave
 
     def describe(self) -> str:
@@ -99,10 +103,18 @@ class Audio:
         )
 
     def __call__(self, signal: Any, /) -> "Tensor":
-        """(T,), float32: the waveform itself; the network makes its spectrogram."""
+        """(T,), float32: the waveform itself, `seconds` of it; the network makes its spectrogram."""
         import torch
 
-        return torch.as_tensor(np.asarray(signal, dtype=np.float32))
+        return torch.as_tensor(self.clip(np.asarray(signal, dtype=np.float32)))
+
+    def clip(self, wave: np.ndarray, place: float = 0.5) -> np.ndarray:
+        """`seconds` of a waveform: where it is longer, from `place` of what is too much, 0 to 1."""
+        if self.seconds is None:
+            return wave
+        length = max(1, round(self.seconds * self.sample_rate))
+        start = int(place * max(len(wave) - length, 0))
+        return np.pad(wave[start : start + length], (0, max(length - len(wave), 0)))
 
     def spectrum(self, waves: "Tensor") -> "Tensor":
         """(B, T) -> (B, T // hop_length + 1, n_fft // 2 + 1), complex."""
@@ -123,6 +135,14 @@ class Audio:
 
         window = torch.hamming_window(self.win_length, dtype=spectrum.real.dtype, device=spectrum.device)
         return torch.istft(spectrum.transpose(1, 2), self.n_fft, self.hop_length, self.win_length, window)
+
+
+def _mono(samples: np.ndarray, source: Any) -> np.ndarray:
+    if not samples.size or samples.ndim > 2:
+        raise BadFileError(f"{source} holds no samples; replace or remove it.")
+    if not np.isfinite(samples).all():
+        raise BadFileError(f"{source} holds samples that are infinite or no numbers; replace or remove it.")
+    return (samples if samples.ndim == 1 else samples.mean(axis=1)).astype(np.float32, copy=False)
 
 
 def resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import PIL.Image
 
-from focalnet.errors import UserError
+from focalnet.errors import BadFileError
 
 Range = Literal["auto", "8bit", "full", "percentile"]
 ROTATED = (5, 6, 7, 8)
@@ -30,12 +30,8 @@ SAMPLED = 2**20
 """Values per band, about, that percentiles are taken of."""
 
 
-class BadImageError(UserError):
+class BadImageError(BadFileError):
     """An image that cannot be read; the message names it."""
-
-    def __init__(self, message: str) -> None:
-        # A DataLoader raises a worker's exception again with the whole traceback as its message: keep the sentence.
-        super().__init__(message.rstrip().rsplit(f"{type(self).__name__}: ", 1)[-1])
 
 
 class NotIdsError(BadImageError):

@@ -10,8 +10,8 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from focalnet.errors import MissingExtraError, UserError
+from focalnet.errors import BadFileError, MissingExtraError, UserError
 
 VIDEO_EXTENSIONS = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
@@ -121,6 +121,51 @@ class Frames:
 def read_frames(source: str | Path, stride: int = 1) -> Iterator[tuple[dict[str, Any], Image.Image]]:
     """The `Frames` of a video."""
     yield from Frames(source, stride)
+
+
+def count_frames(source: str | Path) -> int:
+    """Frames of a video file, by its packets: nothing is decoded.
+
+    Raises:
+        BadFileError: the file is no video, or has no frame.
+        MissingExtraError: PyAV is not installed.
+    """
+    with _film(source) as (container, stream):
+        count = sum(packet.size > 0 for packet in container.demux(stream))
+    if not count:
+        raise BadFileError(f"{source} has no frame that can be read: replace it.")
+    return count
+
+
+def frames_at(source: str | Path, numbers: Collection[int]) -> dict[int, Image.Image]:
+    """Frames of a video file by their numbers, upright, RGB; without those that it ends before, but then with its last.
+
+    Raises:
+        BadFileError: the file is no video, it is damaged, or no frame of it can be read.
+    """
+    found, last = {}, None
+    with _film(source) as (container, stream):
+        for number, frame in enumerate(container.decode(stream)):
+            last = number, frame
+            if number in numbers:
+                found[number] = _upright(frame)
+            if len(found) == len(numbers):
+                return found
+    if last is None:
+        raise BadFileError(f"{source} has no frame that can be read: replace it.")
+    return {**found, last[0]: _upright(last[1])}
+
+
+@contextmanager
+def _film(source: str | Path) -> Iterator[tuple[Any, Any]]:
+    av = _av()
+    try:
+        with av.open(str(source)) as container:
+            if not container.streams.video:
+                raise BadFileError(f"{source} holds no images, only sound: give a video.")
+            yield container, container.streams.video[0]
+    except av.FFmpegError as error:
+        raise BadFileError(f"{source} cannot be read as a video ({error.strerror}): replace it.") from error
 
 
 def frame_rate(source: str | Path) -> Fraction:

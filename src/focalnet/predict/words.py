@@ -28,10 +28,17 @@ def stem(number: Iterator[int], name: str) -> str:
 
 
 def draw(prediction: Prediction, signal: Any, folder: Path, name: str) -> dict[str, str]:
-    """Write the drawing and the maps of one prediction, called `name`; returns the names of the files."""
+    """Write the drawing, maps and other `files` of one prediction, called `name`; returns the names of the files."""
     folder.mkdir(parents=True, exist_ok=True)
     prediction.draw(signal).save(folder / f"{name}.png")
     maps = prediction.maps()
     for kind, image in maps.items():
         image.save(folder / f"{name}_{kind}.png")
-    return {"drawn": f"{name}.png", **{kind: f"{name}_{kind}.png" for kind in maps}}
+    files: dict[str, bytes] = getattr(prediction, "files", dict)()
+    for file, content in files.items():
+        (folder / f"{name}_{file}").write_bytes(content)
+    return {
+        "drawn": f"{name}.png",
+        **{kind: f"{name}_{kind}.png" for kind in maps},
+        **{Path(file).stem: f"{name}_{file}" for file in files},
+    }

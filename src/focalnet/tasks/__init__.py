@@ -13,7 +13,10 @@ from focalnet.weights.spec import ModelSpec
 if TYPE_CHECKING:
     from focalnet.tasks.base import Task
 
-SHARED = ("base", "batches", "dense", "detection_report", "figures", "options", "results")
+SHARED = (
+    "base", "batches", "classes", "common_options", "dense", "detection_report", "figures", "options", "results",
+    "signal_options", "weighting",
+)  # fmt: skip
 _REGISTERED: "dict[str, type[Task]]" = {}
 
 Class = TypeVar("Class", bound="type[Task]")

@@ -27,8 +27,8 @@ from focalnet.data.transforms.own import apply_transform
 from focalnet.errors import UserError
 from focalnet.inputs.image import Signal
 from focalnet.tasks.batches import InBatches, Predicts
+from focalnet.tasks.common_options import Embedded as Embedded
 from focalnet.tasks.options import OPTIONS, ImageOptions, TaskOptions
-from focalnet.tasks.options import Embedded as Embedded
 from focalnet.visualize.page import Section as Section
 from focalnet.visualize.page import Shot as Shot
 from focalnet.weights.sources import located

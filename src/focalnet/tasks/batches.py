@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from focalnet import inputs
+from focalnet.errors import UserError
 from focalnet.inputs.image import floats_of
 from focalnet.weights.spec import ModelSpec
 
@@ -26,6 +28,14 @@ class Predicts(ABC):
     def predict_prepared(self, model: Any, signals: Sequence[Any], prepared: Sequence[Any]) -> list[Any]:
         """`predict`, with what `prepare` made of each signal."""
         return self.predict(model, signals)
+
+    def explained(self, model: Any, signal: Any) -> Image:
+        """A drawing of what the network did with a signal that is no image; images have `focalnet.explain`.
+
+        Raises:
+            UserError: the task has none.
+        """
+        raise UserError("what this network does with a sample is not drawn; see `focalnet.capture`.")
 
 
 class InBatches(Predicts):

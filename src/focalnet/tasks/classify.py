@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL.Image import Image
@@ -20,14 +19,14 @@ from focalnet.data import Datasets, Sample, open_data, open_evaluation
 from focalnet.data.base import Load, SplitName
 from focalnet.data.transforms.classification import Augmentation, shorter_side, train_transform
 from focalnet.data.transforms.mixup import MixupCutmix
-from focalnet.errors import MissingExtraError, UserError
+from focalnet.errors import MissingExtraError
 from focalnet.inputs.image import Signal
 from focalnet.models.create import create_model
 from focalnet.tasks.base import Batch, ImageTask, MapDataset, Meaning, Metric, Network, Section, Shot
-from focalnet.tasks.figures import class_names, explained
+from focalnet.tasks.figures import class_names, class_sections, explained
 from focalnet.tasks.options import ClassifyOptions, check_task
+from focalnet.tasks.weighting import balanced_weights, class_weights
 from focalnet.visualize.draw import annotate
-from focalnet.visualize.plots import confused_pairs, confusion
 from focalnet.weights.spec import ModelSpec
 
 WORST = 24
@@ -77,28 +76,17 @@ class Classify(ClassifyOptions, ImageTask):
         self._transform(model.spec)  # refuses what does not fit together
         self.check_image_size(model)
         if self.class_weights is not None:
-            model.register_buffer("class_weights", self._weights_of(data), persistent=False)
+            model.register_buffer(
+                "class_weights", class_weights(self.class_weights, data, self.balanced), persistent=False
+            )
         return model
 
     def seen(self, spec: ModelSpec, data: Datasets) -> ModelSpec:
         return self.fit_input(spec, data, input_size=self.image_size, view=self.resize)
 
-    def _weights_of(self, data: Datasets) -> Tensor:
-        """The weight of each class, (K,), float32; "balanced": their mean over the training images is 1."""
-        if self.class_weights == "balanced":
-            train: Any = data.train  # `Samples`
-            return self.balanced(train.labels, len(data.classes)).float()
-        if len(self.class_weights or ()) != len(data.classes):
-            raise UserError(
-                f"--class-weights has {len(self.class_weights or ())} numbers for {len(data.classes)} classes; "
-                f"give one per class, in this order: {', '.join(data.classes)}."
-            )
-        return torch.tensor(self.class_weights)
-
     def balanced(self, labels: Sequence[Any], classes: int) -> Tensor:
         """What `--class-weights balanced` means: the weight of each class, (K,)."""
-        counts = torch.tensor(labels).bincount(minlength=classes)
-        return counts.sum() / (counts > 0).sum() / counts.clamp(min=1)
+        return balanced_weights(labels, classes)
 
     def load(self, spec: ModelSpec) -> Load:
         read = super().load(spec)
@@ -151,18 +139,7 @@ class Classify(ClassifyOptions, ImageTask):
 
     def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:
         classes = model.spec.classes
-        sections = []
-        if "confusion" in details:
-            matrix = np.array(details["confusion"])
-            title = f"accuracy {np.trace(matrix) / max(matrix.sum(), 1):.2%} on {matrix.sum():,} images"
-            text = (
-                "Rows are the truth, columns the predictions. Below, the classes that are taken for others most often."
-            )
-            pairs = confused_pairs(matrix, classes)
-            sections += [
-                Section("Confusion matrix", text, png=confusion(matrix, classes, title), table=pairs),
-                Section("Classes", "The worst first.", table=_class_table(matrix, classes), folded=len(classes) > 20),
-            ]
+        sections = class_sections(details, classes)
         samples = [dataset[row["index"]] for row in details["worst"]]
         shots = [
             Shot(
@@ -234,12 +211,13 @@ class ClassPrediction:
 class ClassificationMetric:
     """Top-1 accuracy, top-5 of more than five classes, loss, confusion matrix, worst mistakes; over all processes."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, logits: Callable[[Network, Tensor], Tensor] | None = None) -> None:
         try:
             from torchmetrics import MeanMetric, MetricCollection
             from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
         except ImportError:
             raise MissingExtraError("Measuring accuracy", "train") from None
+        self.logits = logits or (lambda model, images: model(images))
         classes = spec.num_classes
         self.accuracy = MetricCollection(
             {f"top{k}": MulticlassAccuracy(classes, top_k=k, average="micro") for k in (1, 5) if k == 1 or k < classes}
@@ -250,7 +228,7 @@ class ClassificationMetric:
 
     def update(self, model: Network, batch: Batch) -> None:
         valid = batch["index"] >= 0
-        logits = model(batch["images"])[valid].float()
+        logits = self.logits(model, batch["images"])[valid].float()
         labels, indices = batch["labels"][valid], batch["index"][valid]
         if not len(labels):
             return
@@ -280,16 +258,6 @@ class ClassificationMetric:
             worst = sorted((row for rows in gathered for row in rows), key=lambda row: -row["loss"])[:WORST]
         confusion = {} if self.confusion is None else {"confusion": self.confusion.compute().tolist()}
         return {**confusion, "worst": worst}
-
-
-def _class_table(matrix: np.ndarray, classes: Sequence[str]) -> list[list[Any]]:
-    """Recall, precision and number of images of every class."""
-    hits, truth, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-    rows = [
-        [name, f"{hit / max(of, 1):.3f}", f"{hit / max(said, 1):.3f}", of]
-        for name, hit, of, said in zip(classes, hits.tolist(), truth.tolist(), predicted.tolist(), strict=True)
-    ]
-    return [["class", "recall", "precision", "images"], *sorted(rows, key=lambda row: row[1])]
 
 
 @cache

@@ -56,6 +56,7 @@ img { display: block; max-width: 100%; height: auto; border-radius: .4rem; backg
 .gallery { display: grid; gap: 1rem; margin-top: .75rem; align-items: end }
 figure { margin: 0 }
 figure img { width: 100%; background: none }
+audio { display: block; width: 100%; margin-top: .35rem }
 figure img.coarse { image-rendering: pixelated }
 figcaption { font-size: .85rem; line-height: 1.35; margin-top: .35rem }
 figcaption small { display: block; color: var(--soft); font-size: .78rem }
@@ -105,11 +106,13 @@ class Shot:
         image: of any size; a large one is made smaller, a tiny one shown with sharp pixels.
         caption: what to see on it.
         note: a softer line under that: the name of the file.
+        sound: a WAV file, to be played under the image.
     """
 
     image: Image.Image
     caption: str = ""
     note: str = ""
+    sound: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -234,9 +237,11 @@ def _shot(shot: Shot) -> str:
     kind = "png" if coarse else "jpeg"
     data = base64.b64encode(buffer.getvalue()).decode()
     note = f"<small>{_text(shot.note)}</small>" if shot.note else ""
+    wav = base64.b64encode(shot.sound).decode()
+    player = f'<audio controls src="data:audio/wav;base64,{wav}"></audio>' if wav else ""
     return (
         f'<figure><img alt="{_text(shot.caption)}"{" class=coarse" if coarse else ""} '
-        f'src="data:image/{kind};base64,{data}"><figcaption>{_text(shot.caption)}{note}</figcaption></figure>'
+        f'src="data:image/{kind};base64,{data}">{player}<figcaption>{_text(shot.caption)}{note}</figcaption></figure>'
     )
 
 

@@ -1,4 +1,4 @@
-"""Folders of image files: a folder per class, or train/ and val/ with such folders.
+"""Folders of files, of images, sounds or films: a folder per class, or train/ and val/ with such folders.
 
 The splits may have any of their usual names (`splits.py`); without a validation split, the images are split when the
 data is opened. Class folders follow torchvision's ImageFolder: classes and images in the plain order of their names,
@@ -8,24 +8,25 @@ counts them. Folders that hold the same folders are splits or a mistake, and nev
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from focalnet.data.base import Load, Opener, Openers, Request, Split
-from focalnet.data.problems import Problems, endings, preview
+from focalnet.data.kinds import noun_of, suffixes_of
+from focalnet.data.problems import endings, preview
 from focalnet.data.splits import Splits, choose_splits, split_of
 from focalnet.errors import UserError, counted
 from focalnet.inputs.folders import UNREAD, folders_in, is_ignored, walk
-from focalnet.inputs.image import EXTENSIONS, Signal, load_image
+from focalnet.inputs.image import Signal, load_image
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Files:
-    """Reads image files; an entry is a path."""
+    """Reads files; an entry is a path."""
 
     def name(self, entry: str) -> str:
         return entry
@@ -61,11 +62,11 @@ def find_class_folders(source: str, request: Request) -> Openers:
     train, val, test = _splits(folders)
 
     def opener(name: str, least: int) -> Opener:
-        return partial(_class_folders, _inside(folders[name]), request.problems, least=least)
+        return partial(_class_folders, _inside(folders[name]), request, least=least)
 
     if train is None and (val is None or not set(folders) <= {val, test}):
-        _refuse_splits(root, folders)
-        return Openers(partial(_class_folders, root, request.problems, least=2), None)
+        _refuse_splits(root, folders, suffixes_of(request.kind))
+        return Openers(partial(_class_folders, root, request, least=2), None)
     if val == test and val is not None and not folders_in(folders[val]):
         log.warning("%s has no class folders (the secret split of a contest?); left out", folders[val])
         val = test = None
@@ -97,7 +98,7 @@ def _inside(folder: Path) -> Path:
     return folder
 
 
-def _refuse_splits(root: Path, folders: Mapping[str, Path]) -> None:
+def _refuse_splits(root: Path, folders: Mapping[str, Path], suffixes: Collection[str]) -> None:
     """Refuse folders as classes that are called like splits, or hold nothing but the same folders."""
     if len(folders) < 2:
         return
@@ -107,41 +108,43 @@ def _refuse_splits(root: Path, folders: Mapping[str, Path]) -> None:
         raise UserError(f"The folders {names} in {root.absolute()} are called like splits, not classes. {mend}")
     inner = [{entry.name for entry in folders_in(folder)} for folder in folders.values()]
     most = max(inner, key=len)
-    if len(most) > 1 and all(one and one <= most for one in inner) and not any(map(_has_images, folders.values())):
+    if len(most) > 1 and all(one and one <= most for one in inner) and not _any_has_files(folders.values(), suffixes):
         raise UserError(
             f"The folders {names} in {root.absolute()} hold the same folders ({preview(sorted(most))}): they look "
             f"like splits, not classes. {mend}"
         )
 
 
-def _has_images(folder: Path) -> bool:
-    return any(entry.suffix.lower() in EXTENSIONS and not is_ignored(entry.name) for entry in folder.iterdir())
+def _any_has_files(folders: Iterable[Path], suffixes: Collection[str]) -> bool:
+    entries = (entry for folder in folders for entry in folder.iterdir())
+    return any(entry.suffix.lower() in suffixes and not is_ignored(entry.name) for entry in entries)
 
 
-def _class_folders(root: Path, problems: Problems, *, least: int) -> Split:
+def _class_folders(root: Path, request: Request, *, least: int) -> Split:
+    noun, suffixes, problems = noun_of(request.kind), suffixes_of(request.kind), request.problems
     folders = folders_in(root)
     left_out = [str(entry) for entry in root.iterdir() if not entry.is_dir()]
     if len(folders) < least:
-        raise UserError(f"{root.absolute()} {_too_few(folders, left_out)}")
+        raise UserError(f"{root.absolute()} {_too_few(folders, left_out, noun, suffixes)}")
     files, names = [], []
     for folder in folders:
         other: list[str] = []
-        found = sorted(walk(folder, EXTENSIONS, other.append))
+        found = sorted(walk(folder, suffixes, other.append))
         if not found:
             what = f"only other files ({_endings(other)})" if other else "no files at all"
-            raise UserError(f"The class folder {folder.absolute()} holds no image, {what}: fill it or remove it.")
+            raise UserError(f"The class folder {folder.absolute()} holds no {noun}, {what}: fill it or remove it.")
         files += [os.path.join(*entry) for entry in found]
         names += [folder.name] * len(found)
         left_out += other
     if left_out:
-        lost = counted(len(left_out), "files that are hidden or no images")
+        lost = counted(len(left_out), f"files that are hidden or no {noun}s")
         log.info("%s: left out %s: %s", root, lost, _endings(left_out))
     for path in left_out:
         ending = os.path.splitext(path)[1].lower()
-        if ending in UNREAD:
+        if ending in UNREAD and noun == "image":
             problems.note("images of formats that are not read, left out", path, lost="images")
-        elif ending in EXTENSIONS and not is_ignored(os.path.basename(path)) and os.path.dirname(path) != str(root):
-            problems.note("images that lead to no file, left out", path, lost="images")
+        elif ending in suffixes and not is_ignored(os.path.basename(path)) and os.path.dirname(path) != str(root):
+            problems.note(f"{noun}s that lead to no file, left out", path, lost="images")
     classes = tuple(folder.name for folder in folders)
     return Split(reader=Files(), entries=files, classes=classes, names=names)
 
@@ -150,12 +153,12 @@ def _endings(paths: Sequence[str]) -> str:
     return endings([os.path.basename(path) for path in paths])
 
 
-def _too_few(folders: list[Path], files: list[str]) -> str:
-    images = sum(Path(name).suffix.lower() in EXTENSIONS for name in files)
+def _too_few(folders: list[Path], files: list[str], noun: str, suffixes: Collection[str]) -> str:
+    bare = sum(Path(name).suffix.lower() in suffixes for name in files)
     if folders and len(folders_in(folders[0])) > 1:
         return f"has one folder, {folders[0].name}; did you mean {folders[0]}?"
     if folders:
         return f"has one class folder, {folders[0].name}; a classifier needs two or more."
-    if images:
-        return f"holds {counted(images, 'images')} but no class folders: put them into one folder per class."
-    return "has no class folders: make one folder of images per class."
+    if bare:
+        return f"holds {counted(bare, f'{noun}s')} but no class folders: put them into one folder per class."
+    return f"has no class folders: make one folder of {noun}s per class."

@@ -10,7 +10,7 @@ outside the package is added with `register`, before the run is trained or resum
     register(Optimizer(name="sgd", build=lambda network, groups, lr, options: torch.optim.SGD(groups, lr)))
 """
 
-from focalnet.engine.optim.options import AdamWOptions, MuonOptions
+from focalnet.engine.optim.options import AdamWOptions, MuonOptions, SGDOptions
 from focalnet.engine.optim.rows import Optimizer, Place, Schedule, build_options, find
 from focalnet.engine.optim.schedules import COSINE, LINEAR, POLY, RESTARTS, STEP
 
@@ -33,5 +33,7 @@ def register(row: Optimizer | Schedule) -> None:
 ADAMW = Optimizer(name="adamw", build="focalnet.engine.optim.adamw:build", options=AdamWOptions)
 MUON = Optimizer(name="muon", build="focalnet.engine.optim.muon:build", options=MuonOptions, whole=True)
 
-for _row in (ADAMW, MUON, COSINE, LINEAR, POLY, RESTARTS, STEP):
+SGD = Optimizer(name="sgd", build="focalnet.engine.optim.sgd:build", options=SGDOptions)
+
+for _row in (ADAMW, MUON, SGD, COSINE, LINEAR, POLY, RESTARTS, STEP):
     register(_row)

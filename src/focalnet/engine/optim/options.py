@@ -16,6 +16,16 @@ class AdamWOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SGDOptions:
+    """Options of stochastic gradient descent; the defaults are Video-FocalNet's."""
+
+    momentum: float = 0.9
+    """Share of the momentum that a step keeps."""
+    nesterov: bool = True
+    """Whether the gradient counts as if the momentum's step was taken already (Nesterov)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MuonOptions(AdamWOptions):
     """Options of Muon, and of the AdamW beside it."""
 

@@ -13,6 +13,7 @@ FAMILY = Family(
     outputs="cosines",
     learns="class",
     export="none",
+    tasks=("sound",),
     num_classes=50,
     preprocessing=Audio(),
     parts={"embedding_model.ckpt": "embedding_model.", "classifier.ckpt": "classifier."},

@@ -110,9 +110,14 @@ class SoundFocalNet(Network[Tensor]):
         Raises:
             UserError: no waveforms, or one clip alone while training.
         """
-        return self._hear(self.spectrogram(inputs))
+        return self.hear(self.spectrogram(inputs))
 
-    def _hear(self, spectrogram: Tensor) -> Tensor:
+    def hear(self, spectrogram: Tensor) -> Tensor:
+        """The cosines of spectrograms as `spectrogram` gives them, or of parts of them: (B, F, N) -> (B, K).
+
+        Raises:
+            UserError: one clip alone while training.
+        """
         if self.training and len(spectrogram) == 1:
             raise UserError("the head normalises over the batch and cannot learn from one clip; use a batch size >= 2.")
         side, channels = self.audio.input_size, self.backbone.config.in_channels
@@ -167,7 +172,7 @@ class SoundFocalNet(Network[Tensor]):
         """
         spectrogram = self.spectrogram(waves)
         with evaluating(self), capture(self.backbone) as parts:
-            self._hear(spectrogram)
+            self.hear(spectrogram)
         last = next(reversed(parts.values()))
         return strongest(last.modulator, spectrogram.shape[1:], share)
 

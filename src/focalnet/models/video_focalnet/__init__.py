@@ -1,5 +1,6 @@
 """Video-FocalNet: the class of a film (Wasim et al., "Video-FocalNets", ICCV 2023, 2307.06947)."""
 
+from focalnet.inputs.films import Video
 from focalnet.models.family import Family
 
 TOP1 = {"video_focalnet_tiny": 79.8, "video_focalnet_small": 81.4, "video_focalnet_base": 83.6}
@@ -16,7 +17,9 @@ FAMILY = Family(
     learns="class",
     export="none",
     variants={size: f"focalnet_{size}_srf" for size in ("tiny", "small", "base")},
+    tasks=("video",),
     num_classes=400,
+    preprocessing=Video(),
     least_classes=0,
     published=TOP1,
 )

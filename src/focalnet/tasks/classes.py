@@ -1,0 +1,107 @@
+"""One class per sample, whatever a sample is: what the classification of sounds and of films shares.
+
+Samples come from folders of files, one folder per class, and the other formats that `data.register` has for the kind.
+Measured are top-1 and top-5 accuracy and cross-entropy, with a confusion matrix and the worst mistakes for the report.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from focalnet.data import Datasets, Sample, open_data, open_evaluation
+from focalnet.data.base import SplitName
+from focalnet.data.register import locate_source
+from focalnet.models.create import create_model
+from focalnet.tasks.base import Batch, MapDataset, Metric, Network, Task
+from focalnet.tasks.classify import ClassificationMetric
+from focalnet.tasks.common_options import check_task
+from focalnet.tasks.signal_options import SignalOptions
+from focalnet.tasks.weighting import balanced_weights, class_weights
+from focalnet.weights.spec import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTask(SignalOptions, Task):
+    """The parts of such a task."""
+
+    @property
+    def source(self) -> str:
+        """The data: what the option says, or what the package makes."""
+        return self.data or self.embedded.data
+
+    def locate_data(self, recorded: bool) -> str | None:
+        return None if self.data is None else locate_source(self.kind, self.data, recorded=recorded)
+
+    def datasets(self, seed: int) -> Datasets:
+        check_task(self.name, self.model)
+        data = open_data(
+            self.kind, self.source, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_file
+        )
+        self.check_num_classes(data, "look for a folder too many or too few")
+        return data
+
+    def evaluation_data(self, spec: ModelSpec, split: SplitName | None = None) -> MapDataset:
+        return open_evaluation(
+            self.kind, self.source, spec.classes, spec.num_classes, on_bad_image=self.on_bad_file, split=split
+        )
+
+    def build_model(self, data: Datasets) -> Network:
+        drop = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}
+        model = create_model(
+            self.model, weights=self.weights, classes=data.classes, recompute=self.recompute, **drop,
+            **self.head_options(),
+        )  # fmt: skip
+        model.spec = model.spec.replace(preprocessing=self.fit(model.spec.preprocessing), task=self.name)
+        if self.class_weights is not None:
+            model.register_buffer(
+                "class_weights", class_weights(self.class_weights, data, balanced_weights), persistent=False
+            )
+        return model
+
+    def head_options(self) -> dict[str, Any]:
+        """The options of the network that this task sets."""
+        return {}
+
+    @abstractmethod
+    def fit(self, how: Any) -> Any:
+        """The input of the network as the options say, from what its weights have."""
+
+    @abstractmethod
+    def transform(self, how: Any, signal: Any, *, train: bool) -> Tensor:
+        """The tensor of a signal, varied for training. All randomness comes from torch's global generator."""
+
+    def example(self, spec: ModelSpec, sample: Sample, *, train: bool) -> tuple[Tensor, int]:
+        return self.transform(spec.preprocessing, sample.signal, train=train), sample.label
+
+    def collate(self, spec: ModelSpec, examples: Sequence[tuple[Tensor, int]], *, train: bool) -> Batch:
+        signals, labels = zip(*examples, strict=True)
+        signals, labels = torch.stack(signals), torch.tensor(labels)
+        if not train:
+            return {"images": signals, "labels": labels}
+        signals, targets = self.mix(signals, labels, spec.num_classes)
+        return {"images": signals, "labels": labels, "targets": targets}
+
+    def mix(self, signals: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        """A batch for training, and its targets (B, K), whose rows sum to one."""
+        targets = torch.full((len(labels), classes), self.label_smoothing / classes)
+        return signals, targets.scatter_add_(1, labels[:, None], torch.full((len(labels), 1), 1 - self.label_smoothing))
+
+    def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
+        targets = batch["targets"]
+        if self.class_weights is not None:
+            targets = targets * model.class_weights[batch["labels"]][:, None]
+        return model.loss(batch["images"], targets)
+
+    def metric(self, spec: ModelSpec) -> Metric:
+        return ClassificationMetric(spec, self.logits)
+
+    def logits(self, model: Network, signals: Tensor) -> Tensor:
+        """(B, K), whose softmax are the probabilities of the classes."""
+        return model(signals)
+
+    def signal(self, sample: Sample) -> tuple[str, Any]:
+        return sample.path, sample.signal

@@ -1,0 +1,149 @@
+"""Classification of sounds that shows what it hears (Della Libera et al. 2024, 2402.02754).
+
+A clip is heard, its class is told, and the part of its spectrogram where the modulator of the last block is longest is
+kept: as an image, and as a sound of its own. With `interpretation` the evaluation also measures how well that part
+accounts for the answer (`metrics.interpretation`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from focalnet.data.transforms.sounds import train_clip
+from focalnet.inputs.audio import Audio
+from focalnet.metrics.interpretation import InterpretationMetric
+from focalnet.tasks.base import Batch, MapDataset, Metric, Network, Section
+from focalnet.tasks.classes import ClassTask
+from focalnet.tasks.classify import ClassificationMetric, ClassPrediction
+from focalnet.tasks.figures import class_names, class_sections
+from focalnet.tasks.signal_options import SoundOptions
+from focalnet.visualize.draw import annotate
+from focalnet.visualize.page import Shot
+from focalnet.visualize.signals import draw_spectrogram, wav
+from focalnet.weights.spec import ModelSpec
+
+SECONDS, SCALE = 5.0, 30.0
+"""Of clips and of cosines, where neither the options nor the weights say otherwise."""
+SHOWN = 6
+"""Clips in the report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sound(SoundOptions, ClassTask):
+    """Classification of sounds."""
+
+    def head_options(self) -> dict[str, Any]:
+        scale = self.scale or (SCALE if self.weights is None else None)
+        return {} if scale is None else {"scale": scale}
+
+    def fit(self, how: Audio) -> Audio:
+        return replace(how, seconds=self.seconds or how.seconds or SECONDS, input_size=self.size or how.input_size)
+
+    def transform(self, how: Audio, signal: np.ndarray, *, train: bool) -> Tensor:
+        return train_clip(how, signal, drop=self.augment == "drop") if train else how(signal)
+
+    def logits(self, model: Network, signals: Tensor) -> Tensor:
+        return model.options.scale * model(signals)
+
+    def metric(self, spec: ModelSpec) -> Metric:
+        return SoundMetric(self, spec)
+
+    def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:
+        how, names = model.spec.preprocessing, model.spec.classes
+        wrong = [row["index"] for row in details["worst"]]
+        rest = range(0, len(dataset), max(1, len(dataset) // SHOWN))
+        samples = [dataset[index] for index in dict.fromkeys([*wrong[: SHOWN // 2], *rest])][:SHOWN]
+        shots = []
+        for sample, prediction in zip(samples, self.predict(model, [s.signal for s in samples]), strict=True):
+            truth = f"{names[sample.label]}; heard as {prediction.summary()}"
+            clip = how.clip(np.asarray(sample.signal, np.float32))
+            whole = draw_spectrogram(prediction.spectrogram)
+            shots += [
+                Shot(whole, truth, sample.path, sound=wav(clip / max(np.abs(clip).max(), 1e-9), how.sample_rate)),
+                Shot(prediction.draw_mask(), "what it listened to", "the rest in grey", sound=prediction.heard_file()),
+            ]
+        text = "The clip, and the tenth of its spectrogram where the modulator of the last block is longest."
+        return [*class_sections(details, names, "sound"), Section("What it hears", text, gallery=shots, columns=2)]
+
+    def explained(self, model: Network, signal: np.ndarray) -> Image:
+        return self.predict(model, [signal])[0].draw(signal)
+
+    def predict(self, model: Network, signals: Sequence[np.ndarray]) -> list["SoundPrediction"]:
+        how, weight = model.spec.preprocessing, next(model.parameters())
+        names = class_names(model.spec)
+        predictions = []
+        for signal in signals:  # sounds differ in length
+            wave = how(signal)[None].to(weight)
+            with torch.inference_mode():
+                (probabilities,) = model.postprocess(model(wave))
+                mask = model.interpret(wave)
+                spectrogram, heard = model.spectrogram(wave), model.play(wave, mask)
+            answer = ClassPrediction.from_probabilities(probabilities.cpu(), names)
+            arrays = [values[0].float().cpu().numpy() for values in (spectrogram, mask, heard)]
+            predictions.append(
+                SoundPrediction(answer.top, arrays[0], arrays[1].astype(bool), arrays[2], how.sample_rate)
+            )
+        return predictions
+
+
+@dataclass(frozen=True)
+class SoundPrediction(ClassPrediction):
+    """What a classifier says of one sound, and what it listened to.
+
+    Attributes:
+        spectrogram: (F, N), frames and frequencies.
+        mask: (F, N), bool, what it listened to.
+        heard: (T,), the sound of that.
+        sample_rate: of `heard`, in samples per second.
+    """
+
+    spectrogram: np.ndarray
+    mask: np.ndarray
+    heard: np.ndarray
+    sample_rate: int
+
+    def draw(self, signal: Any) -> Image:
+        return annotate(self.draw_mask(), [f"{name}  {probability:.1%}" for name, probability in self.top])
+
+    def draw_mask(self) -> Image:
+        """The spectrogram, in color where it was listened to."""
+        return draw_spectrogram(self.spectrogram, self.mask)
+
+    def heard_file(self) -> bytes:
+        """`heard` as a WAV file."""
+        return wav(self.heard / max(float(np.abs(self.heard).max(initial=0)), 1e-9), self.sample_rate)
+
+    def files(self) -> dict[str, bytes]:
+        return {"heard.wav": self.heard_file()}
+
+
+class SoundMetric(ClassificationMetric):
+    """The figures of a classifier, and with `interpretation` those of what it listened to."""
+
+    def __init__(self, task: Sound, spec: ModelSpec) -> None:
+        super().__init__(spec, task.logits)
+        self.interpretation = InterpretationMetric() if task.interpretation else None
+
+    def update(self, model: Network, batch: Batch) -> None:
+        super().update(model, batch)
+        if self.interpretation is None:
+            return
+        waves = batch["images"][batch["index"] >= 0]
+        if not len(waves):
+            return
+        mask = model.interpret(waves)
+        spectrogram = model.spectrogram(waves)
+        answers = [
+            (model.options.scale * model.hear(part).float()).softmax(-1)
+            for part in (spectrogram, spectrogram * mask, spectrogram * ~mask)
+        ]
+        self.interpretation.update(*answers, mask)
+
+    def compute(self) -> dict[str, float]:
+        more = {} if self.interpretation is None else self.interpretation.compute()
+        return {**super().compute(), **more}
