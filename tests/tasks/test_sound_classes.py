@@ -94,6 +94,12 @@ def test_a_sound_that_cannot_be_read_stops_or_is_skipped(sounds, tmp_path, name,
     assert [sample.skipped for sample in samples if sample.skipped] == [(str(bad),)]
 
 
+def test_the_check_of_images_is_for_images(sounds, capsys):
+    code, _, err = run(capsys, "check", sounds, "--task", "sound")
+    assert code == 2
+    assert "the check looks at images" in err
+
+
 def test_words_are_those_of_sounds(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

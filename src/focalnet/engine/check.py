@@ -80,6 +80,8 @@ def check(
     said = {"task": task or task_of_data(data), "data": data, "model": model}
     chosen, _, choice = defaults({name: value for name, value in said.items() if value is not None})
     given = {name: value for name, value in options.items() if value is not None}
+    if not issubclass(get_task(choice.task), ImageTask):
+        raise UserError(f"the check looks at images, and --task {choice.task} takes none; train says what is wrong.")
     settings: Any = get_task(choice.task)(**{**vars(chosen), "data": data, "weights": None, "freeze": None, **given})
     settings = settings.located()
     opened = open_data(

@@ -41,8 +41,7 @@ from focalnet.engine.results import Run
 from focalnet.engine.run import RunFolder
 from focalnet.engine.signals import Signals, Stopped
 from focalnet.engine.training import Position, Training, merit
-from focalnet.errors import UserError, counted
-from focalnet.inputs.image import BadImageError
+from focalnet.errors import BadFileError, UserError, counted
 from focalnet.tasks.base import Datasets, Network, Task
 
 log = logging.getLogger(__name__)
@@ -242,7 +241,7 @@ def _fit(
         def on_sample() -> dict[str, float]:
             try:
                 return {f"train_{task.score}": evaluate(sample_loader)[0][task.score]} if len(sample) else {}
-            except BadImageError:
+            except BadFileError:
                 raise
             except UserError:  # nothing on these images can be measured
                 return {}
