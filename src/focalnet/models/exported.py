@@ -157,7 +157,12 @@ def _open_onnx(path: Path, device: str) -> tuple[str | None, Runner]:
         raise _damaged(path, error) from error
     names = [node.name for node in session.get_inputs()]
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
-    return text, lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
+
+    def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
+        outputs: Any = session.run(None, dict(zip(names, arrays, strict=True)))
+        return outputs
+
+    return text, run
 
 
 def _open_openvino(path: Path, device: str) -> tuple[str | None, Runner]:

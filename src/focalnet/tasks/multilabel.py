@@ -176,7 +176,8 @@ class LabelMetric:
 
 
 def _named(sample: Sample, classes: Sequence[str]) -> list[str]:
-    return [classes[label] for label in sample.label]
+    labels: Any = sample.label  # several
+    return [classes[int(label)] for label in labels]
 
 
 def _listed(names: Sequence[str]) -> str:

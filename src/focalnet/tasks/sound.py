@@ -138,11 +138,11 @@ class SoundMetric(ClassificationMetric):
             return
         mask = model.interpret(waves)
         spectrogram = model.spectrogram(waves)
-        answers = [
-            (model.options.scale * model.hear(part).float()).softmax(-1)
-            for part in (spectrogram, spectrogram * mask, spectrogram * ~mask)
-        ]
-        self.interpretation.update(*answers, mask)
+        whole, part, rest = (
+            (model.options.scale * model.hear(heard).float()).softmax(-1)
+            for heard in (spectrogram, spectrogram * mask, spectrogram * ~mask)
+        )
+        self.interpretation.update(whole, part, rest, mask)
 
     def compute(self) -> dict[str, float]:
         more = {} if self.interpretation is None else self.interpretation.compute()

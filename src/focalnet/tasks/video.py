@@ -135,7 +135,7 @@ def explain_film(model: Network, film: Film) -> Image:
     frames = film.take(how.numbers(len(film)))
     with torch.no_grad(), capture(model) as parts:
         model(how(film)[None].to(next(model.parameters())))
-    last = next(reversed(parts.values()))
+    last: Any = next(reversed(parts.values()))  # of both factors
     rows = [heat_maps(_lengths(values, len(frames))) for values in (last.modulator, last.temporal.modulator)]
     return film_strip(frames, rows)
 

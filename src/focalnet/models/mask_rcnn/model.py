@@ -82,7 +82,7 @@ class MaskRCNN(TwoStageDetector):
         self.backbone = Pyramid(focalnet, channels)
         self.rpn = ProposalNetwork(
             Anchors(self.backbone.strides, options.anchor_size), channels,
-            candidates=(2 * options.proposals, options.proposals), proposals=(options.proposals,) * 2,
+            candidates=(2 * options.proposals, options.proposals), proposals=(options.proposals, options.proposals),
             samples=options.rpn_samples,
         )  # fmt: skip
         self.roi_heads = BoxAndMaskHeads(
