@@ -4,6 +4,7 @@ import ast
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "first_steps.ipynb"
@@ -15,6 +16,7 @@ def code_cells():
     return [cell for cell in content["cells"] if cell["cell_type"] == "code"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # cells leave images open
 def test_the_cells_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope, shown, changed = {}, [], set()

@@ -75,10 +75,12 @@ def test_every_command_works_from_another_folder(trained, tmp_path, monkeypatch,
 def test_a_run_that_another_process_works_on_is_not_resumed(trained, capsys):
     before = (trained / "last" / "state.pt").read_bytes()
     with lock_run(trained):
-        for words in (["resume", trained], ["train", "--out", trained]):
-            code, _, err = run(capsys, *words)
-            assert code == 2
-            assert "is being trained in this process: wait" in err
+        code, _, err = run(capsys, "resume", trained)
+        assert code == 2
+        assert "is being trained in this process: wait" in err
+        code, _, err = run(capsys, "train", "--out", trained)
+        assert code == 2
+        assert "holds a run already" in err
     assert (trained / "last" / "state.pt").read_bytes() == before
 
 

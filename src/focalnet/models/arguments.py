@@ -66,6 +66,7 @@ class ModelOptions(ArchitectureOptions, total=False):
     encoder_layers: int
     ffn_dim: int
     fpn_channels: int
+    head_depth: int
     heads: int
     hidden_dim: int
     nms_threshold: float

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from focalnet.errors import MissingExtraError
+from focalnet.errors import UserError
 from focalnet.explain import explain
 from focalnet.tasks.base import Network, Section
 from focalnet.visualize.explanation import explanation_panel
@@ -23,7 +23,7 @@ def explained(model: Network, sample: Any, *, grad_cam: bool = False) -> Section
     """
     try:
         explanation = explain(model, sample.signal, grad_cam=grad_cam)
-    except MissingExtraError:
+    except UserError:  # a network without classes of its own, or without captum
         explanation = explain(model, sample.signal)
     text = f"Modulators, gates and kernels as in the paper's Figures 6, 5 and 10, on {sample.path}."
     return Section("Where it looks", text, png=explanation_panel(explanation))

@@ -128,7 +128,7 @@ def test_another_number_of_scales_is_refused():
 @pytest.mark.parametrize(("layout", "network"), [(OFFICIAL, "shared"), (DETREX, "detrex")])
 def test_a_name_without_counterpart_is_refused(layout, network):
     weights = released(network) | {"criterion.weight": torch.zeros(1)}
-    with pytest.raises(UserError, match=r"1 of \d+ names have no counterpart in DINO: criterion.weight"):
+    with pytest.raises(UserError, match=r"1 of \d+ names has no counterpart in DINO: criterion.weight"):
         layout.read(weights)
 
 

@@ -83,5 +83,5 @@ def test_shapes_tell_the_head(published):
 
 def test_a_name_without_counterpart_is_refused(published):
     strange = "roi_head.bbox_head.shared_convs.0.conv.weight"
-    with pytest.raises(UserError, match=rf"1 of \d+ names have no counterpart in Mask R-CNN: {strange};"):
+    with pytest.raises(UserError, match=rf"1 of \d+ names has no counterpart in Mask R-CNN: {strange};"):
         MMDET.read({**published, strange: torch.zeros(1)})
