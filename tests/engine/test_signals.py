@@ -142,7 +142,10 @@ def test_what_is_ignored_stays_ignored_and_other_threads_take_nothing():
     assert found == [signal.getsignal(number) for number in ASKING]
 
 
-def test_a_second_control_c_ends_at_once_and_whoever_waited_for_a_signal_hears_it(monkeypatch):
+def test_a_second_control_c_ends_at_once_and_whoever_waited_for_a_signal_hears_it(monkeypatch, request):
+    before_all = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before_all))
+
     def ask(number, pause=0.0):
         os.kill(os.getpid(), number)
         time.sleep(pause)
