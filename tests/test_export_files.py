@@ -99,6 +99,21 @@ def test_a_file_that_computes_something_else_is_not_kept(model, images, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_torch_cannot_write_is_said(model, monkeypatch):
+    from focalnet.exporting import formats
+
+    def refuse(*args, **options):
+        raise RuntimeError("no function\nfor this")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    record = read_record(
+        '{"version": 1, "spec": {"head": "atss"}, "outputs": [], "shape": [], "free": [], "sizes": true, '
+        '"library": "1"}', "x",
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"cannot write a atss as ONNX \(no function\); a \.pt2 file"):
+        formats.write_onnx(None, record, None)
+
+
 def test_other_numbers_are_noticed(model):
     other = create_model("minifocal_32", num_classes=3, **SMALL).eval()
     example = torch.randn(2, 3, 32, 32)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from focalnet.errors import MissingExtraError
+from focalnet.errors import MissingExtraError, UserError, first_line
 from focalnet.models.exported import KEY, ExportRecord
 
 OPSET = 20
@@ -27,6 +27,7 @@ def write_onnx(program: ExportedProgram, record: ExportRecord, path: Path) -> No
 
     Raises:
         MissingExtraError: onnx and onnxscript are not installed.
+        UserError: torch's exporter cannot write the network.
     """
     _onnx(program, record).save(str(path))
 
@@ -59,10 +60,16 @@ def _onnx(program: ExportedProgram, record: ExportRecord) -> Any:
     names = ["inputs", "sizes"][: 1 + record.sizes]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        made: Any = torch.onnx.export(
-            program, dynamo=True, opset_version=OPSET, input_names=names, output_names=list(record.outputs),
-            verbose=False, external_data=False,
-        )  # fmt: skip
+        try:
+            made: Any = torch.onnx.export(
+                program, dynamo=True, opset_version=OPSET, input_names=names, output_names=list(record.outputs),
+                verbose=False, external_data=False,
+            )  # fmt: skip
+        except Exception as error:  # the exporter's errors have many classes
+            head = record.spec["head"]
+            raise UserError(
+                f"torch cannot write a {head} as ONNX ({first_line(error)}); a .pt2 file holds it."
+            ) from error
     made.model.metadata_props[KEY] = record.to_json()
     return made
 
