@@ -14,8 +14,9 @@ from PIL import Image
 import focalnet
 from focalnet.errors import UserError
 from focalnet.inputs import image as image_input
+from focalnet.inputs.ahead import MOST_THREADS, in_order
 from focalnet.predict import Predictor, progress
-from focalnet.predict.pipeline import MOST_THREADS, Item, by_likeness, in_order
+from focalnet.predict.pipeline import Item, by_likeness
 from focalnet.predict.progress import Progress
 
 THREADS = 3

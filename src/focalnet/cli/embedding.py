@@ -31,13 +31,11 @@ def embed(
             "skip".
         device: Where to compute: cpu, cuda, cuda:1, mps or xpu; without it, the GPU if there is one.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from focalnet.embedding import Embedder
     from focalnet.embedding.files import open_writer
     from focalnet.inputs.files import find_files
     from focalnet.inputs.video import is_video
+    from focalnet.predict.progress import Progress
 
     if model is None:
         model, weights = "focalnet_tiny_lrf", weights or "official"
@@ -49,13 +47,12 @@ def embed(
     total = len(sources) + len(unreadable)
     count = width = 0
     embedder = Embedder(model, weights=weights, device=device)
-    columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
-    with open_writer(out, embedder.about) as writer, Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("embedding", total=len(sources))
+    with open_writer(out, embedder.about) as writer, Progress(len(sources)) as progress:
         for names, vectors in embedder.stream(sources, batch_size=batch_size, unreadable=unreadable):
             writer.add(names, vectors)
             count, width = count + len(names), vectors.shape[1]
-            progress.update(bar, completed=count)
+            for name in names:
+                progress.step(name)
         if not count:
             _tell(unreadable)
             raise UserError(f"None of the {total} images can be read; nothing is written.")

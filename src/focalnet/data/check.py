@@ -8,11 +8,10 @@ kept of an image are its size, its hash and its thumbnail (`duplicates.py`), abo
 """
 
 import math
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy as np
 from focalnet.data.base import IGNORE, Datasets, DenseSample, Samples
 from focalnet.data.duplicates import SIDE, Twins, find_twins, fingerprint
 from focalnet.data.problems import Problems
+from focalnet.inputs.ahead import default_threads, in_order
 from focalnet.inputs.image import STORED, BadImageError, Bands, stored_as
 
 TINY = 4
@@ -146,7 +146,8 @@ def look(data: Datasets, kind: str, on_image: Callable[[int, int], object] = lam
     names, facts = [], []
     for split, samples in splits.items():
         tally = _Tally(split, samples)
-        for seen in _each(samples, kind):
+        work = partial(_see, samples, kind=kind)
+        for seen in in_order(range(len(samples)), work, threads=default_threads(), ahead=AT_ONCE):
             place = len(names)
             hashes[place] = place.to_bytes(16, "little")  # of what cannot be read: like nothing else
             if seen.likeness is not None:
@@ -157,18 +158,6 @@ def look(data: Datasets, kind: str, on_image: Callable[[int, int], object] = lam
         facts.append(tally.facts())
     twins, repeats = _twins(splits, names, find_twins(hashes, thumbnails))
     return Facts(kind=kind, splits=tuple(facts), twins=twins, repeats=repeats)
-
-
-def _each(samples: Samples, kind: str) -> Iterator[_Seen]:
-    """Every sample in turn, seen by threads: most of decoding runs outside of Python's lock."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = ThreadPoolExecutor(min(16, cores))
-    try:
-        for start in range(0, len(samples), AT_ONCE):
-            places = range(start, min(start + AT_ONCE, len(samples)))
-            yield from threads.map(lambda place: _see(samples, place, kind), places)
-    finally:
-        threads.shutdown(cancel_futures=True)
 
 
 def _see(samples: Samples, index: int, kind: str) -> _Seen:

@@ -12,7 +12,6 @@ A file of embeddings has one row per image, in the order in which they were give
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,10 @@ from focalnet.backbone import FocalNet
 from focalnet.embedding import files
 from focalnet.engine.devices import Device, find_device
 from focalnet.errors import UserError
+from focalnet.inputs.ahead import default_threads, in_order
 from focalnet.models.create import load_model
 from focalnet.weights.sources import Source, located
 
-THREADS = 4
-"""That read images ahead of the network."""
 BLOCK = 1024
 """Rows that are compared with all others at once."""
 
@@ -144,22 +142,19 @@ class Embedder:
             except UserError as error:
                 return named[0], error
 
-        sources = iter(sources)
-        with ThreadPoolExecutor(THREADS) as pool:
-            ahead = pool.map(read, itertools.islice(sources, batch_size))
-            while batch := list(ahead):
-                ahead = pool.map(read, itertools.islice(sources, batch_size))
-                readable: list[tuple[str, Tensor]] = []
-                for name, content in batch:
-                    if not isinstance(content, UserError):
-                        readable.append((name, content))
-                    elif unreadable is None:
-                        raise content
-                    else:
-                        unreadable[name] = content
-                for _, group in itertools.groupby(readable, key=lambda item: item[1].shape):
-                    names, images = zip(*group, strict=True)
-                    yield list(names), self._vectors(torch.stack(images))
+        ahead = in_order(sources, read, threads=default_threads(), ahead=batch_size + 1)
+        while batch := list(itertools.islice(ahead, batch_size)):
+            readable: list[tuple[str, Tensor]] = []
+            for name, content in batch:
+                if not isinstance(content, UserError):
+                    readable.append((name, content))
+                elif unreadable is None:
+                    raise content
+                else:
+                    unreadable[name] = content
+            for _, group in itertools.groupby(readable, key=lambda item: item[1].shape):
+                names, images = zip(*group, strict=True)
+                yield list(names), self._vectors(torch.stack(images))
 
     def _vectors(self, images: Tensor) -> np.ndarray:
         weight = next(self.network.parameters())

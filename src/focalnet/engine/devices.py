@@ -11,6 +11,7 @@ import torch
 
 from focalnet.engine.config import Precision
 from focalnet.errors import MissingExtraError, UserError, unknown
+from focalnet.inputs.ahead import cores
 
 PRECISIONS: dict[Precision, str] = {"fp32": "no", "tf32": "no", "bf16": "bf16", "fp16": "fp16"}
 """Our names -> accelerate's."""
@@ -138,7 +139,6 @@ def worker_count(wish: int | None, batches: int, device: torch.device) -> int:
     """
     if wish is not None:
         return wish
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device.type == "cpu":
-        return min(MOST_BESIDE_A_CPU, cores, batches)
-    return min(MOST_WORKERS, max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1), batches)
+        return min(MOST_BESIDE_A_CPU, cores(), batches)
+    return min(MOST_WORKERS, max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1), batches)

@@ -19,12 +19,12 @@ import PIL.Image
 
 from focalnet.errors import UserError, agreeing, counted
 from focalnet.inputs.decoding import EXTENSIONS, ROTATED, Head, head_of, load_image, size_of, stored_as
-from focalnet.inputs.tensors import floats_of, pixels_of
+from focalnet.inputs.tensors import pixels_of
 from focalnet.inputs.values import STORED, BadImageError, Bands, ChannelsError, NotIdsError, Range, Signal, Stored
 
 __all__ = [
     "EXTENSIONS", "LONGEST", "ROTATED", "SEMANTIC", "WHOLE_IMAGE", "BadImageError", "Bands", "ChannelsError", "Head",
-    "Image", "Interpolation", "NotIdsError", "Preprocessing", "Range", "Signal", "Size", "View", "floats_of",
+    "Image", "Interpolation", "NotIdsError", "Preprocessing", "Range", "Signal", "Size", "View",
     "head_of", "load_image", "pixels_of", "scaled_size", "size_of", "stored_as", "to_tensor",
 ]  # fmt: skip
 
@@ -161,7 +161,7 @@ class Image:
     def __call__(self, signal: Signal) -> "Tensor":
         """What the network sees of an image in evaluation."""
         pixels = self.pixels(signal)
-        return floats_of(pixels, self.mean, self.std) if self.long_side is None else self.normalize(pixels)
+        return self.scaled(pixels) if self.long_side is None else self.normalize(pixels)
 
     def pixels(self, signal: Signal) -> "Tensor":
         """(C, H, W), uint8: what the network sees of an image in evaluation, before it is normalized.

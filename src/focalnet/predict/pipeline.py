@@ -1,50 +1,11 @@
-"""Work that threads do ahead, its results in the order in which it was given."""
+"""Sources on their way to their predictions, like ones in one batch."""
 
-import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from focalnet.errors import UserError
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
-
-MOST_THREADS = 16
-"""More do not help: Python itself runs in one at a time."""
-
-
-def default_threads() -> int:
-    """Threads that decode: one per core that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_THREADS)
-
-
-def in_order(jobs: Iterable[Job], work: Callable[[Job], Result], *, threads: int, ahead: int) -> Iterator[Result]:
-    """The results of a piece of work that is done for every job, in the order of the jobs.
-
-    Args:
-        jobs: taken from this thread, and only as they are needed.
-        work: is called in the threads; what it raises is raised where its result would come.
-        threads: how many; 0 works in this thread.
-        ahead: jobs begun before their result is asked for, at most: no more results than these wait.
-    """
-    if threads == 0:
-        yield from map(work, jobs)
-        return
-    jobs, begun = iter(jobs), deque[Future[Result]]()
-    with ThreadPoolExecutor(threads, "focalnet-read") as pool:
-        try:
-            while True:
-                begun.extend(pool.submit(work, job) for job in itertools.islice(jobs, ahead - len(begun)))
-                if not begun:
-                    return
-                yield begun.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(eq=False)

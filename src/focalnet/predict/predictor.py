@@ -20,11 +20,12 @@ from torch import nn
 from focalnet import inputs
 from focalnet.engine.devices import Device, find_device
 from focalnet.errors import UserError
+from focalnet.inputs.ahead import MOST_THREADS, default_threads, in_order
 from focalnet.inputs.image import Range
 from focalnet.inputs.quiet import quiet_decoders
 from focalnet.inputs.video import Frames, Newest, VideoWriter, is_video
 from focalnet.models.create import load_model
-from focalnet.predict.pipeline import MOST_THREADS, Item, by_likeness, default_threads, in_order
+from focalnet.predict.pipeline import Item, by_likeness
 from focalnet.predict.precision import Precision, arithmetic
 from focalnet.predict.rows import fingerprint
 from focalnet.predict.tracking import LOW, Tracker, bytetrack, follow

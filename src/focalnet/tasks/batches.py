@@ -10,7 +10,6 @@ from torch import Tensor
 
 from focalnet import inputs
 from focalnet.errors import UserError
-from focalnet.inputs.image import floats_of
 from focalnet.weights.spec import ModelSpec
 
 
@@ -49,7 +48,7 @@ class InBatches(Predicts):
     def floats(self, spec: ModelSpec, batch: Tensor) -> Tensor:
         """A batch of what `prepare` makes, as the network takes it."""
         how = spec.preprocessing
-        return floats_of(batch, how.mean, how.std) if isinstance(how, inputs.Image) else batch
+        return how.scaled(batch) if isinstance(how, inputs.Image) else batch
 
     def predict(self, model: Any, signals: Sequence[Any]) -> list[Any]:
         """One prediction per signal; those that have one size for the network share forward passes."""
