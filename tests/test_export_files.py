@@ -110,7 +110,7 @@ def test_what_torch_cannot_write_is_said(model, monkeypatch):
         '{"version": 1, "spec": {"head": "atss"}, "outputs": [], "shape": [], "free": [], "sizes": true, '
         '"library": "1"}', "x",
     )  # fmt: skip
-    with pytest.raises(UserError, match=r"cannot write a atss as ONNX \(no function\); a \.pt2 file"):
+    with pytest.raises(UserError, match=r"cannot write ATSS as ONNX \(no function\); a \.pt2 file"):
         formats.write_onnx(None, record, None)
 
 

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 
 from focalnet.errors import MissingExtraError, UserError, first_line
 from focalnet.models.exported import KEY, ExportRecord
+from focalnet.models.registry import get_family
 
 OPSET = 20
 """The first opset that has Gelu."""
@@ -66,9 +67,9 @@ def _onnx(program: ExportedProgram, record: ExportRecord) -> Any:
                 verbose=False, external_data=False,
             )  # fmt: skip
         except Exception as error:  # the exporter's errors have many classes
-            head = record.spec["head"]
+            family = get_family(record.spec["head"])
             raise UserError(
-                f"torch cannot write a {head} as ONNX ({first_line(error)}); a .pt2 file holds it."
+                f"torch cannot write {family.title or family.name} as ONNX ({first_line(error)}); a .pt2 file holds it."
             ) from error
     made.model.metadata_props[KEY] = record.to_json()
     return made

@@ -65,12 +65,12 @@ def is_exported(place: str | Path) -> bool:
     return Path(place).suffix.lower() in SUFFIXES
 
 
-def open_exported(path: str | Path, device: str = "cpu") -> Any:
-    """The network in an exported file. It predicts as any other; it cannot be trained, and its parts not looked into.
+def open_exported(path: str | Path) -> Any:
+    """The network in an exported file, which computes on the CPU. It predicts as any other; it cannot be trained, and
+    its parts not looked into.
 
     Args:
         path: an .onnx, .xml or .pt2 file that `focalnet.export` wrote.
-        device: for ONNX Runtime and torch: "cpu", or "cuda" where they have it.
 
     Raises:
         UserError: no such file, a damaged one, or one without a record.
@@ -79,7 +79,7 @@ def open_exported(path: str | Path, device: str = "cpu") -> Any:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is no file; check the path.")
-    text, runner = _OPEN[SUFFIXES[path.suffix.lower()]](path, device)
+    text, runner = _OPEN[SUFFIXES[path.suffix.lower()]](path)
     record = read_record(text, str(path))
     spec = ModelSpec.from_dict(record.spec, f"the record in {path}")
     with torch.device("meta"):
@@ -141,18 +141,16 @@ def _shape(record: ExportRecord) -> str:
     return "(" + ", ".join("any" if axis in record.free else str(n) for axis, n in enumerate(record.shape)) + ")"
 
 
-def _open_onnx(path: Path, device: str) -> tuple[str | None, Runner]:
+def _open_onnx(path: Path) -> tuple[str | None, Runner]:
     try:
         import onnxruntime
     except ImportError:
         raise MissingExtraError("Running ONNX files", "export") from None
-    wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
-    providers = [name for name in (*wanted, "CPUExecutionProvider") if name in onnxruntime.get_available_providers()]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base
         raise _damaged(path, error) from error
     names = [node.name for node in session.get_inputs()]
@@ -165,7 +163,7 @@ def _open_onnx(path: Path, device: str) -> tuple[str | None, Runner]:
     return text, run
 
 
-def _open_openvino(path: Path, device: str) -> tuple[str | None, Runner]:
+def _open_openvino(path: Path) -> tuple[str | None, Runner]:
     try:
         import openvino
     except ImportError:
@@ -188,19 +186,19 @@ def _open_openvino(path: Path, device: str) -> tuple[str | None, Runner]:
     return text, run
 
 
-def _open_torch(path: Path, device: str) -> tuple[str | None, Runner]:
+def _open_torch(path: Path) -> tuple[str | None, Runner]:
     import torchvision.ops  # noqa: F401  # its operators may be part of the program
 
     extra: dict[str, Any] = {f"{KEY}.json": ""}
     try:
-        program: Any = torch.export.load(str(path), extra_files=extra).module().to(device)
+        program: Any = torch.export.load(str(path), extra_files=extra).module()
     except Exception as error:  # a zip file of other content fails in many ways
         raise _damaged(path, error) from error
 
     def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
         with torch.inference_mode():
-            outputs: Sequence[Tensor] = program(*(torch.from_numpy(values).to(device) for values in arrays))
-        return [values.cpu().numpy() for values in outputs]
+            outputs: Sequence[Tensor] = program(*map(torch.from_numpy, arrays))
+        return [values.numpy() for values in outputs]
 
     return extra[f"{KEY}.json"] or None, run
 
@@ -209,7 +207,7 @@ def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(f"{path} cannot be opened ({first_line(error)}): export it again.")
 
 
-_OPEN: Mapping[str, Callable[[Path, str], tuple[str | None, Runner]]] = {
+_OPEN: Mapping[str, Callable[[Path], tuple[str | None, Runner]]] = {
     "onnx": _open_onnx,
     "openvino": _open_openvino,
     "torch": _open_torch,
