@@ -139,7 +139,11 @@ class Video:
 
     def __call__(self, signal: Film, /) -> "Tensor":
         """What the network sees of a film in evaluation."""
+        return self.seen(signal.take(self.numbers(len(signal))))
+
+    def seen(self, frames: Sequence[PIL.Image.Image]) -> "Tensor":
+        """What the network sees of frames."""
         import torch
 
         still = self.still
-        return torch.stack([still(frame) for frame in signal.take(self.numbers(len(signal)))])
+        return torch.stack([still(frame) for frame in frames])

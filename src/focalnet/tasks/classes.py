@@ -15,12 +15,13 @@ from torch import Tensor
 from focalnet.data import Datasets, Sample, open_data, open_evaluation
 from focalnet.data.base import SplitName
 from focalnet.data.register import locate_source
+from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.models.create import create_model
 from focalnet.tasks.base import Batch, MapDataset, Metric, Network, Task
 from focalnet.tasks.classify import ClassificationMetric
 from focalnet.tasks.common_options import check_task
 from focalnet.tasks.signal_options import SignalOptions
-from focalnet.tasks.weighting import balanced_weights, class_weights
+from focalnet.tasks.weighting import balanced_weights, class_weights, weighted_targets
 from focalnet.weights.spec import ModelSpec
 
 
@@ -83,17 +84,17 @@ class ClassTask(SignalOptions, Task):
         if not train:
             return {"images": signals, "labels": labels}
         signals, targets = self.mix(signals, labels, spec.num_classes)
-        return {"images": signals, "labels": labels, "targets": targets}
+        return {"images": signals, "targets": targets}
 
     def mix(self, signals: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        """A batch for training, and its targets (B, K), whose rows sum to one."""
-        targets = torch.full((len(labels), classes), self.label_smoothing / classes)
-        return signals, targets.scatter_add_(1, labels[:, None], torch.full((len(labels), 1), 1 - self.label_smoothing))
+        """A batch for training, and its targets (B, K), whose rows sum to one; as they are, but for smoothing."""
+        mix = MixupCutmix(mixup_alpha=0.0, cutmix_alpha=0.0, label_smoothing=self.label_smoothing, num_classes=classes)
+        return mix(signals, labels)
 
     def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
         targets = batch["targets"]
         if self.class_weights is not None:
-            targets = targets * model.class_weights[batch["labels"]][:, None]
+            targets = weighted_targets(targets, model.class_weights, self.label_smoothing)
         return model.loss(batch["images"], targets)
 
     def metric(self, spec: ModelSpec) -> Metric:
@@ -102,6 +103,12 @@ class ClassTask(SignalOptions, Task):
     def logits(self, model: Network, signals: Tensor) -> Tensor:
         """(B, K), whose softmax are the probabilities of the classes."""
         return model(signals)
+
+    def shown(self, dataset: MapDataset, details: Mapping[str, Any], most: int) -> list[Sample]:
+        """Samples for the report: half of them the worst mistakes, if there are so many, the others evenly spread."""
+        wrong = [row["index"] for row in details["worst"]][: most // 2]
+        spread = range(0, len(dataset), max(1, len(dataset) // most))
+        return [dataset[index] for index in list(dict.fromkeys([*wrong, *spread]))[:most]]
 
     def signal(self, sample: Sample) -> tuple[str, Any]:
         return sample.path, sample.signal

@@ -25,7 +25,7 @@ from focalnet.models.create import create_model
 from focalnet.tasks.base import Batch, ImageTask, MapDataset, Meaning, Metric, Network, Section, Shot
 from focalnet.tasks.figures import class_names, class_sections, explained
 from focalnet.tasks.options import ClassifyOptions, check_task
-from focalnet.tasks.weighting import balanced_weights, class_weights
+from focalnet.tasks.weighting import balanced_weights, class_weights, weighted_targets
 from focalnet.visualize.draw import annotate
 from focalnet.weights.spec import ModelSpec
 
@@ -42,15 +42,20 @@ AUGMENTATIONS = {
 }
 
 
+def accuracy_meanings(samples: str) -> dict[str, Meaning]:
+    """What the metrics of `ClassificationMetric` say, of these samples."""
+    return {
+        "top1": Meaning("top-1", f"share of the {samples} whose likeliest class is the right one", "Accuracy"),
+        "top5": Meaning("top-5", f"share of the {samples} whose class is among the five likeliest", "Accuracy"),
+        "val_loss": Meaning("loss", f"cross-entropy of the validation {samples}; lower is better", "Accuracy"),
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Classify(ClassifyOptions, ImageTask):
     """Image classification."""
 
-    meanings: ClassVar[Mapping[str, Meaning]] = {
-        "top1": Meaning("top-1", "share of the images whose likeliest class is the right one", "Accuracy"),
-        "top5": Meaning("top-5", "share of the images whose class is among the five likeliest", "Accuracy"),
-        "val_loss": Meaning("loss", "cross-entropy of the validation images; lower is better", "Accuracy"),
-    }
+    meanings: ClassVar[Mapping[str, Meaning]] = accuracy_meanings("images")
 
     def datasets(self, seed: int) -> Datasets:
         check_task(self.name, self.model)
@@ -121,9 +126,8 @@ class Classify(ClassifyOptions, ImageTask):
 
     def loss(self, model: Network, batch: Batch) -> Mapping[str, Tensor]:
         targets = batch["targets"]
-        if self.class_weights is not None:  # by the label, before smoothing: the likeliest class stays the same
-            shares = (targets - self.label_smoothing / targets.shape[1]) / (1 - self.label_smoothing)
-            targets = targets * (shares @ model.class_weights)[:, None]
+        if self.class_weights is not None:
+            targets = weighted_targets(targets, model.class_weights, self.label_smoothing)
         return model.loss(self.images(model, batch), targets)
 
     def images(self, model: Network, batch: Batch) -> Tensor:

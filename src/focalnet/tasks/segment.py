@@ -48,7 +48,9 @@ class Segment(SegmentOptions, DenseTask):
         "pixel_accuracy": Meaning("aAcc", "share of all pixels that are right", "Regions"),
         "dice": Meaning("Dice", "overlap with each class of the truth, the mean over classes and images", "Per image"),
         "hd95": Meaning("HD95", "distance of the borders in pixels, 95th percentile; lower is better", "Per image"),
-        "unmatched": Meaning("unmatched", "classes on an image that were not found at all", "Per image"),
+        "unmatched": Meaning("unmatched", "classes that were missed on an image, or made up", "Per image"),
+        "dice_reference": Meaning("Dice, as quoted", "as papers count it: see metrics.overlap", "Per image"),
+        "hd95_reference": Meaning("HD95, as quoted", "as papers count it: see metrics.overlap", "Per image"),
     }
 
     def targets(self, batch: Batch) -> Any:

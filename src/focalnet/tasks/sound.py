@@ -7,7 +7,7 @@ accounts for the answer (`metrics.interpretation`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,9 +17,9 @@ from torch import Tensor
 from focalnet.data.transforms.sounds import train_clip
 from focalnet.inputs.audio import Audio
 from focalnet.metrics.interpretation import InterpretationMetric
-from focalnet.tasks.base import Batch, MapDataset, Metric, Network, Section
+from focalnet.tasks.base import Batch, MapDataset, Meaning, Metric, Network, Section
 from focalnet.tasks.classes import ClassTask
-from focalnet.tasks.classify import ClassificationMetric, ClassPrediction
+from focalnet.tasks.classify import ClassificationMetric, ClassPrediction, accuracy_meanings
 from focalnet.tasks.figures import class_names, class_sections
 from focalnet.tasks.signal_options import SoundOptions
 from focalnet.visualize.draw import annotate
@@ -31,11 +31,25 @@ SECONDS, SCALE = 5.0, 30.0
 """Of clips and of cosines, where neither the options nor the weights say otherwise."""
 SHOWN = 6
 """Clips in the report."""
+HEARD = "What it hears"
+"""The part of the report about the part of a sound that was listened to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sound(SoundOptions, ClassTask):
     """Classification of sounds."""
+
+    meanings: ClassVar[Mapping[str, Meaning]] = {
+        **accuracy_meanings("sounds"),
+        "fidelity": Meaning("fidelity", "share of the sounds whose answer is that of the part alone", HEARD),
+        "average_increase": Meaning("average increase", "percent of the sounds that the part makes surer", HEARD),
+        "average_drop": Meaning("average drop", "what an answer loses with the part alone, in percent", HEARD),
+        "average_gain": Meaning("average gain", "what it wins with the part alone, in percent", HEARD),
+        "faithfulness": Meaning("faithfulness", "what an answer loses without the part", HEARD),
+        "kept_loss": Meaning("loss of the part", "what an answer loses with the part alone", HEARD),
+        "sparseness": Meaning("sparseness", "Gini index of the mask, from 0 to 1", HEARD),
+        "complexity": Meaning("complexity", "entropy of the mask; less is simpler", HEARD),
+    }
 
     def head_options(self) -> dict[str, Any]:
         scale = self.scale or (SCALE if self.weights is None else None)
@@ -55,10 +69,7 @@ class Sound(SoundOptions, ClassTask):
 
     def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:
         how, names = model.spec.preprocessing, model.spec.classes
-        wrong = [row["index"] for row in details["worst"]]
-        rest = range(0, len(dataset), max(1, len(dataset) // SHOWN))
-        samples = [dataset[index] for index in dict.fromkeys([*wrong[: SHOWN // 2], *rest])][:SHOWN]
-        shots = []
+        samples, shots = self.shown(dataset, details, SHOWN), []
         for sample, prediction in zip(samples, self.predict(model, [s.signal for s in samples]), strict=True):
             truth = f"{names[sample.label]}; heard as {prediction.summary()}"
             clip = how.clip(np.asarray(sample.signal, np.float32))
@@ -68,7 +79,7 @@ class Sound(SoundOptions, ClassTask):
                 Shot(prediction.draw_mask(), "what it listened to", "the rest in grey", sound=prediction.heard_file()),
             ]
         text = "The clip, and the tenth of its spectrogram where the modulator of the last block is longest."
-        return [*class_sections(details, names, "sound"), Section("What it hears", text, gallery=shots, columns=2)]
+        return [*class_sections(details, names, "sound"), Section(HEARD, text, gallery=shots, columns=2)]
 
     def explained(self, model: Network, signal: np.ndarray) -> Image:
         return self.predict(model, [signal])[0].draw(signal)
@@ -139,7 +150,7 @@ class SoundMetric(ClassificationMetric):
         mask = model.interpret(waves)
         spectrogram = model.spectrogram(waves)
         whole, part, rest = (
-            (model.options.scale * model.hear(heard).float()).softmax(-1)
+            torch.stack(model.postprocess(model.hear(heard)))
             for heard in (spectrogram, spectrogram * mask, spectrogram * ~mask)
         )
         self.interpretation.update(whole, part, rest, mask)

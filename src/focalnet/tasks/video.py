@@ -7,7 +7,7 @@ an eighth, three, five and seven eighths of each part of the film.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from focalnet.errors import UserError
 from focalnet.inputs.films import Film, Video
 from focalnet.inputs.image import pixels_of
 from focalnet.modulation import capture
-from focalnet.tasks.base import MapDataset, Network, Section
+from focalnet.tasks.base import MapDataset, Meaning, Network, Section
 from focalnet.tasks.classes import ClassTask
-from focalnet.tasks.classify import ClassPrediction
+from focalnet.tasks.classify import ClassPrediction, accuracy_meanings
 from focalnet.tasks.figures import class_names, class_sections
 from focalnet.tasks.signal_options import VideoOptions
 from focalnet.visualize.draw import annotate
@@ -39,6 +39,8 @@ PLACES = (1 / 8, 3 / 8, 5 / 8, 7 / 8)
 @dataclass(frozen=True, kw_only=True)
 class VideoTask(VideoOptions, ClassTask):
     """Classification of films."""
+
+    meanings: ClassVar[Mapping[str, Meaning]] = accuracy_meanings("films")
 
     def fit(self, how: Video) -> Video:
         return replace(how, frames=self.frames or how.frames, input_size=self.image_size or how.input_size)
@@ -66,22 +68,20 @@ class VideoTask(VideoOptions, ClassTask):
         return explain_film(model, signal)
 
     def predict(self, model: Network, signals: Sequence[Film]) -> list[ClassPrediction]:
-        how = model.spec.preprocessing
-        films = torch.stack([self.transform(how, film, train=False) for film in signals]).to(next(model.parameters()))
+        how, names = model.spec.preprocessing, class_names(model.spec)
+        shown = [film.take(how.numbers(len(film))) for film in signals]
+        seen = [views(how, film) for film in signals] if self.tta else [how.seen(frames) for frames in shown]
         with torch.inference_mode():
-            probabilities = self.logits(model, films).float().softmax(-1).cpu()
-        names = class_names(model.spec)
+            logits = self.logits(model, torch.stack(seen).to(next(model.parameters())))
+            probabilities = logits.float().softmax(-1).cpu()
         return [
-            FilmPrediction(ClassPrediction.from_probabilities(row, names).top, tuple(film.take(how.numbers(len(film)))))
-            for row, film in zip(probabilities, signals, strict=True)
+            FilmPrediction(ClassPrediction.from_probabilities(row, names).top, tuple(frames))
+            for row, frames in zip(probabilities, shown, strict=True)
         ]
 
     def render(self, model: Network, dataset: MapDataset, details: Mapping[str, Any]) -> list[Section]:
         names = model.spec.classes
-        wrong = [row["index"] for row in details["worst"]]
-        rest = range(0, len(dataset), max(1, len(dataset) // SHOWN))
-        samples = [dataset[index] for index in dict.fromkeys([*wrong[: SHOWN // 2], *rest])][:SHOWN]
-        shots = []
+        samples, shots = self.shown(dataset, details, SHOWN), []
         for sample, prediction in zip(samples, self.predict(model, [s.signal for s in samples]), strict=True):
             shots.append(Shot(explain_film(model, sample.signal), f"{names[sample.label]}; {prediction.summary()}",
                               sample.path))  # fmt: skip
@@ -112,8 +112,8 @@ class FilmPrediction(ClassPrediction):
 def views(how: Video, film: Film) -> Tensor:
     """Twelve views of a film: (12, frames, 3, H, W)."""
     still, found = how.still, []
-    for place in PLACES:
-        frames = film.take(how.numbers(len(film), place))
+    taken = film.take([number for place in PLACES for number in how.numbers(len(film), place)])
+    for frames in (taken[start : start + how.frames] for start in range(0, len(taken), how.frames)):
         covering = torch.stack([still.covering(pixels_of(frame), still.size) for frame in frames])
         height, width = covering.shape[2:]
         side = how.input_size
@@ -134,7 +134,7 @@ def explain_film(model: Network, film: Film) -> Image:
         raise UserError(f"films are explained by networks for films, and this one takes {how.kind}.")
     frames = film.take(how.numbers(len(film)))
     with torch.no_grad(), capture(model) as parts:
-        model(how(film)[None].to(next(model.parameters())))
+        model(how.seen(frames)[None].to(next(model.parameters())))
     last: Any = next(reversed(parts.values()))  # of both factors
     rows = [heat_maps(_lengths(values, len(frames))) for values in (last.modulator, last.temporal.modulator)]
     return film_strip(frames, rows)

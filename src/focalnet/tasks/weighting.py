@@ -36,3 +36,16 @@ def balanced_weights(labels: Sequence[int], classes: int) -> Tensor:
     """Classes count alike, however many samples they have: (K,); their mean over the samples is 1."""
     counts = torch.tensor(labels).bincount(minlength=classes)
     return counts.sum() / (counts > 0).sum() / counts.clamp(min=1)
+
+
+def weighted_targets(targets: Tensor, weights: Tensor, smoothing: float) -> Tensor:
+    """Targets (B, K) times the weight of their samples: that of the label before smoothing, or of mixed labels their
+    mean, so that the likeliest class stays the same.
+
+    Args:
+        targets: whose rows sum to one, mixed and smoothed.
+        weights: (K,), of the classes.
+        smoothing: the share of each row that was spread over all classes.
+    """
+    shares = (targets - smoothing / targets.shape[1]) / (1 - smoothing)
+    return targets * (shares @ weights)[:, None]

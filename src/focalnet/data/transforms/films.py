@@ -28,7 +28,7 @@ def train_film(how: Video, film: Film, augment: str) -> Tensor:
     """
     frames = film.take(how.numbers(len(film), lambda: float(torch.rand(()))))
     if augment == "none":
-        return torch.stack([how.still(frame) for frame in frames])
+        return how.seen(frames)
     size = frames[0].size
     pixels = torch.stack([pixels_of(frame if frame.size == size else frame.resize(size)) for frame in frames])
     return _steps(how, augment)(pixels)
