@@ -15,6 +15,7 @@ from focalnet.data.formats.sound_scenes import CLASSES, LENGTH, SoundScenes
 from focalnet.data.transforms.sounds import drop_bands, drop_chunks, train_clip
 from focalnet.errors import UserError
 from focalnet.inputs.audio import Audio
+from focalnet.inputs.files import find_files
 from focalnet.tasks import get_task
 
 RATE = 16000
@@ -155,3 +156,12 @@ def test_scenes_are_the_same_every_time_and_the_event_is_known():
         hum = clip - event
         assert (hum**2).mean() > (event**2).mean() * 0.8  # the hum is louder, where both sound less so
     assert len(CLASSES) == 8
+
+
+def test_what_is_no_sound_file_is_called_one(tmp_path):
+    (tmp_path / "pipe.wav").symlink_to(tmp_path / "nothing")
+    with pytest.raises(UserError, match="not a file of a sound"):
+        find_files([str(tmp_path / "pipe.wav")], "audio")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no sounds"):
+        find_files([str(tmp_path / "empty")], "audio")

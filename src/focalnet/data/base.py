@@ -277,7 +277,7 @@ class Samples(Dataset[Any]):
         self.classes = split.classes if classes is None else tuple(classes)
         self.findings, self.option, self.noun = findings, option_of(kind), noun_of(kind)
         self.sizes, self.most, self.on_bad_image = split.sizes, split.most, on_bad_image
-        self.load: Load = SIGNALS[kind][1]().read if kind in SIGNALS else load_image
+        self.load: Load = SIGNALS[kind]().read if kind in SIGNALS else load_image
         self._loads = "load" in inspect.signature(split.reader.read).parameters
         self.reader, self.entries = split.reader, split.entries
         self.masked: bool = getattr(split.reader, "masks", True)

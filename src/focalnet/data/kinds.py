@@ -14,20 +14,20 @@ from typing import Any, Literal
 from focalnet import inputs
 
 Kind = Literal["class", "multilabel", "sound", "video", "detection", "semantic", "panoptic"]
-SIGNALS: dict[str, tuple[str, type[Any]]] = {"sound": ("sound", inputs.Audio), "video": ("video", inputs.Video)}
-"""What the samples of some kinds of data are, and the input that reads them; those of all others are images."""
+SIGNALS: dict[str, type[Any]] = {"sound": inputs.Audio, "video": inputs.Video}
+"""The inputs that read the samples of some kinds of data; those of all others are images."""
+
+
+def input_of(kind: str) -> type[Any]:
+    """The input that reads the samples of this kind of data."""
+    return SIGNALS.get(kind, inputs.Image)
 
 
 def noun_of(kind: str) -> str:
     """What a sample of this kind of data is called, in the singular."""
-    return SIGNALS.get(kind, ("image", inputs.Image))[0]
+    return inputs.noun_of(input_of(kind))
 
 
 def option_of(kind: str) -> str:
     """The option that says what becomes of samples that cannot be read."""
     return "--on-bad-file" if kind in SIGNALS else "--on-bad-image"
-
-
-def suffixes_of(kind: str) -> frozenset[str]:
-    """Endings of the files of this kind of data."""
-    return SIGNALS.get(kind, ("image", inputs.Image))[1].suffixes

@@ -52,8 +52,8 @@ def open_data(
     row, place = find_format(kind, source)
     problems = Problems()
     openers = row.open(place, Request(kind, problems, masks, crowd))
-    train, found = _open(openers.train, problems, place)
-    val, val_found = _open(openers.val, problems, place) if openers.val else (None, ())
+    train, found = _open(openers.train, problems, place, kind)
+    val, val_found = _open(openers.val, problems, place, kind) if openers.val else (None, ())
     opened = [train.findings("train", found)] + ([val.findings("val", val_found)] if val else [])
     settle(place, opened, on_bad_annotation)
     if kind == "detection" and crowd is None:
@@ -65,7 +65,7 @@ def open_data(
         )
     if val is None:
         if train.names is not None:
-            kept, held_out = stratified_split(train.names, val_fraction, seed)
+            kept, held_out = stratified_split(train.names, val_fraction, seed, noun_of(kind))
         elif train.whole:
             kept, held_out = multilabel_split(train.labels or (), val_fraction, seed, place)
         else:
@@ -75,10 +75,10 @@ def open_data(
     else:
         _check_classes(val, classes, f"the validation split of {place}", "the training split")
         if val.names is not None and (missing := _missing(classes, val)):
-            log.warning("%s: no validation image for %s; validated without", place, preview(missing))
+            log.warning("%s: no validation %s for %s; validated without", place, noun_of(kind), preview(missing))
         _check_objects(val, place, "validation", "evaluate on")
         how = "its own split"
-    val, twice = _apart(train, val, place)
+    val, twice = _apart(train, val, place, noun_of(kind))
     _check_objects(train, place, "training", "train on")
     if unseen := _missing(classes, train):
         log.warning("%s: nothing to train on for %s", place, preview(unseen))
@@ -129,7 +129,7 @@ def open_evaluation(
     opener = {"train": openers.train, "val": openers.val, "test": openers.test}[split] if split else openers.val
     if opener is None and split is not None:
         raise UserError(f"{place} has no {split} split; leave --split out, or give data that has one.")
-    opened, found = _open(opener or openers.train, problems, place)
+    opened, found = _open(opener or openers.train, problems, place, kind)
     findings = opened.findings(split or ("val" if opener else "train"), found)
     settle(place, [findings], on_bad_annotation)
     _check_objects(opened, place, WORDS[findings.split], "evaluate on")
@@ -150,7 +150,7 @@ def open_evaluation(
     return Samples(opened, classes, on_bad_image, findings, kind)
 
 
-def _open(opener: Opener, problems: Problems, place: str) -> tuple[Split, tuple[Finding, ...]]:
+def _open(opener: Opener, problems: Problems, place: str, kind: str) -> tuple[Split, tuple[Finding, ...]]:
     """A split, and what was found since the one before it; an error names the counted reasons first."""
     try:
         split = opener()
@@ -160,11 +160,11 @@ def _open(opener: Opener, problems: Problems, place: str) -> tuple[Split, tuple[
         raise UserError(f"{place}: {'; '.join(map(str, found))}. {error}") from error
     found = problems.take()
     if not len(split) and not any(finding.lost == "images" for finding in found):
-        raise UserError(f"{place} has a split without images: add some, or take it out.")
+        raise UserError(f"{place} has a split without {noun_of(kind)}s: add some, or take it out.")
     return split, found
 
 
-def _apart(train: Split, val: Split, place: str) -> tuple[Split, tuple[Finding, ...]]:
+def _apart(train: Split, val: Split, place: str, noun: str) -> tuple[Split, tuple[Finding, ...]]:
     """The validation split without the files that are trained on.
 
     Raises:
@@ -174,18 +174,18 @@ def _apart(train: Split, val: Split, place: str) -> tuple[Split, tuple[Finding, 
     first, second = identities(*names)
     known = set(first)
     if repeated := len(first) - len(known):
-        there = f"{counted(repeated, 'training images')} {agreeing(repeated, 'are')}"
+        there = f"{counted(repeated, f'training {noun}s')} {agreeing(repeated, 'are')}"
         log.warning("%s: %s there more than once", place, there)
     both = {index for index, key in enumerate(second) if key in known}
     if not both:
         return val, ()
-    kind = "images of the training split, left out of validation"
+    kind = f"{noun}s of the training split, left out of validation"
     finding = Finding(kind, len(both), names[1][min(both)], "images", broken=False)
     if 2 * len(both) > len(val):
-        share = f"{len(both)} of {counted(len(val), 'validation images')} {agreeing(len(both), 'are')}"
+        share = f"{len(both)} of {counted(len(val), f'validation {noun}s')} {agreeing(len(both), 'are')}"
         raise UserError(
             f"{place}: {share} in the training split too (first: {finding.first}): "
-            "an evaluation on them says nothing. Keep each image in one split."
+            f"an evaluation on them says nothing. Keep each {noun} in one split."
         )
     log.warning("%s: %s", place, finding)
     return val.take(index for index in range(len(val)) if index not in both), (finding,)

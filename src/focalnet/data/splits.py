@@ -129,7 +129,9 @@ def _identity(path: str) -> Hashable:
     return found.st_dev, found.st_ino
 
 
-def stratified_split(names: Sequence[str], val_fraction: float, seed: int) -> tuple[list[int], list[int]]:
+def stratified_split(
+    names: Sequence[str], val_fraction: float, seed: int, noun: str = "image"
+) -> tuple[list[int], list[int]]:
     """Indices of a training and a validation split, each class split by itself.
 
     Every class of two samples or more has at least one in each; a single one goes to training. The result depends on
@@ -139,6 +141,7 @@ def stratified_split(names: Sequence[str], val_fraction: float, seed: int) -> tu
         names: the class of each sample.
         val_fraction: share of each class for validation, between 0 and 1.
         seed: of the shuffle.
+        noun: what a sample is called.
 
     Raises:
         UserError: `val_fraction` is not between 0 and 1, or no class has two samples.
@@ -157,9 +160,9 @@ def stratified_split(names: Sequence[str], val_fraction: float, seed: int) -> tu
         if len(indices) == 1:
             single.append(name)
     if not val:
-        raise UserError("No class has two images, so none can be set aside for validation; add images or a val/.")
+        raise UserError(f"No class has two {noun}s, so none can be set aside for validation; add {noun}s or a val/.")
     if single:
-        log.warning("not validated, because they have a single image: %s", preview(single))
+        log.warning("not validated, because they have a single %s: %s", noun, preview(single))
     return sorted(train), sorted(val)
 
 

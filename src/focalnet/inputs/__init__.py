@@ -18,7 +18,7 @@ from focalnet.schemas import as_type, build
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["INPUTS", "Audio", "Image", "Input", "Video", "changed", "from_dict", "register", "to_dict"]
+__all__ = ["INPUTS", "Audio", "Image", "Input", "Video", "changed", "from_dict", "noun_of", "register", "to_dict"]
 
 
 @runtime_checkable
@@ -58,6 +58,11 @@ def register(cls: Kind) -> Kind:
     """Make a kind of input known, so that `config.json` can name it. Also a decorator."""
     INPUTS[cls.kind] = cls  # pyright: ignore[reportAttributeAccessIssue]
     return cls
+
+
+def noun_of(cls: type[Any]) -> str:
+    """What messages call a signal of a kind of input, in the singular: its `noun`, or the name of the kind."""
+    return getattr(cls, "noun", cls.kind)
 
 
 def changed(how: Any, **changes: Any) -> Any:

@@ -33,6 +33,7 @@ class Audio:
     """
 
     kind: ClassVar[str] = "audio"
+    noun: ClassVar[str] = "sound"
     suffixes: ClassVar[frozenset[str]] = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"})
 
     sample_rate: int = 16000

@@ -31,6 +31,7 @@ def find_files(sources: Iterable[str], kind: str, unreadable: dict[str, UserErro
         UserError: without `unreadable`, something names no file.
     """
     suffixes: frozenset[str] = inputs.INPUTS[kind].suffixes
+    noun = inputs.noun_of(inputs.INPUTS[kind])
     known = suffixes | VIDEO_EXTENSIONS if kind == "image" else suffixes
     found: list[str] = []
 
@@ -42,13 +43,14 @@ def find_files(sources: Iterable[str], kind: str, unreadable: dict[str, UserErro
 
     for source in sources:
         try:
-            names = _names(source, kind, known)
+            names = _names(source, noun, known)
         except UserError as error:
             refuse(source, str(error))
             continue
         for name in names:
             if what := _other_than_a_file(name):
-                refuse(name, f"{name} is {what}, not a file of an {kind}; leave it out.")
+                article = "an" if noun[0] in "aeiou" else "a"
+                refuse(name, f"{name} is {what}, not a file of {article} {noun}; leave it out.")
             else:
                 found.append(name)
     return found
@@ -59,7 +61,7 @@ def is_address(source: str) -> bool:
     return source.startswith(("http://", "https://"))
 
 
-def _names(source: str, kind: str, suffixes: frozenset[str]) -> list[str]:
+def _names(source: str, noun: str, suffixes: frozenset[str]) -> list[str]:
     if source == "-":
         if names := [line.strip() for line in sys.stdin if line.strip()]:
             return names
@@ -67,7 +69,7 @@ def _names(source: str, kind: str, suffixes: frozenset[str]) -> list[str]:
     if os.path.isdir(source):
         if names := _inside(source, suffixes):
             return names
-        raise UserError(f"The folder {source} holds no {kind}s ({', '.join(sorted(suffixes))}).")
+        raise UserError(f"The folder {source} holds no {noun}s ({', '.join(sorted(suffixes))}).")
     if is_address(source) or os.path.lexists(source) or (suffixes >= VIDEO_EXTENSIONS and is_live(source)):
         return [source]
     matches = ((match, os.path.isdir(match)) for match in _matches(source))

@@ -81,6 +81,7 @@ class Video:
     """
 
     kind: ClassVar[str] = "video"
+    noun: ClassVar[str] = "video"
     suffixes: ClassVar[frozenset[str]] = VIDEO_EXTENSIONS
 
     frames: int = 8

@@ -60,6 +60,7 @@ class Image:
     """
 
     kind: ClassVar[str] = "image"
+    noun: ClassVar[str] = "image"
     suffixes: ClassVar[frozenset[str]] = EXTENSIONS
 
     input_size: Size = 224

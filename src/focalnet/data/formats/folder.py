@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from focalnet.data.base import Load, Opener, Openers, Request, Split
-from focalnet.data.kinds import noun_of, suffixes_of
+from focalnet.data.kinds import input_of, noun_of
 from focalnet.data.problems import endings, preview
 from focalnet.data.splits import Splits, choose_splits, split_of
 from focalnet.errors import UserError, counted
@@ -65,7 +65,7 @@ def find_class_folders(source: str, request: Request) -> Openers:
         return partial(_class_folders, _inside(folders[name]), request, least=least)
 
     if train is None and (val is None or not set(folders) <= {val, test}):
-        _refuse_splits(root, folders, suffixes_of(request.kind))
+        _refuse_splits(root, folders, input_of(request.kind).suffixes)
         return Openers(partial(_class_folders, root, request, least=2), None)
     if val == test and val is not None and not folders_in(folders[val]):
         log.warning("%s has no class folders (the secret split of a contest?); left out", folders[val])
@@ -121,7 +121,7 @@ def _any_has_files(folders: Iterable[Path], suffixes: Collection[str]) -> bool:
 
 
 def _class_folders(root: Path, request: Request, *, least: int) -> Split:
-    noun, suffixes, problems = noun_of(request.kind), suffixes_of(request.kind), request.problems
+    noun, suffixes, problems = noun_of(request.kind), input_of(request.kind).suffixes, request.problems
     folders = folders_in(root)
     left_out = [str(entry) for entry in root.iterdir() if not entry.is_dir()]
     if len(folders) < least:
