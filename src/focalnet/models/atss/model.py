@@ -13,10 +13,10 @@ position its classes, one box, and how central it is in its object:
 Legend: B images, A positions of all levels, one anchor each, K classes, N boxes.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from torchvision.ops import generalized_box_iou_loss
 from focalnet.backbone import FocalNet, Recompute
 from focalnet.models.atss.assignment import assign, centreness
 from focalnet.models.base import Detector, Target, enlarged, pairs, require_labels, whole_sizes
-from focalnet.models.detection.boxes import Anchors, BoxCoder, clip, over_image, padded, precise, suppress
+from focalnet.models.detection.boxes import Anchors, BoxCoder, BoxOutputs, clip, over_image, padded, precise, suppress
 from focalnet.models.detection.losses import average_count, focal_loss
 from focalnet.models.detection.pyramid import Pyramid, xavier
 from focalnet.structures import Detections
@@ -51,20 +51,6 @@ class AtssOptions:
     """Positions per level that are looked at."""
     detections: int = 100
     """The most per image."""
-
-
-class AtssOutputs(NamedTuple):
-    """Raw outputs of an `Atss`, for D `detections` per image, the best first; what is not found has score 0.
-
-    Attributes:
-        boxes: (B, D, 4), x1 y1 x2 y2 in pixels of the input.
-        scores: (B, D).
-        labels: (B, D), int64, from 0.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
 
 
 class ConvBlock(nn.Module):
@@ -130,7 +116,7 @@ class AtssHead(nn.Module):
         return logits, deltas, centre[..., 0]
 
 
-class Atss(Detector[AtssOutputs]):
+class Atss(Detector[BoxOutputs]):
     """ATSS.
 
     Args:
@@ -156,7 +142,7 @@ class Atss(Detector[AtssOutputs]):
         super().__init__()
         stages = range(len(architecture.depths))[-3:]
         body = FocalNet(architecture, out_indices=stages, frozen_stages=frozen_stages, recompute=recompute)
-        self.options, self.num_classes, self.most = options, num_classes, options.detections
+        self.options, self.num_classes = options, num_classes
         self.backbone = Pyramid(body, options.channels, coarser=2)
         self.anchors = Anchors(self.backbone.strides, options.anchor_size, ratios=(1.0,))
         self.coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
@@ -166,16 +152,16 @@ class Atss(Detector[AtssOutputs]):
     @property
     def detections(self) -> int:
         """The most detections of an image."""
-        return self.most
+        return self.options.detections
 
     @detections.setter
     def detections(self, most: int) -> None:
-        self.most = most
+        self.options = dataclasses.replace(self.options, detections=most)
 
     def class_parameters(self) -> Iterator[str]:
         yield from ("bbox_head.atss_cls.weight", "bbox_head.atss_cls.bias")
 
-    def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> AtssOutputs:
+    def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> BoxOutputs:
         """Detections in the pixels of the input, as tensors of one size for every image.
 
         Args:
@@ -202,10 +188,10 @@ class Atss(Detector[AtssOutputs]):
         boxes = self.coder.decode_single(deltas[images, positions], torch.cat(anchors)[positions])
         boxes, final = clip(boxes, sizes[images]), scores[images, rows, labels] * central[images, positions]
         chosen = suppress(
-            boxes, final, labels, images, count=count, threshold=self.options.nms_threshold, limit=self.most
+            boxes, final, labels, images, count=count, threshold=self.options.nms_threshold, limit=self.detections
         )
-        return AtssOutputs(*(
-            padded(values[chosen], images[chosen], count=count, limit=self.most)
+        return BoxOutputs(*(
+            padded(values[chosen], images[chosen], count=count, limit=self.detections)
             for values in (boxes, final, labels)
         ))  # fmt: skip
 
@@ -253,9 +239,7 @@ class Atss(Detector[AtssOutputs]):
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     @torch.no_grad()
-    def postprocess(
-        self, outputs: AtssOutputs, sizes: Tensor, original_sizes: Tensor | None = None
-    ) -> list[Detections]:
+    def postprocess(self, outputs: BoxOutputs, sizes: Tensor, original_sizes: Tensor | None = None) -> list[Detections]:
         """Detections in the pixels of the original images.
 
         Args:

@@ -8,11 +8,27 @@ Legend: B images, A anchors of one image, N boxes, G objects of one image.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import _utils as torchvision_utils
 from torchvision.ops import batched_nms, nms
+
+
+class BoxOutputs(NamedTuple):
+    """What a detector without masks says, for D `detections` per image, the best first. Where fewer are found, the
+    rest has score 0.
+
+    Attributes:
+        boxes: (B, D, 4), x1 y1 x2 y2 in pixels of the input.
+        scores: (B, D).
+        labels: (B, D), int64, from 0.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
 
 
 def precise(values: Tensor) -> Tensor:

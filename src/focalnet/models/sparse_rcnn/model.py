@@ -20,7 +20,6 @@ Legend: B images, Q proposals, C channels, K classes, S stages, D detections of 
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from focalnet.backbone import FocalNet, Recompute
 from focalnet.errors import UserError
 from focalnet.models.base import Detector, Target, enlarged, pairs, require_labels, whole_sizes
-from focalnet.models.detection.boxes import BoxCoder, precise
+from focalnet.models.detection.boxes import BoxCoder, BoxOutputs, precise
 from focalnet.models.detection.losses import average_count
 from focalnet.models.detection.matching import CORNERS, Truth, corners, match, set_losses
 from focalnet.models.detection.pyramid import Pyramid, xavier
@@ -67,20 +66,6 @@ class SparseRCNNOptions:
     """The most per image, over all proposals and classes: a proposal counts once per class."""
 
 
-class SparseRCNNOutputs(NamedTuple):
-    """Raw outputs of a `SparseRCNN`, the best first.
-
-    Attributes:
-        boxes: (B, D, 4), x1 y1 x2 y2 in pixels of the input; they may reach beyond the image.
-        scores: (B, D).
-        labels: (B, D), int64, from 0.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-
-
 class RoIHead(nn.Module):
     """The stages, with the official names; none shares a weight with another."""
 
@@ -95,7 +80,7 @@ class RoIHead(nn.Module):
         )  # fmt: skip
 
 
-class SparseRCNN(Detector[SparseRCNNOutputs]):
+class SparseRCNN(Detector[BoxOutputs]):
     """Sparse R-CNN.
 
     Args:
@@ -150,7 +135,7 @@ class SparseRCNN(Detector[SparseRCNNOutputs]):
         for stage in range(self.options.stages):
             yield from (f"roi_head.bbox_head.{stage}.fc_cls.{kind}" for kind in ("weight", "bias"))
 
-    def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> SparseRCNNOutputs:
+    def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> BoxOutputs:
         """Detections of the last stage in the pixels of the input.
 
         Args:
@@ -162,7 +147,7 @@ class SparseRCNN(Detector[SparseRCNNOutputs]):
         scores = logits.sigmoid().flatten(1)
         scores, chosen = scores.topk(min(self.options.detections, scores.shape[1]), dim=1)
         query = (chosen // self.num_classes)[..., None].expand(-1, -1, 4)
-        return SparseRCNNOutputs(boxes.gather(1, query), scores, chosen % self.num_classes)
+        return BoxOutputs(boxes.gather(1, query), scores, chosen % self.num_classes)
 
     def look(self, inputs: Tensor, sizes: Tensor) -> list[tuple[Tensor, Tensor]]:
         """What each stage says: logits (B, Q, K) and boxes (B, Q, 4) in pixels of the input, float32.
@@ -213,9 +198,7 @@ class SparseRCNN(Detector[SparseRCNNOutputs]):
         return {"loss": terms.sum(), **dict(zip(names, terms.flatten().unbind(), strict=True))}
 
     @torch.no_grad()
-    def postprocess(
-        self, outputs: SparseRCNNOutputs, sizes: Tensor, original_sizes: Tensor | None = None
-    ) -> list[Detections]:
+    def postprocess(self, outputs: BoxOutputs, sizes: Tensor, original_sizes: Tensor | None = None) -> list[Detections]:
         """Detections in the pixels of the original images.
 
         Args:
