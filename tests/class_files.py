@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -32,6 +33,17 @@ def fill(root: Path, **classes: int) -> Path:
         (root / name).mkdir(parents=True)
         for index in range(count):
             (root / name / f"{index}.png").write_bytes(png(16 * label + index))
+    return root
+
+
+def dark_and_light(root: Path, shape: tuple[int, int], *, dark: int, light: int, seed=0, suffix="png") -> Path:
+    """Two classes of noisy images of a height and a width, which a network tells apart in a few steps."""
+    rng = np.random.default_rng(seed)
+    for start, name, count in ((0, "dark", dark), (127, "light", light)):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 128, (*shape, 3)) + start
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{number}.{suffix}")
     return root
 
 

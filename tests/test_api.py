@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 import focalnet
+from class_files import dark_and_light
 from focalnet.api import TrainOptions
 from focalnet.cli.training import parse_train
 from focalnet.engine.choice import choose
@@ -29,14 +30,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "light")):
-        (folder / name).mkdir()
-        for number in range(10):
-            pixels = rng.integers(0, 128, (32, 32, 3)) + 127 * label
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
-    return folder
+    return dark_and_light(tmp_path_factory.mktemp("data"), (32, 32), dark=10, light=10)
 
 
 @pytest.fixture

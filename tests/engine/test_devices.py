@@ -3,11 +3,10 @@
 import json
 import os
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from class_files import dark_and_light
 from focalnet.cli import main
 from focalnet.engine import devices
 from focalnet.engine.devices import products, resolved, worker_count
@@ -47,12 +46,7 @@ def test_tf32_is_for_gpus_and_ends_with_the_run(monkeypatch):
 @pytest.mark.slow
 def test_options_that_speed_up_loading_teach_the_same(tmp_path):
     """Kept images and bytes that are normalized later change no bit; images are as small as a draft leaves them."""
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "light")):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for number in range(6):
-            pixels = rng.integers(0, 128, (400, 360, 3)) + 127 * label
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name / f"{number}.jpg")
+    dark_and_light(tmp_path / "data", (400, 360), dark=6, light=6, suffix="jpg")
     words = f"--data {tmp_path / 'data'} --model minifocal_32 --weights None --image-size 32 --epochs 2 --workers 0"
     rows = {}
     for name, more in {"plain": "", "cache": "--cache 0.1", "raw": "--raw-batches", "draft": "--draft"}.items():

@@ -1,11 +1,10 @@
 """Freezing, class weights and early stopping, as a run does them: on whole runs, exact when they are resumed."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
+from class_files import dark_and_light
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.train import resume, train
 from focalnet.engine.training import Training
@@ -36,14 +35,7 @@ def no_report(monkeypatch):
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """Twelve dark images and four light ones."""
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for label, (name, count) in enumerate((("dark", 12), ("light", 4))):
-        (folder / name).mkdir()
-        for number in range(count):
-            pixels = rng.integers(0, 128, (33, 35, 3)) + 127 * label
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
-    return folder
+    return dark_and_light(tmp_path_factory.mktemp("images"), (33, 35), dark=12, light=4)
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,9 @@ import socket
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from class_files import dark_and_light
 from focalnet.cli import main
 
 OPTIONS = (
@@ -19,14 +18,7 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(1)
-    for label, name in enumerate(("dark", "light")):
-        (folder / name).mkdir()
-        for number in range(13):
-            pixels = rng.integers(0, 128, (40, 36, 3)) + 127 * label
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
-    return folder
+    return dark_and_light(tmp_path_factory.mktemp("pictures"), (40, 36), dark=13, light=13, seed=1)
 
 
 def train(pictures, out, *options, launcher=None):

@@ -5,10 +5,10 @@ import json
 import os
 import shutil
 
-import numpy as np
 import pytest
 from PIL import Image
 
+from class_files import dark_and_light
 from focalnet.cli import main
 from focalnet.engine import run as run_module
 from focalnet.errors import UserError
@@ -18,13 +18,7 @@ OPTIONS = "--model minifocal_32 --weights None --image-size 32 --epochs 1 --batc
 
 @pytest.fixture
 def pictures(tmp_path):
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "light")):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
-        for number in range(6):
-            pixels = rng.integers(0, 128, (33, 35, 3)) + 127 * label
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "pictures" / name / f"{number}.png")
-    return tmp_path / "pictures"
+    return dark_and_light(tmp_path / "pictures", (33, 35), dark=6, light=6)
 
 
 def train(capsys, pictures, *options, command="train"):
