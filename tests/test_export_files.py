@@ -13,6 +13,7 @@ from command_line import run
 from focalnet.errors import UserError
 from focalnet.exporting import export
 from focalnet.exporting.check import _difference, _same
+from focalnet.exporting.tracing import part_names
 from focalnet.models.create import create_model
 from focalnet.models.exported import KEY, open_exported, read_record
 
@@ -38,7 +39,11 @@ def images():
 def file_of(model, images, tmp_path_factory):
     """What `export` wrote in a format; each is written once."""
     folder = tmp_path_factory.mktemp("exported")
-    return functools.cache(lambda kind: export(model, folder / f"net{FORMATS[kind]}", samples=images))
+
+    def write(kind):
+        return export(model, folder / f"net{FORMATS[kind]}", samples=images, parts=kind == "onnx")
+
+    return functools.cache(write)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +66,22 @@ def test_a_file_predicts_as_its_network(file_of, model, images, kind):
     with torch.inference_mode():
         odd = torch.randn(2, 3, 45, 71)
         assert torch.allclose(theirs.model(odd), model(odd), atol=1e-5)
+
+
+def test_gates_and_modulators_are_outputs_on_request(file_of, model):
+    opened, inputs = open_exported(file_of("onnx").path), torch.randn(2, 3, 45, 71)
+    with torch.inference_mode(), focalnet.capture(model) as parts:
+        model(inputs)
+        found = opened.computed(inputs)
+    assert list(found) == ["map_0", *(f"{part}_{stage}" for stage in (1, 2, 3) for part in ("gates", "modulator"))]
+    for stage, of_block in enumerate(parts.values(), 1):
+        assert torch.allclose(found[f"gates_{stage}"], of_block.gates.movedim(-1, 1), atol=1e-5)
+        assert torch.allclose(found[f"modulator_{stage}"], of_block.modulator.norm(dim=-1), atol=1e-5)
+
+
+def test_what_has_no_gates_is_said():
+    with pytest.raises(UserError, match="has no gates and modulators"):
+        part_names(torch.nn.Linear(2, 2))
 
 
 def test_the_commands_take_files(file_of, images, tmp_path, capsys):

@@ -13,6 +13,7 @@ def export(
     format: Literal["torch", "onnx", "openvino"] | None = None,  # noqa: A002
     image_size: int | tuple[int, int] | None = None,
     tolerance: float = 1e-4,
+    parts: bool = False,
 ) -> None:
     """Write a network as one file that other programs run, and `focalnet predict` and `evaluate` too.
 
@@ -26,6 +27,7 @@ def export(
         format: The format, if the ending of the file does not say it.
         image_size: Side of the inputs, or height and width, of detectors, whose files have one size.
         tolerance: Largest difference from the network that is kept, as a share of the largest output.
+        parts: Gates and modulators of the last block of each stage are outputs too.
     """
     from focalnet.exporting import export
     from focalnet.models.create import load_model
@@ -34,5 +36,5 @@ def export(
     network: Any = load_model(model, weights)
     run = (Path(model) / "metrics.jsonl").exists()
     signals = [signal for _, signal in held_out(model, 8, network.spec.preprocessing.read)] if run else []
-    written = export(network, out, format=format, samples=signals, size=image_size, tolerance=tolerance)
+    written = export(network, out, format=format, samples=signals, size=image_size, tolerance=tolerance, parts=parts)
     print(f"{written.path}: {written.check}")

@@ -59,6 +59,7 @@ def export(
     samples: Sequence[Any] = (),
     size: int | tuple[int, int] | None = None,
     tolerance: float = 1e-4,
+    parts: bool = False,
 ) -> Exported:
     """Write a network as one file.
 
@@ -69,6 +70,7 @@ def export(
         samples: sources that the file is checked with, as `Predictor` takes them; drawn at random without.
         size: side of the inputs, or height and width, for networks whose files have a fixed size.
         tolerance: largest difference from the network that is kept, as a share of the largest output.
+        parts: gates and modulators are outputs too, see `tracing.Raw`.
 
     Returns:
         what was written.
@@ -91,10 +93,10 @@ def export(
     training = network.training
     network.eval()
     try:
-        traced = trace(network, size)
+        traced = trace(network, size, parts=parts)
         record = ExportRecord(
             version=VERSION, spec=json.loads(traced.spec.to_json()), outputs=traced.outputs, shape=traced.shape,
-            free=traced.free, sizes=traced.sizes, library=__version__,
+            free=traced.free, sizes=traced.sizes, library=__version__, parts=traced.parts,
         )  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:

@@ -63,8 +63,8 @@ def _onnx(program: ExportedProgram, record: ExportRecord) -> Any:
         warnings.simplefilter("ignore")
         try:
             made: Any = torch.onnx.export(
-                program, dynamo=True, opset_version=OPSET, input_names=names, output_names=list(record.outputs),
-                verbose=False, external_data=False,
+                program, dynamo=True, opset_version=OPSET, input_names=names, verbose=False,
+                output_names=[*record.outputs, *record.parts], external_data=False,
             )  # fmt: skip
         except Exception as error:  # the exporter's errors have many classes
             family = get_family(record.spec["head"])

@@ -3,6 +3,8 @@
 import dataclasses
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from focalnet.backbone import FocalNetBase
 from focalnet.errors import UserError, first_line
 from focalnet.models.registry import get_family
+from focalnet.modulation import FocalModulation, ModulationParts, capture
 from focalnet.weights.spec import ModelSpec
 
 STRIDE = 32
@@ -21,15 +25,51 @@ MOST = 4096
 
 
 class Raw(nn.Module):
-    """A network whose outputs are a plain tuple of tensors, and whose second input, if any, is `sizes`."""
+    """A network whose outputs are a plain tuple of tensors, and whose second input, if any, is `sizes`.
 
-    def __init__(self, network: nn.Module) -> None:
+    Args:
+        network: the network.
+        parts: after its outputs come those of `part_names`: of the last block of each stage the gates (B, L+1, h, w),
+            the last ones of the global level, and the length of the modulator at each position, (B, h, w).
+    """
+
+    def __init__(self, network: nn.Module, *, parts: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.parts = network, parts
+        self.blocks = last_blocks(network) if parts else []
 
     def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
-        found = self.network(inputs) if sizes is None else self.network(inputs, sizes)
-        return (found,) if isinstance(found, Tensor) else tuple(values for values in found if values is not None)
+        with capture(self.network) if self.parts else nullcontext({}) as captured:
+            found = self.network(inputs) if sizes is None else self.network(inputs, sizes)
+        outputs = (found,) if isinstance(found, Tensor) else tuple(values for values in found if values is not None)
+        return (*outputs, *(values for block in self.blocks for values in _maps(captured[block])))
+
+
+def _maps(parts: ModulationParts) -> Iterator[Tensor]:
+    yield parts.gates.movedim(-1, 1)
+    yield parts.modulator.norm(dim=-1)
+
+
+def last_blocks(network: nn.Module) -> list[str]:
+    """Names of the focal modulations in the last block of each stage.
+
+    Raises:
+        UserError: the network has none.
+    """
+    blocks = []
+    for name, module in network.named_modules():
+        if isinstance(module, FocalNetBase) and not blocks:
+            depths = enumerate(module.config.depths)
+            blocks = [f"{name}.layers.{stage}.blocks.{depth - 1}.modulation".lstrip(".") for stage, depth in depths]
+    if not blocks or not all(type(network.get_submodule(block)) is FocalModulation for block in blocks):
+        raise UserError(f"{type(network).__name__} has no gates and modulators that could be exported.")
+    return blocks
+
+
+def part_names(network: nn.Module) -> tuple[str, ...]:
+    """What `Raw` calls the gates and modulators of a network: by stage, counted from 1."""
+    stages = range(1, len(last_blocks(network)) + 1)
+    return tuple(f"{part}_{stage}" for stage in stages for part in ("gates", "modulator"))
 
 
 @dataclass(frozen=True)
@@ -42,6 +82,7 @@ class Traced:
     shape: tuple[int, ...]
     free: tuple[int, ...]
     sizes: bool
+    parts: tuple[str, ...]
 
 
 def example_of(network: Any, batch: int = 2, size: tuple[int, int] | None = None) -> Tensor:
@@ -58,8 +99,8 @@ def example_of(network: Any, batch: int = 2, size: tuple[int, int] | None = None
     return torch.randn(shape, generator=generator).to(weight)
 
 
-def trace(network: Any, size: int | tuple[int, int] | None = None) -> Traced:
-    """The program of a network in evaluation mode.
+def trace(network: Any, size: int | tuple[int, int] | None = None, *, parts: bool = False) -> Traced:
+    """The program of a network in evaluation mode; `parts` as for `Raw`.
 
     Raises:
         UserError: the family has no program, or torch cannot trace it.
@@ -81,7 +122,7 @@ def trace(network: Any, size: int | tuple[int, int] | None = None) -> Traced:
     if free_axes == "less":
         arguments += (torch.tensor([example.shape[2:]] * len(example)),)
         dynamic += ({0: batch},)
-    raw = Raw(network)
+    raw = Raw(network, parts=parts)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -95,7 +136,8 @@ def trace(network: Any, size: int | tuple[int, int] | None = None) -> Traced:
     values = (found,) if isinstance(found, Tensor) else found
     names = getattr(found, "_fields", [f"map_{index}" for index in range(len(values))])
     outputs = tuple(name for name, value in zip(names, values, strict=True) if value is not None)
-    return Traced(program, spec, outputs, tuple(example.shape), free, free_axes == "less")
+    named = part_names(network) if parts else ()
+    return Traced(program, spec, outputs, tuple(example.shape), free, free_axes == "less", named)
 
 
 def _framed(spec: ModelSpec, sides: tuple[int, int] | None) -> tuple[tuple[int, int], ModelSpec]:

@@ -46,6 +46,7 @@ class ExportRecord:
         free: axes of the first input that may have other lengths.
         sizes: whether the second input is `sizes`.
         library: version of focalnet that wrote it.
+        parts: names of further outputs, which no prediction needs: gates and modulators.
     """
 
     version: int
@@ -55,6 +56,7 @@ class ExportRecord:
     free: tuple[int, ...]
     sizes: bool
     library: str
+    parts: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -102,10 +104,11 @@ def read_record(text: str | None, name: str) -> ExportRecord:
 
 
 def _around(network: Any, record: ExportRecord, runner: Runner, path: Path) -> Any:
-    """The network, computing by the file; its weights are gone, and `exported` is the record."""
+    """The network, computing by the file; its weights are gone. `exported` is the record, and `computed` gives all that
+    the file computes by name, gates and modulators too."""
     kind: Any = typing.get_type_hints(type(network).forward).get("return", Tensor)
 
-    def forward(inputs: Tensor, sizes: Tensor | None = None) -> Any:
+    def computed(inputs: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         shape = tuple(inputs.shape)
         whole = torch.tensor(shape[2:]).expand(shape[0], 2) if sizes is None else sizes
         if record.sizes and all(side <= most for side, most in zip(shape[2:], record.shape[2:], strict=False)):
@@ -116,7 +119,12 @@ def _around(network: Any, record: ExportRecord, runner: Runner, path: Path) -> A
         arrays = [inputs.detach().float().cpu().numpy()]
         if record.sizes:
             arrays.append(whole.cpu().numpy().astype(np.int64))
-        outputs = [torch.from_numpy(np.array(values)).to(inputs.device) for values in runner(arrays)]
+        outputs = (torch.from_numpy(np.array(values)).to(inputs.device) for values in runner(arrays))
+        return dict(zip((*record.outputs, *record.parts), outputs, strict=True))
+
+    def forward(inputs: Tensor, sizes: Tensor | None = None) -> Any:
+        found = computed(inputs, sizes)
+        outputs = [found[name] for name in record.outputs]
         if not hasattr(kind, "_fields"):
             return outputs[0] if kind is Tensor else outputs
         return kind(**dict.fromkeys(kind._fields) | dict(zip(record.outputs, outputs, strict=True)))
@@ -125,7 +133,7 @@ def _around(network: Any, record: ExportRecord, runner: Runner, path: Path) -> A
         module._parameters.clear()
         module._buffers.clear()
     network.register_parameter("exported_weights", nn.Parameter(torch.zeros(0), requires_grad=False))
-    network.forward = forward
+    network.forward, network.computed = forward, computed
     network.exported = record
     return network
 
