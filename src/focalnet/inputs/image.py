@@ -172,7 +172,7 @@ class Image:
         """
         if self.long_side is None:
             seen = self.seen(signal if isinstance(signal, PIL.Image.Image) else pixels_of(signal))
-            return (pixels_of(seen) if isinstance(seen, PIL.Image.Image) else seen).contiguous()
+            return _as_pixels(seen)
         whole = pixels_of(signal)
         return self.resize_to(whole, self.whole_size((whole.shape[1], whole.shape[2])))
 
@@ -311,7 +311,8 @@ def to_tensor(how: Image) -> list[Callable[[Any], Any]]:
 
 
 def _as_pixels(image: Any) -> "Tensor":
-    return pixels_of(image) if isinstance(image, PIL.Image.Image) else image
+    """(C, H, W), uint8, contiguous: a pass over floats whose three channels lie side by side takes much longer."""
+    return (pixels_of(image) if isinstance(image, PIL.Image.Image) else image).contiguous()
 
 
 def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:

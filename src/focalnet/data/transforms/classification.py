@@ -110,7 +110,7 @@ def train_transform(preprocessing: inputs.Image, augmentation: Augmentation, *, 
         raise UserError("Pixels are erased after they are normalized, which is not done here; take another --augment.")
     if how.erase:
         noise: Any = "random"
-        steps.append(_Direct(v2.RandomErasing(how.erase, (0.02, 1 / 3), (0.3, 1 / 0.3), noise)))
+        steps.append(_Direct(v2.RandomErasing(how.erase, (0.02, 1 / 3), (0.3, 1 / 0.3), noise, inplace=True)))
     return v2.Compose(steps)
 
 
