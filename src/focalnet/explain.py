@@ -55,6 +55,8 @@ def explain(
             classes or for a class that it does not have.
         MissingExtraError: Grad-CAM without captum.
     """
+    if hasattr(model, "exported"):
+        raise UserError("explanations look into the network, and an exported file is closed; take what was exported.")
     network = next((module for module in model.modules() if isinstance(module, FocalNetBase)), None)
     if network is None:
         raise UserError(f"{type(model).__name__} holds no FocalNet, so there is nothing to explain.")

@@ -109,6 +109,8 @@ class Embedder:
         network: Any = model if isinstance(model, nn.Module) else load_model(os.fspath(model), weights)
         self.network, self.device = network.to(place).eval(), place
         self.input = network.spec.preprocessing
+        if hasattr(network, "exported"):
+            raise UserError("embeddings look into the network, and an exported file is closed; take what was exported.")
         if self.input.kind != "image":
             raise UserError(f"embeddings are of images, and this network takes {self.input.kind}.")
         told = None if isinstance(model, nn.Module) else os.fspath(model)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet.errors import MissingExtraError, UserError, first_line
+from focalnet.models.programs import load_program
 from focalnet.models.registry import build
 from focalnet.reading import parse_json
 from focalnet.schemas import build as build_dataclass
@@ -107,6 +108,12 @@ def _around(network: Any, record: ExportRecord, runner: Runner, path: Path) -> A
     """The network, computing by the file; its weights are gone. `exported` is the record, and `computed` gives all that
     the file computes by name, gates and modulators too."""
     kind: Any = typing.get_type_hints(type(network).forward).get("return", Tensor)
+    fields = getattr(kind, "_fields", None)
+    if fields is not None and not set(record.outputs) <= set(fields):
+        raise UserError(
+            f"the record in {path} does not fit it: {network.spec.head} has the outputs {', '.join(fields)}, the file "
+            f"{', '.join(record.outputs)}; export it again."
+        )
 
     def computed(inputs: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         shape = tuple(inputs.shape)
@@ -119,15 +126,21 @@ def _around(network: Any, record: ExportRecord, runner: Runner, path: Path) -> A
         arrays = [inputs.detach().float().cpu().numpy()]
         if record.sizes:
             arrays.append(whole.cpu().numpy().astype(np.int64))
-        outputs = (torch.from_numpy(np.array(values)).to(inputs.device) for values in runner(arrays))
-        return dict(zip((*record.outputs, *record.parts), outputs, strict=True))
+        try:
+            outputs = [torch.from_numpy(np.array(values)).to(inputs.device) for values in runner(arrays)]
+        except Exception as error:  # what runs files has errors of its own
+            raise UserError(f"{path} cannot be run ({first_line(error)}): export it again.") from error
+        names = (*record.outputs, *record.parts)
+        if len(outputs) != len(names):
+            raise UserError(f"{path} gives {len(outputs)} outputs, and its record {len(names)}: export it again.")
+        return dict(zip(names, outputs, strict=True))
 
     def forward(inputs: Tensor, sizes: Tensor | None = None) -> Any:
         found = computed(inputs, sizes)
         outputs = [found[name] for name in record.outputs]
-        if not hasattr(kind, "_fields"):
+        if fields is None:
             return outputs[0] if kind is Tensor else outputs
-        return kind(**dict.fromkeys(kind._fields) | dict(zip(record.outputs, outputs, strict=True)))
+        return kind(**dict.fromkeys(fields) | dict(zip(record.outputs, outputs, strict=True)))
 
     for module in network.modules():  # they were never there
         module._parameters.clear()
@@ -182,9 +195,9 @@ def _open_openvino(path: Path) -> tuple[str | None, Runner]:
         compiled = core.compile_model(
             model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         )
-    except RuntimeError as error:
-        raise _damaged(path, error) from error
-    text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+        text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+    except (RuntimeError, UnicodeDecodeError) as error:
+        raise _damaged(path, error, str(error).strip().rpartition("\n")[2]) from error
     request = compiled.create_infer_request()
 
     def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
@@ -197,9 +210,10 @@ def _open_openvino(path: Path) -> tuple[str | None, Runner]:
 def _open_torch(path: Path) -> tuple[str | None, Runner]:
     import torchvision.ops  # noqa: F401  # its operators may be part of the program
 
-    extra: dict[str, Any] = {f"{KEY}.json": ""}
     try:
-        program: Any = torch.export.load(str(path), extra_files=extra).module()
+        program, text = load_program(path, f"{KEY}.json")
+    except UserError:
+        raise
     except Exception as error:  # a zip file of other content fails in many ways
         raise _damaged(path, error) from error
 
@@ -208,11 +222,11 @@ def _open_torch(path: Path) -> tuple[str | None, Runner]:
             outputs: Sequence[Tensor] = program(*map(torch.from_numpy, arrays))
         return [values.numpy() for values in outputs]
 
-    return extra[f"{KEY}.json"] or None, run
+    return text, run
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} cannot be opened ({first_line(error)}): export it again.")
+def _damaged(path: Path, error: Exception, reason: str = "") -> UserError:
+    return UserError(f"{path} cannot be opened ({reason or first_line(error)}): export it again.")
 
 
 _OPEN: Mapping[str, Callable[[Path], tuple[str | None, Runner]]] = {
