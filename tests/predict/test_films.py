@@ -5,6 +5,8 @@ import csv
 import http.server
 import itertools
 import json
+import os
+import signal
 import sys
 import threading
 import time
@@ -227,6 +229,33 @@ def test_ctrl_c_ends_what_is_live_with_whole_files(detector, tmp_path, monkeypat
     assert "frames came faster than the network and were left out" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_a_whole_film(detector, clip, tmp_path, monkeypatch, capsys, name):
+    focalnet.save_pretrained(detector, tmp_path / "model")
+    count, predict, number = itertools.count(), Predictor._predict, getattr(signal, name)
+
+    def stopped(*arguments):
+        if next(count) == 3:
+            os.kill(os.getpid(), number)
+            time.sleep(10)  # it is heard long before
+        return predict(*arguments)
+
+    def unheard(*_):
+        raise AssertionError("a second one")
+
+    monkeypatch.setattr(Predictor, "_predict", stopped)
+    before = signal.signal(number, unheard)
+    words = ["predict", tmp_path / "model", clip, "--draw", tmp_path / "drawn", "--batch-size", 1]
+    try:
+        code, out, err = run(capsys, *words)
+        assert signal.getsignal(number) is unheard
+    finally:
+        signal.signal(number, before)
+    assert code == 128 + number
+    assert "focalnet: stopped." in err
+    assert len(out.splitlines()) == len(list(read_frames(tmp_path / "drawn" / "0000_clip.mp4"))) == 3
+
+
 def test_objects_keep_their_numbers(clip, detector, seeing, tmp_path):
     target = tmp_path / "tracked.mp4"
     answers = list(Predictor(detector).video(clip, target, track=Nearest()))
@@ -295,3 +324,15 @@ def test_counts(clip, detector, seeing, tmp_path, capsys):
     assert rows[2] == [str(clip), "0", "0.0", "0", "1"]
     assert [row[4] for row in rows[2:]] == ["1", "1", "1", "0", "1", "1", "1", "1"]
     assert len(rows) == 10
+
+
+def test_a_frame_with_something_beside_it_that_has_no_name_is_read():
+    class Frame:
+        def to_image(self):
+            return Image.new("RGB", (4, 2))
+
+        @property
+        def side_data(self):
+            raise ValueError("31 is not a valid Type")
+
+    assert video._upright(Frame()).size == (4, 2)

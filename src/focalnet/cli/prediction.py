@@ -99,7 +99,7 @@ def predict(
             stride=stride, track=track,
         )  # fmt: skip
         shown = not (printed and sys.stdout.isatty()) and (rows is not None or sys.stderr.isatty())
-        told = ((row, line, False) for row, line in found) if live else _with_last(found)
+        told = _with_last(found) if rows and not live else ((row, line, False) for row, line in found)
         with (
             _until_stopped(live, rows_out),
             closing(found),
@@ -147,11 +147,18 @@ def _with_last(found: Iterator[tuple[dict[str, Any], str]]) -> Iterator[tuple[di
 
 @contextmanager
 def _until_stopped(live: bool, rows: Path | None) -> Iterator[None]:
-    """Let Ctrl-C end what is live, and everything else with its exit code; files are closed either way."""
+    """Let Ctrl-C end what is live, and everything else with its exit code, SIGTERM and SIGHUP with theirs; files, films
+    among them, are closed either way."""
+    from focalnet.engine.signals import raised
+
+    again = f"; the same command goes on with {rows}" if rows else ""
     try:
-        yield
+        with raised():
+            yield
     except KeyboardInterrupt:
         if not live:
-            again = f"; the same command goes on with {rows}" if rows else ""
             print(f"\nfocalnet: stopped{again}.", file=sys.stderr)
             raise SystemExit(130) from None
+    except SystemExit:
+        print(f"\nfocalnet: stopped{again}.", file=sys.stderr)
+        raise

@@ -100,6 +100,30 @@ class Signals:
 
 
 @contextmanager
+def raised() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end the main thread with their exit codes by an exception, once, so that whatever is open
+    is closed; what comes meanwhile asks no more than that. Signals that somebody ignores (nohup) stay ignored."""
+    before: dict[int, Any] = {}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        numbers = [number for number in ASKING if number != signal.SIGINT]
+        before = {number: signal.getsignal(number) for number in numbers}
+        before = {number: found for number, found in before.items() if found not in (signal.SIG_IGN, None)}
+        for number in before:
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, found in before.items():
+            signal.signal(number, found)
+
+
+@contextmanager
 def held_back() -> Iterator[None]:
     """Hold these signals back; a process that is begun meanwhile is born with them held back."""
     mask = getattr(signal, "pthread_sigmask", lambda *_: None)  # Windows has none

@@ -263,8 +263,9 @@ class VideoWriter:
 
 def _upright(frame: Any) -> Image.Image:
     """A frame as its display matrix says: (x, y) is shown at (a x + c y, b x + d y), here to a quarter turn."""
-    image = frame.to_image()
-    data = next((bytes(item) for item in frame.side_data if item.type.name == "DISPLAYMATRIX"), None)
+    image, data = frame.to_image(), None
+    with suppress(ValueError):  # what PyAV has no name for lies beside a damaged frame, or one of a newer encoder
+        data = next((bytes(item) for item in frame.side_data if item.type.name == "DISPLAYMATRIX"), None)
     if data is None:
         return image
     a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
