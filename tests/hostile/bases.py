@@ -1,5 +1,6 @@
 """The good files that hostile ones are made from: tiny networks, and small data in every format."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-RUNS = Path(__file__).parents[1] / "fixtures" / "runs"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+RUNS, EXPORTED = FIXTURES / "runs", FIXTURES / "exported"
 SIDE = 24
 CLASSES = [str(number) for number in range(10)]
 
@@ -28,7 +30,24 @@ def prepare(base: Path) -> Path:
             if not (base / "runs" / run.name / "best").exists():
                 shutil.copytree(run / "last", base / "runs" / run.name / "best")
     shutil.copytree(RUNS / "images", base / "images")
-    for make in (pictures, classes, shards, videos, coco, panoptic, yolo, masks, tables, saved, weights):
+    shutil.copytree(EXPORTED, base / "exported")
+    made = (
+        pictures,
+        classes,
+        shards,
+        videos,
+        coco,
+        panoptic,
+        yolo,
+        masks,
+        tables,
+        saved,
+        sounds,
+        films,
+        weights,
+        networks,
+    )
+    for make in (*made, embeddings):
         make(base)
     return base
 
@@ -244,3 +263,71 @@ def weights(base: Path) -> None:
                     convert_file(base / "runs" / run / "last", base / "weights" / f"{run}-{layout}.{suffix}", to=layout)
                 except UserError:  # the tiny network has no counterpart there
                     continue
+
+
+TRUNK = {"embed_dim": 2, "depths": (1, 1), "focal_levels": 2, "focal_windows": 3, "mlp_ratio": 1.0}
+NETWORKS = {
+    "atss": ("minifocal_128", {"channels": 32, "tower_depth": 1, "num_classes": 10}),
+    "cascade_mask_rcnn": (
+        "minifocal_128",
+        {"fpn_channels": 8, "representation_size": 12, "head_depth": 1, "proposals": 20, "num_classes": 10},
+    ),
+    "sparse_rcnn": (
+        "minifocal_128",
+        {"channels": 32, "heads": 2, "ffn_dim": 8, "dynamic_dim": 4, "stages": 2, "num_queries": 10, "num_classes": 10},
+    ),
+    "focal_unet": ("minifocal_32", {"num_classes": 11}),
+    "sound": ("minifocal_32", {"embedding": 8, "num_classes": 2}),
+    "video_focalnet": ("minifocal_32", {"num_classes": 2}),
+}
+"""Families that no kept run is of, each as tiny as it can be: the variant, and what is overridden."""
+
+
+def networks(base: Path) -> None:
+    """A folder of each family, and a file in the layout of others where there is one."""
+    import torch
+
+    from focalnet.errors import UserError
+    from focalnet.models.convert import convert_file
+    from focalnet.models.create import create_model
+    from focalnet.models.publish import save_pretrained
+
+    for name, (variant, options) in NETWORKS.items():
+        torch.manual_seed(0)
+        folder = base / "networks" / name
+        save_pretrained(create_model(f"{name}_{variant}", **TRUNK, **options), folder)
+        for layout in ("mmdet", "official", "speechbrain"):
+            with contextlib.suppress(UserError):  # the family has no such layout
+                convert_file(folder, base / "layouts" / f"{name}-{layout}.pth", to=layout)
+
+
+def sounds(base: Path) -> None:
+    import soundfile
+
+    for split in ("train", "val"):
+        for label, name in enumerate(("high", "low")):
+            place = base / "sounds" / split / name
+            place.mkdir(parents=True)
+            for number, suffix in enumerate(("wav", "flac", "ogg")):
+                wave = np.sin(np.arange(2000 + 500 * number) * (0.9, 0.1)[label])
+                soundfile.write(place / f"{number}.{suffix}", wave, 16000)
+
+
+def films(base: Path) -> None:
+    for split in ("train", "val"):
+        for name, film in (("lying", "mp4"), ("standing", "avi")):
+            place = base / "films" / split / name
+            place.mkdir(parents=True)
+            for number in range(3):
+                shutil.copy(base / "videos" / f"film.{film}", place / f"{number}.{film}")
+
+
+def embeddings(base: Path) -> None:
+    from focalnet.embedding import Embeddings
+
+    vectors = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
+    names = [str(base / "pictures" / f"rgb.{suffix}") for suffix in ("png", "jpg", "bmp", "gif", "webp", "tif")]
+    about = {"model": str(base / "runs" / "pictures"), "weights": None, "focalnet": "0"}
+    (base / "embedded").mkdir()
+    for suffix in ("npz", "parquet"):
+        Embeddings(names, vectors, about).save(base / "embedded" / f"x.{suffix}")

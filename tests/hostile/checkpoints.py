@@ -117,7 +117,7 @@ def safetensors_head(rng: random.Random, content: bytes) -> bytes:
 
 
 def checkpoint(rng: random.Random, index: int, folder: Path, base: Path) -> Commands:
-    source = rng.choice(sorted((base / "weights").iterdir()))
+    source = rng.choice(sorted(path for path in (base / "weights").iterdir() if path.is_file()))
     weights = load_file(source) if source.suffix == ".safetensors" else torch.load(source)
     weights = weights.get("model", weights.get("state_dict", weights))
     path = folder / f"w{source.suffix}"

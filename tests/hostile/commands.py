@@ -17,6 +17,10 @@ OPTIONS = {
     "predict": ["--weights", "--draw", "--threshold", "--window", "--batch-size", "--on-bad-image", "--json", "--format"],
     "explain": ["--weights", "--out", "--target", "--grad-cam"],
     "convert": ["--to"],
+    "check": ["--task", "--out", "--model", "--augment", "--image-size", "--channels", "--range", "--val-fraction", "--seed", "--on-bad-image", "--json"],
+    "embed": ["--out", "--model", "--weights", "--batch-size", "--on-bad-image", "--device"],
+    "similar": ["--top", "--duplicates", "--device"],
+    "export": ["--weights", "--format", "--image-size", "--tolerance"],
     "models": ["--json"],
     "recipes": [],
 }  # fmt: skip
@@ -37,6 +41,8 @@ def command(rng: random.Random, index: int, folder: Path, base: Path) -> Command
         "train": ["--data", "folder", "--model", "minifocal_32", "--epochs", "1", "--batch-size", "2", "--workers", "0", "--out", "out/run", "--image-size", "16", "--precision", "fp32"],
         "resume": ["run"], "evaluate": ["run", "--data", "folder", "--workers", "0"], "predict": ["run", "image.png", "--json"],
         "explain": ["run", "image.png", "--out", "out/e.png"], "convert": ["run", "out/x.pth", "--to", "timm"], "models": [], "recipes": [],
+        "check": ["folder", "--out", "out/c"], "embed": ["folder", "--model", "run", "--out", "out/x.npz"],
+        "similar": ["image.png", str(base / "embedded" / "x.npz")], "export": ["run", "out/x.pt2"],
     }[name]  # fmt: skip
     arguments = list(start)
     if rng.random() < 0.75 and OPTIONS[name]:

@@ -13,6 +13,7 @@ import annotations
 import checkpoints
 import commands
 import files
+import networks
 import runs
 import sounds
 import tables
@@ -32,9 +33,16 @@ KINDS: dict[str, tuple[int, Build]] = {
     "table": (180, tables.table),
     "saved": (90, tables.saved),
     "sound": (150, sounds.sound),
+    "sounds": (90, sounds.sounds),
+    "films": (70, sounds.films),
+    "detector": (150, networks.detector),
+    "network": (180, networks.network),
+    "export": (60, networks.export),
+    "exported": (180, networks.exported),
+    "embedding": (120, networks.embedding),
     "checkpoint": (260, checkpoints.checkpoint),
     "run": (320, runs.run),
-    "command": (200, commands.command),
+    "command": (320, commands.command),
 }
 """Kind -> how many inputs there are, and what makes one."""
 

@@ -1,7 +1,8 @@
-"""Hostile sounds. No command takes them yet: `sound PATH`, of the worker, reads one as `inputs.Audio` does."""
+"""Hostile sounds, and folders of classes of sounds and of films."""
 
 import io
 import random
+import shutil
 import struct
 from pathlib import Path
 
@@ -68,4 +69,58 @@ def sound(rng: random.Random, index: int, folder: Path, base: Path) -> Commands:
             path.write_bytes(damaged(content, rng))
         case _:
             path.write_bytes(content[: rng.randrange(len(content))])
-    return [["sound", path.name]], b""
+    return [["predict", str(base / "networks" / "sound"), path.name, "--json"]], b""
+
+
+def sounds(rng: random.Random, index: int, folder: Path, base: Path) -> Commands:
+    """A folder of classes of sounds, with some of its files changed."""
+    for path in some(base / "sounds", folder / "sounds", rng):
+        suffix, content = encoded(rng)
+        match rng.randrange(4):
+            case 0:
+                no_file(path, rng.choice(NO_FILES), rng)
+            case 1:
+                path.with_suffix(f".{suffix}").write_bytes(content)
+            case 2:
+                path.write_bytes(damaged(path.read_bytes(), rng))
+            case 3:
+                path.write_bytes(headed(rng))
+    more = ["--seconds", "0.2", "--size", "32"]
+    return [learned("sound", "sound_minifocal_32", "sounds", rng, index, base, more)], b""
+
+
+def films(rng: random.Random, index: int, folder: Path, base: Path) -> Commands:
+    """A folder of classes of films, with some of its files changed."""
+    for path in some(base / "films", folder / "films", rng):
+        match rng.randrange(4):
+            case 0:
+                no_file(path, rng.choice(NO_FILES), rng)
+            case 1:
+                path.write_bytes(path.read_bytes()[: rng.randrange(400)])
+            case 2:
+                path.write_bytes(damaged(path.read_bytes(), rng))
+            case 3:
+                shutil.copy(rng.choice(sorted((base / "pictures").iterdir())), path)
+    more = ["--frames", "2", "--image-size", "16"]
+    return [learned("video", "video_focalnet_minifocal_32", "films", rng, index, base, more)], b""
+
+
+def some(good: Path, data: Path, rng: random.Random) -> list[Path]:
+    """Copy a folder of data; returns one of its files, a class, or all of them."""
+    shutil.copytree(good, data)
+    files = sorted(path for path in data.rglob("*") if path.is_file())
+    if rng.random() < 0.1:
+        shutil.rmtree(files[0].parent)
+        files = [path for path in files if path.exists()]
+    one = rng.choice(files)
+    return rng.choice([[one], [one], files[:3], files])
+
+
+def learned(task: str, model: str, data: str, rng: random.Random, index: int, base: Path, more: list[str]) -> list[str]:
+    if index % 5 == 0:
+        return ["train", "--task", task, "--model", model, "--data", data, "--out", "out/run", "--epochs", "1", "--batch-size", "2",
+                "--workers", "0", "--weights", "None", "--precision", "fp32", "--on-bad-file", rng.choice(["stop", "skip"]), *more]  # fmt: skip
+    network = str(base / "networks" / model.removesuffix("_minifocal_32"))
+    if index % 5 == 1:
+        return ["predict", network, data, "--json"]
+    return ["evaluate", network, "--data", data, "--workers", "0"]

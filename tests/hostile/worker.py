@@ -5,7 +5,7 @@ input gets a folder of its own, in which the commands of `generator` are run by 
 What is held against them:
 
     traceback   an exception that is no exit, a code that is neither 0 nor 2, or the word on standard error
-    hang        longer than `SECONDS` for a command
+    hang        more than `SECONDS` of a core, or `MOST_SECONDS` by the clock, for a command
     memory      more than 2 GiB resident
     outside     a file made, changed or removed anywhere but in `out/` (and the run that a command trains)
     executed    the mark that hostile pickles try to make
@@ -30,9 +30,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-import numpy as np
-
-SECONDS = 20
+SECONDS, MOST_SECONDS = 20, 80
 MOST = 2 * 2**30
 SEED = 15
 
@@ -67,21 +65,6 @@ def snapshot(folder: str, out: str) -> dict[str, tuple[int, int]]:
     return {name: facts for name, facts in found.items() if facts[0] >= 0}
 
 
-def sound(path: str) -> None:
-    """What a command that takes sounds would do first."""
-    from focalnet.errors import UserError
-    from focalnet.inputs import Audio
-
-    try:
-        wave = Audio().read(path)
-        assert wave.ndim == 1
-        assert len(wave)
-        assert np.isfinite(wave).all()
-    except UserError as error:
-        print(f"focalnet: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 def run(arguments: list[str], stdin: bytes) -> tuple[str | None, int | None, str, str, str]:
     """(what went wrong, exit code, standard output, standard error, traceback) of one command."""
     from focalnet.cli import main
@@ -92,9 +75,10 @@ def run(arguments: list[str], stdin: bytes) -> tuple[str | None, int | None, str
     read = io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8", errors="surrogateescape")
     wrong, code, trace, before = None, 0, "", (sys.stdin, sys.stdout, sys.stderr)
     sys.stdin, sys.stdout, sys.stderr = read, out, err
-    signal.alarm(SECONDS)
+    signal.alarm(MOST_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
-        sound(*arguments[1:]) if arguments[0] == "sound" else main(arguments)
+        main(arguments)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except Hang:
@@ -103,6 +87,7 @@ def run(arguments: list[str], stdin: bytes) -> tuple[str | None, int | None, str
         wrong, trace = "traceback", traceback.format_exc()
     finally:
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         with contextlib.suppress(ValueError):
             out.flush(), err.flush()
         sys.stdin, sys.stdout, sys.stderr = before
@@ -205,7 +190,8 @@ def main() -> None:
     def alarm(*_: object) -> None:
         raise Hang
 
-    signal.signal(signal.SIGALRM, alarm)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, alarm)
     size = int(re.search(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (size + 16 * 2**30,) * 2)  # the machine is not ours alone
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**33,) * 2)

@@ -16,6 +16,8 @@ from focalnet.data.transforms.sounds import drop_bands, drop_chunks, train_clip
 from focalnet.errors import UserError
 from focalnet.inputs.audio import Audio
 from focalnet.inputs.files import find_files
+from focalnet.models.create import create_model
+from focalnet.models.publish import save_pretrained
 from focalnet.tasks import get_task
 
 RATE = 16000
@@ -165,3 +167,15 @@ def test_what_is_no_sound_file_is_called_one(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no sounds"):
         find_files([str(tmp_path / "empty")], "audio")
+
+
+def test_sounds_of_unequal_length_are_measured_one_by_one(sounds, tmp_path, capsys):
+    made = create_model("sound_minifocal_32", classes=["high", "low"], embedding=8)
+    save_pretrained(made, tmp_path / "model")  # never trained, so it knows no length
+    words = ["evaluate", tmp_path / "model", "--data", sounds, "--workers", "0"]
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert "takes every audio as a whole, and these differ in length; give --batch-size 1." in err
+    code, out, err = run(capsys, *words, "--batch-size", "1")
+    assert code == 0, err
+    assert "top1" in out

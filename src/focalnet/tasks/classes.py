@@ -16,6 +16,7 @@ from focalnet.data import Datasets, Sample, open_data, open_evaluation
 from focalnet.data.base import SplitName
 from focalnet.data.register import locate_source
 from focalnet.data.transforms.mixup import MixupCutmix
+from focalnet.errors import UserError
 from focalnet.models.create import create_model
 from focalnet.tasks.base import Batch, MapDataset, Metric, Network, Task
 from focalnet.tasks.classify import ClassificationMetric
@@ -80,6 +81,11 @@ class ClassTask(SignalOptions, Task):
 
     def collate(self, spec: ModelSpec, examples: Sequence[tuple[Tensor, int]], *, train: bool) -> Batch:
         signals, labels = zip(*examples, strict=True)
+        if len({signal.shape for signal in signals}) > 1:
+            raise UserError(
+                f"the network takes every {spec.preprocessing.kind} as a whole, and these differ in length; give "
+                "--batch-size 1."
+            )
         signals, labels = torch.stack(signals), torch.tensor(labels)
         if not train:
             return {"images": signals, "labels": labels}
