@@ -16,6 +16,8 @@ from focalnet import inputs
 Kind = Literal["class", "multilabel", "sound", "video", "detection", "semantic", "panoptic"]
 SIGNALS: dict[str, type[Any]] = {"sound": inputs.Audio, "video": inputs.Video}
 """The inputs that read the samples of some kinds of data; those of all others are images."""
+SUFFIXES = frozenset[str]().union(*(each.suffixes for each in (inputs.Image, *SIGNALS.values())))
+"""Endings of the files of any kind, in lower case."""
 
 
 def input_of(kind: str) -> type[Any]:

@@ -41,7 +41,7 @@ class Format:
 
     Attributes:
         name: what the log calls it.
-        kinds: of the data that it may hold: "class", "multilabel", "detection", "semantic", "panoptic".
+        kinds: of the data that it may hold, see `kinds.py`.
         words: what a source of it is, for messages.
         fits: whether a source looks like one; None for data inside a package, whose source is the name.
         open: finds the splits of a source. It raises UserError where the source is none of this format.
@@ -103,29 +103,29 @@ FORMATS = [
     ),
     Format(
         name="hub",
-        kinds=CLASS,
+        kinds=CLASS + SOUND,
         words="org/name or hf:name, a data set of the hub",
         fits=hub.is_name,
         open=hub.find_hub,
     ),
     Format(
         name="datasets",
-        kinds=CLASS,
-        words="a folder of the datasets package (save_to_disk, parquet files, images with a metadata file)",
+        kinds=CLASS + SOUND,
+        words="a folder of the datasets package (save_to_disk, parquet files, a metadata file)",
         fits=hub.is_saved,
         open=hub.find_saved,
     ),
     Format(
         name="shards",
-        kinds=CLASS,
+        kinds=CLASS + SOUND,
         words=".tar shards in webdataset's layout (a folder, pattern or file)",
         fits=shards.is_shards,
         open=shards.find_shards,
     ),
     Format(
         name="table",
-        kinds=CLASS + MULTILABEL,
-        words="a CSV file with a column of images and one of labels, or its folder",
+        kinds=CLASS + MULTILABEL + SOUND + VIDEO,
+        words="a CSV file with a column of files and one of labels, a list of files and labels, or its folder",
         fits=table.is_table,
         open=table.find_table,
     ),
@@ -133,7 +133,7 @@ FORMATS = [
         name="folder",
         kinds=CLASS + SOUND + VIDEO,
         words="a folder of class folders, or one with train/ and val/",
-        fits=folder.is_class_folders,
+        fits=lambda source: folder.is_class_folders(source) and not table.is_table(source),
         open=folder.find_class_folders,
     ),
     Format(

@@ -9,7 +9,8 @@ import torch
 
 from focalnet import inputs
 from focalnet.data.base import Datasets, Load, MapDataset, Samples
-from focalnet.inputs.image import BadImageError, ChannelsError, pixels_of
+from focalnet.errors import BadFileError
+from focalnet.inputs.image import ChannelsError, pixels_of
 
 Data = TypeVar("Data")
 
@@ -45,7 +46,7 @@ def remarks(dataset: MapDataset, how: Any) -> list[str]:
             signals.append(dataset[index].signal)
         except ChannelsError as error:
             strange = error
-        except BadImageError:
+        except BadFileError:
             continue
     if strange and not signals:
         raise strange

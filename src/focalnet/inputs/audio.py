@@ -5,6 +5,7 @@ spectrum        the short-time Fourier transform, periodic Hamming window, centr
 spectrogram     log(1 + |spectrum|), (T // hop_length + 1, n_fft // 2 + 1): time, frequency
 """
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,38 +62,41 @@ class Audio:
         if self.win_length > self.n_fft:
             raise UserError(f"win_length={self.win_length} is more than n_fft={self.n_fft}; take a longer transform.")
 
-    def read(self, source: Any, /) -> np.ndarray:
+    def read(self, source: Any, /, *, name: str | None = None) -> np.ndarray:
         """The waveform of a file, (T,), float32: channels averaged, resampled to `sample_rate`.
 
         Args:
-            source: a path, an open binary file, or samples at `sample_rate`: an array (T,), or (T, channels).
+            source: a path, an open binary file, the bytes of a file, or samples at `sample_rate`: an array (T,), or
+                (T, channels).
+            name: what errors call it.
 
         Raises:
             BadFileError: it is no sound, damaged, empty, or holds numbers that are no numbers.
             MissingExtraError: soundfile is not installed.
         """
         if isinstance(source, np.ndarray):
-            return _mono(source, "the array")
+            return _mono(source, name or "the array")
+        name = name or ("the bytes" if isinstance(source, bytes) else str(source))
         try:
             import soundfile
         except ImportError:
             raise MissingExtraError("Reading sounds", "audio") from None
         if isinstance(source, str | Path) and not Path(source).is_file():
-            raise BadFileError(f"{source} is no file; check the path.")
+            raise BadFileError(f"{name} is no file; check the path.")
         try:
-            with soundfile.SoundFile(source) as file:
+            with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
                 rate, size = file.samplerate, file.frames * file.channels
                 if rate < 1 or max(size, file.frames * self.sample_rate / rate) > LONGEST:
                     size = f"{file.frames} x {counted(file.channels, 'channels')} at {rate} per second"
-                    raise UserError(f"{source} has more than {LONGEST:,} samples ({size}); cut it into pieces.")
+                    raise UserError(f"{name} has more than {LONGEST:,} samples ({size}); cut it into pieces.")
                 samples = file.read(dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             raise BadFileError(
-                f"{source} cannot be read as a sound ({first_line(error)}); replace or remove it."
+                f"{name} cannot be read as a sound ({first_line(error)}); replace or remove it."
             ) from error
-        wave = resample(_mono(samples, source), rate, self.sample_rate)
+        wave = resample(_mono(samples, name), rate, self.sample_rate)
         if not len(wave):
-            raise BadFileError(f"{source} has too few samples ({len(samples)} at {rate} per second); remove it.")
+            raise BadFileError(f"{name} has too few samples ({len(samples)} at {rate} per second); remove it.")
         return wave
 
     def describe(self) -> str:

@@ -1,8 +1,9 @@
-"""Data sets of the `datasets` package: from the hub, saved to disk, parquet files, images with a metadata file.
+"""Data sets of the `datasets` package: from the hub, saved to disk, parquet files, files with a metadata file.
 
-The image is the column of type Image (one called "image" or "img" where there are several). The label is the column
-called "label", "labels" or "class", of class labels, numbers or text, or else the first column of type ClassLabel.
-Images are decoded here and not by `datasets`, so that all sources treat a broken, CMYK or 16-bit image alike.
+The image is the column of type Image (one called "image" or "img" where there are several), the sound that of type
+Audio. The label is the column called "label", "labels" or "class", of class labels, numbers or text, or else the first
+column of type ClassLabel.
+Both are decoded here and not by `datasets`, so that all sources treat a broken, CMYK or 16-bit image alike.
 """
 
 import logging
@@ -26,11 +27,13 @@ log = logging.getLogger(__name__)
 MARK = "hf:"
 """Before a name, it says that the name is one of the hub, whatever lies in the folder."""
 LABELS = ("label", "labels", "class")
+COLUMNS = {"class": ("Image", "image", "img"), "sound": ("Audio", "audio", "sound")}
+"""Of each kind of data: the type of its column, and the usual names."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Reads images out of a `datasets.Dataset` whose Image column is not decoded; an entry is a row."""
+    """Reads images or sounds out of a `datasets.Dataset` whose column is not decoded; an entry is a row."""
 
     table: Any
     column: str
@@ -48,7 +51,7 @@ class Rows:
         with _readable(self.name(entry), BadImageError):
             cell = self.table[entry][self.column]
         if cell is None:
-            raise BadImageError(f"{self.name(entry)} has no image: remove the row.")
+            raise BadImageError(f"{self.name(entry)} has no {self.column}: remove the row.")
         return load(cell["bytes"] or cell["path"], name=self.name(entry))
 
 
@@ -89,7 +92,7 @@ def find_saved(source: str, request: Request) -> Openers:
             loaded = datasets.load_from_disk(str(path))
         else:
             loaded = datasets.load_dataset(str(path))
-        return _splits(loaded, str(path))
+        return _splits(loaded, str(path), request.kind)
 
 
 def find_hub(source: str, request: Request) -> Openers:
@@ -110,7 +113,7 @@ def find_hub(source: str, request: Request) -> Openers:
             f"The data set {name!r} cannot be loaded from the hub ({_first_line(error)}), and there is no folder "
             f"{Path(name).absolute()}: check the name and the network."
         ) from error
-    return _splits(loaded, name)
+    return _splits(loaded, name, request.kind)
 
 
 @contextmanager
@@ -136,12 +139,12 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def _splits(loaded: Any, source: str) -> Openers:
+def _splits(loaded: Any, source: str, kind: str) -> Openers:
     if not isinstance(loaded, dict):
-        return Openers(partial(_split, loaded, source), None)
+        return Openers(partial(_split, loaded, source, kind), None)
     train, val, test = choose_splits(loaded, place=source)
     if train is None and len(loaded) == 1:
-        return Openers(partial(_split, next(iter(loaded.values())), source), None)
+        return Openers(partial(_split, next(iter(loaded.values())), source, kind), None)
     if val is not None and _unlabelled(loaded[val]):
         log.warning("%s: the split %s has no labels (a contest's secret split?); left out", source, val)
         val = None
@@ -151,24 +154,25 @@ def _splits(loaded: Any, source: str) -> Openers:
     def open_split(name: str | None) -> Split:
         if name is None:
             raise UserError(f"{source} has the splits {', '.join(loaded)} but no train; save the one that you mean.")
-        return _split(loaded[name], f"{source}/{name}")
+        return _split(loaded[name], f"{source}/{name}", kind)
 
     second, third = (partial(open_split, name) if name else None for name in (val, test))
     return Openers(partial(open_split, train), second, third)
 
 
-def _split(table: Any, source: str) -> Split:
+def _split(table: Any, source: str, kind: str) -> Split:
     with _readable(source):
-        return _labelled(table, source)
+        return _labelled(table, source, *COLUMNS[kind])
 
 
-def _labelled(table: Any, source: str) -> Split:
+def _labelled(table: Any, source: str, typed: str, *usual: str) -> Split:
     datasets = _datasets()
+    feature = getattr(datasets, typed)
     columns = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in table.features.items())
-    images = [name for name, kind in table.features.items() if isinstance(kind, datasets.Image)]
-    image = next((name for name in ("image", "img") if name in images), images[0] if len(images) == 1 else None)
-    if image is None:
-        raise UserError(f"{source} needs one column of type Image, or one called image; it has {columns}.")
+    found = [name for name, kind in table.features.items() if isinstance(kind, feature)]
+    column = next((name for name in usual if name in found), found[0] if len(found) == 1 else None)
+    if column is None:
+        raise UserError(f"{source} needs one column of type {typed}, or one called {usual[0]}; it has {columns}.")
     labels = _label_columns(table)
     if not labels:
         raise UserError(f"{source} needs a column of type ClassLabel, or one called label; it has {columns}.")
@@ -181,7 +185,7 @@ def _labelled(table: Any, source: str) -> Split:
     if strange := [name for name in listed if not isinstance(name, str)]:
         raise UserError(f"{source} has a class whose name is no text ({shown(strange[0])}): save it again.")
     names = [str(listed[value] if listed else value) for value in values]
-    rows = Rows(table.select_columns(image).cast_column(image, datasets.Image(decode=False)), image, source)
+    rows = Rows(table.select_columns(column).cast_column(column, feature(decode=False)), column, source)
     return Split(reader=rows, entries=range(len(names)), classes=listed or sort_labels(names), names=names)
 
 

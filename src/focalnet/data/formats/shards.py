@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from focalnet.data.base import Load, Openers, Request, Split
+from focalnet.data.kinds import input_of, noun_of
 from focalnet.data.problems import preview
 from focalnet.data.splits import choose_splits, sort_labels, split_of
 from focalnet.errors import UserError, counted
 from focalnet.inputs.folders import folders_in, is_ignored
-from focalnet.inputs.image import EXTENSIONS, BadImageError, Signal, load_image
+from focalnet.inputs.image import BadImageError, Signal, load_image
 from focalnet.reading import parse_json, read_lines, regular
 
 MOST_LABEL = 2**20
@@ -37,7 +38,7 @@ LABEL_FIELDS = ("label", "cls", "class", "class_name")
 
 
 class Member(NamedTuple):
-    """Where an image lies: a tar, its name in there, and its bytes."""
+    """Where an image or a sound lies: a tar, its name in there, and its bytes."""
 
     tar: str
     name: str
@@ -47,7 +48,7 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Shards:
-    """Reads images out of tars; an entry is a `Member`."""
+    """Reads images or sounds out of tars; an entry is a `Member`."""
 
     def name(self, entry: Member) -> str:
         return f"{entry.tar}:{entry.name}"
@@ -114,11 +115,12 @@ def _braces(pattern: str) -> list[str]:
     return list(dict.fromkeys(path for item in items for path in _braces(before + item + after)))
 
 
-def find_shards(source: str, _: Request) -> Openers:
+def find_shards(source: str, request: Request) -> Openers:
     """Find local, uncompressed tars.
 
     Args:
         source: a folder of tars, a tar, or a pattern (`expand`).
+        request: says whether images or sounds are looked for.
 
     Returns:
         what indexes the splits; the names of the shards or their folders tell which is which. It raises UserError
@@ -135,7 +137,7 @@ def find_shards(source: str, _: Request) -> Openers:
         splits.setdefault(split_of(name) or split_of(path.parent.name) or name, []).append(path)
     train, val, test = choose_splits(splits, place=source)
     if train is None and (val is None or len(splits) < 2):
-        return Openers(partial(_index, paths), None)
+        return Openers(partial(_index, paths, request.kind), None)
     if others := sorted(set(splits) - {train, val, test}):
         names = [path.name for name in others for path in splits[name]]
         raise UserError(f"Beside the shards of train and val there are {preview(names)}: rename or leave them out.")
@@ -146,14 +148,16 @@ def find_shards(source: str, _: Request) -> Openers:
     def no_train() -> Split:
         raise UserError(f"{root.absolute()} has shards of {preview(sorted(splits))} but none of train: add them.")
 
-    first, second, third = (partial(_index, splits[name]) if name else None for name in (train, val, test))
+    first, second, third = (
+        partial(_index, splits[name], request.kind) if name else None for name in (train, val, test)
+    )
     return Openers(first or no_train, second, third)
 
 
-def _index(paths: list[Path]) -> Split:
+def _index(paths: list[Path], kind: str) -> Split:
     entries, labels = [], []
     for path in paths:
-        members, found = _index_one(path)
+        members, found = _index_one(path, kind)
         entries += members
         labels += found
     classes = _listed_classes(paths)
@@ -167,7 +171,8 @@ def _index(paths: list[Path]) -> Split:
     return Split(reader=Shards(), entries=entries, classes=classes or sort_labels(labels), names=labels)
 
 
-def _index_one(path: Path) -> tuple[list[Member], list[str]]:
+def _index_one(path: Path, kind: str) -> tuple[list[Member], list[str]]:
+    noun, suffixes = noun_of(kind), input_of(kind).suffixes
     images: dict[str, Member] = {}
     labels: dict[str, str] = {}
     regular(path)
@@ -179,9 +184,9 @@ def _index_one(path: Path) -> tuple[list[Member], list[str]]:
                 if not member.isreg() or not key or any(map(is_ignored, member.name.split("/"))):
                     continue
                 key, ending = os.path.join(folder, key), ending.lower()
-                if "." + ending in EXTENSIONS:
+                if "." + ending in suffixes:
                     if key in images:
-                        raise UserError(f"{path} holds two images for {key}; keep one per key.")
+                        raise UserError(f"{path} holds two {noun}s for {key}; keep one per key.")
                     images[key] = Member(str(path), member.name, member.offset_data, member.size)
                 elif ending in ("cls", "json"):
                     data = tar.extractfile(member)
@@ -195,12 +200,12 @@ def _index_one(path: Path) -> tuple[list[Member], list[str]]:
         raise UserError(f"The shard {path.absolute()} cannot be read ({reason}).") from error
     if unlabelled := [member.name for key, member in images.items() if key not in labels]:
         raise UserError(
-            f"{path.absolute()} holds {counted(len(unlabelled), 'images')} without a .cls or .json beside, for example "
-            f"{unlabelled[0]}: it is not in webdataset's layout. Unpack an archive of class folders."
+            f"{path.absolute()} holds {counted(len(unlabelled), f'{noun}s')} without a .cls or .json beside, for "
+            f"example {unlabelled[0]}: it is not in webdataset's layout. Unpack an archive of class folders."
         )
     if not images:
         raise UserError(
-            f"The shard {path.absolute()} holds no images; the key of a.b.jpg is a, its ending b.jpg, which is none."
+            f"The shard {path.absolute()} holds no {noun}s; the key of a.b.jpg is a, its ending b.jpg, which is none."
         )
     return list(images.values()), [labels[key] for key in images]
 
