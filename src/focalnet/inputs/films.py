@@ -61,12 +61,14 @@ class Film:
         return self._length
 
     def take(self, numbers: Sequence[int]) -> list[PIL.Image.Image]:
-        """Frames by their numbers, from 0; where the film ends before one of them, the last one that there is."""
+        """Frames by their numbers, from 0, all as large as the first; where the film ends before one, the last one."""
         if isinstance(self._source, np.ndarray):
             return [PIL.Image.fromarray(self._source[number]) for number in numbers]
         found = frames_at(self._source, set(numbers))
         last = max(found)
-        return [found.get(number, found[last]) for number in numbers]
+        frames = [found.get(number, found[last]) for number in numbers]
+        size = frames[0].size
+        return [frame if frame.size == size else frame.resize(size) for frame in frames]
 
 
 @dataclass(frozen=True, kw_only=True)

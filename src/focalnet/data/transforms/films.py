@@ -29,9 +29,7 @@ def train_film(how: Video, film: Film, augment: str) -> Tensor:
     frames = film.take(how.numbers(len(film), lambda: float(torch.rand(()))))
     if augment == "none":
         return how.seen(frames)
-    size = frames[0].size
-    pixels = torch.stack([pixels_of(frame if frame.size == size else frame.resize(size)) for frame in frames])
-    return _steps(how, augment)(pixels)
+    return _steps(how, augment)(torch.stack([pixels_of(frame) for frame in frames]))
 
 
 @cache

@@ -28,6 +28,9 @@ from focalnet.models.base import Network
 from focalnet.modulation import capture, evaluating, strongest
 from focalnet.variants import FocalNetConfig
 
+LOUDEST = 1e6
+"""Most of a sample over the largest, which may be far smaller than the smallest is negative: squares stay finite."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SoundOptions:
@@ -157,7 +160,8 @@ class SoundFocalNet(Network[Tensor]):
         if waves.ndim != 2 or waves.shape[1] == 0:
             raise UserError(f"the model takes waveforms of shape (B, T), got {tuple(waves.shape)}.")
         largest = waves.amax(1, keepdim=True)
-        return self.audio.spectrum(waves / largest.where(largest > 0, torch.ones_like(largest)))
+        scaled = waves / largest.where(largest > 0, torch.ones_like(largest))
+        return self.audio.spectrum(scaled.clamp(-LOUDEST, LOUDEST))
 
     @torch.no_grad()
     def interpret(self, waves: Tensor, *, share: float = 0.1) -> Tensor:
