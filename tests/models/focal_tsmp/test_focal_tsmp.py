@@ -1,6 +1,7 @@
 """Focal-TSMP beside the official code."""
 
 import runpy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import focalnet
+from broken import CONTEXTS, use_context
 from focalnet.errors import UserError
 from focalnet.models.focal_tsmp.layouts import LAYOUTS
 from focalnet.models.focal_tsmp.model import FocalTsmp
@@ -37,6 +39,26 @@ def test_the_official_maps_and_gradients(drawn, size):
     assert fields.grad is not None
     gradient = torch.from_numpy(REFERENCE[f"{size[0]}.gradient"])
     torch.testing.assert_close(fields.grad.abs().mean((2, 3)), gradient, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("broken", [*CONTEXTS, "swapped skips"])
+def test_a_broken_network_has_other_maps(drawn, monkeypatch, broken):
+    handles = []
+    if broken in CONTEXTS:
+        use_context(monkeypatch, broken)
+    else:
+        skips = drawn.backbone.config.channels[-2::-1]
+        for stage, channels in zip(list(drawn.decoder["layers"])[1:], skips, strict=True):
+            roll = partial(torch.roll, shifts=-channels, dims=1)
+            handles.append(stage.register_forward_pre_hook(lambda _, inputs, roll=roll: (roll(inputs[0]),)))
+    size = MADE["SIZES"][0]
+    with torch.no_grad():
+        found = drawn(MADE["fields"](*size)).temperature
+    for handle in handles:
+        handle.remove()
+    expected = torch.from_numpy(REFERENCE[f"{size[0]}.temperature"])
+    difference = (found - expected).abs().max() / expected.std()
+    assert difference <= 1e-5 if broken == "nothing" else difference >= 1e-3
 
 
 def test_the_official_names(drawn):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import focalnet
+from broken import CONTEXTS, swap_channels, use_context
 from focalnet.errors import UserError
 from focalnet.models.focal_unet.layouts import LAYOUTS
 from focalnet.models.focal_unet.model import FocalUNet, dice_loss
@@ -43,6 +44,21 @@ def test_the_official_logits_loss_and_gradients(drawn):
     assert slices.grad is not None
     gradient = torch.nn.functional.avg_pool2d(slices.grad.abs(), 16)
     torch.testing.assert_close(gradient, torch.from_numpy(REFERENCE["gradient"]), rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("broken", [*CONTEXTS, "swapped skips"])
+def test_a_broken_network_has_other_logits(drawn, monkeypatch, broken):
+    handles = []
+    if broken in CONTEXTS:
+        use_context(monkeypatch, broken)
+    else:
+        handles = [swap_channels(mix, mix.in_features // 2) for mix in drawn.concat_back_dim[1:]]
+    expected = torch.from_numpy(REFERENCE["logits"])
+    with torch.no_grad():
+        difference = (drawn(MADE["slices"]())[:, :, 3::16, 5::16] - expected).abs().max() / float(REFERENCE["spread"])
+    for handle in handles:
+        handle.remove()
+    assert difference <= 1e-5 if broken == "nothing" else difference >= 1e-3
 
 
 def test_the_official_names(drawn):

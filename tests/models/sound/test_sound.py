@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import focalnet
+from broken import CONTEXTS, use_context
 from focalnet.errors import UserError
 from focalnet.inputs.audio import Audio
 from focalnet.models.sound.layouts import LAYOUTS
@@ -66,6 +67,15 @@ def test_the_cosines_and_masks_of_the_recipe(drawn, antialias):
     wanted = np.unpackbits(REFERENCE[f"mask.{antialias}"], count=mask.numel()).reshape(mask.shape)
     assert (mask.numpy() == wanted.astype(bool)).mean() >= 0.999
     assert abs(mask.float().mean() - 0.1) <= 1e-3
+
+
+@pytest.mark.parametrize("broken", CONTEXTS)
+def test_a_broken_context_has_other_cosines(drawn, monkeypatch, broken):
+    use_context(monkeypatch, broken)
+    expected = torch.from_numpy(REFERENCE[f"cosines.{drawn.spec.preprocessing.antialias}"])
+    with torch.no_grad():
+        difference = (drawn(MADE["sounds"]()) - expected).abs().max() / expected.std()
+    assert difference <= 1e-5 if broken == "nothing" else difference >= 1e-3
 
 
 def test_the_spectrogram_of_the_recipe(drawn):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import focalnet
+from broken import CONTEXTS, use_context
 from focalnet.errors import UserError
 from focalnet.models.video_focalnet.model import VideoFocalNet, VideoFocalNetOptions
 from focalnet.models.video_focalnet.modulation import SpatioTemporalFocalModulation
@@ -41,6 +42,23 @@ def test_the_official_logits_and_gradients(name):
     assert films.grad is not None
     gradient = torch.from_numpy(REFERENCE[f"{name}.gradient"])
     torch.testing.assert_close(films.grad.flatten(2).norm(dim=2), gradient, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("broken", [*CONTEXTS, "reversed film", "no factor along time"])
+def test_a_broken_network_has_other_logits(monkeypatch, broken):
+    model, films = ours("plain"), MADE["film"]("plain")
+    if broken in CONTEXTS:
+        use_context(monkeypatch, broken)
+    elif broken == "reversed film":
+        films = films.flip(1)
+    else:
+        for name, weight in model.named_parameters():
+            if ".h_temporal." in name:
+                torch.nn.init.constant_(weight, float(name.endswith("bias")))
+    expected = torch.from_numpy(REFERENCE["plain.logits"])
+    with torch.no_grad():
+        difference = (model(films) - expected).abs().max() / expected.std()
+    assert difference <= 1e-5 if broken == "nothing" else difference >= 1e-3
 
 
 @pytest.mark.parametrize("name", MADE["NETWORKS"])
