@@ -143,3 +143,16 @@ def test_mistakes(capsys, model, folder, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"focalnet\[parquet\]"):
         open_writer(tmp_path / "x.parquet", {})
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_a_file_of_something_else_is_a_sentence(tmp_path, suffix):
+    good = np.ones((2, 3), np.float32)
+    path = tmp_path / f"x.{suffix}"
+    for about in ("x", [1], {"model": "m", "weights": 3}):
+        focalnet.Embeddings(["a", "b"], good, about).save(path)
+        with pytest.raises(UserError, match="does not tell in words what made it"):
+            focalnet.Embeddings.load(path)
+    focalnet.Embeddings(["a", "b"], good * np.nan, {}).save(path)
+    with pytest.raises(UserError, match="numbers that are none"):
+        focalnet.Embeddings.load(path)

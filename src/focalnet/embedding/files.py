@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from focalnet.errors import MissingExtraError, UserError
-from focalnet.reading import parse_json, write_json
+from focalnet.reading import parse_json, shown, write_json
 
 KEY = b"focalnet"
 """Where a parquet file carries what made it."""
@@ -136,11 +136,16 @@ def read(path: Path) -> tuple[list[str], np.ndarray, dict[str, Any]]:
         names, vectors, about = _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
         if vectors.ndim != 2 or len(names) != len(vectors) or vectors.dtype != np.float32:
             raise ValueError(f"{len(names)} names, vectors {vectors.dtype} {vectors.shape}")
+        if not all(isinstance(name, str) for name in names) or not np.isfinite(vectors).all():
+            raise ValueError("names that are no text, or numbers that are none")
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{path} holds no embeddings, or is damaged ({error}); write it again.") from error
-    return names, vectors, parse_json(about, f"{path}: about")
+    told = parse_json(about, f"{path}: about")
+    if not isinstance(told, dict) or not isinstance(told.get("weights"), str | None):
+        raise UserError(f"{path} does not tell in words what made it ({shown(told)}); write it again.")
+    return names, vectors, told
 
 
 def _read_npz(path: Path) -> tuple[list[str], np.ndarray, str]:
