@@ -81,6 +81,16 @@ def test_random_weights():
     assert create_model(MINI, device="meta").head.weight.is_meta
 
 
+def test_words_of_timm_are_answered_with_ours():
+    for option, ours in {
+        "pretrained": "weights=",
+        "in_chans": "in_channels",
+        "features_only": "create_backbone",
+    }.items():
+        with pytest.raises(UserError, match=f"create_model has no option '{option}': .*{ours}"):
+            create_model(MINI, **{option: True})
+
+
 def test_mistakes_in_the_call(tmp_path):
     with pytest.raises(UserError, match="give the name of a model"):
         create_model()

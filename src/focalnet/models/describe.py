@@ -28,6 +28,15 @@ COMPARED = (
 """What a name must say as the shapes of a whole network do."""
 CALL = ("name", "weights", "num_classes", "classes", "head", "recompute", "device")
 """The arguments of `create_model` itself, for whom one was misspelled."""
+ELSEWHERE = {
+    "pretrained": 'weights="official" loads the released weights, and weights="timm" those of timm',
+    "checkpoint_path": "weights=PATH loads a file",
+    "in_chans": "it is in_channels here",
+    "features_only": "create_backbone gives the maps of all stages",
+    "out_indices": "create_backbone gives the maps of all stages",
+    "global_pool": "a FocalNet averages; forward_features gives the map",
+}
+"""What calls of timm say, and what they mean here."""
 
 
 def describe_call(
@@ -122,6 +131,8 @@ def _call(
     own = family.options() if overrides.keys() - fields.keys() else []
     for option in overrides:
         if option not in own and option not in fields:
+            if option in ELSEWHERE:
+                raise UserError(f"create_model has no option {option!r}: {ELSEWHERE[option]}.")
             raise unknown(
                 f"option of {family.name}" if family.named else "FocalNet option", option, [*fields, *own, *CALL]
             )
