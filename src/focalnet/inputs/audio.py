@@ -52,6 +52,8 @@ class Audio:
     whole."""
     antialias: bool = True
     """Whether shrinking a spectrogram averages what it drops; torchvision did not before version 0.17."""
+    waveform: bool = False
+    """Whether the network hears the waveform as it is; what is said of spectrograms then means nothing."""
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "n_fft", "win_length", "hop_length", "input_size"):
@@ -101,6 +103,8 @@ class Audio:
 
     def describe(self) -> str:
         """What is done to a sound, one sentence for the model card."""
+        if self.waveform:
+            return f"Mono at {self.sample_rate} samples per second, from -1 to 1."
         return (
             f"Mono at {self.sample_rate} samples per second, divided by the largest; log(1 + |STFT|) of {self.n_fft} "
             f"samples under a Hamming window of {self.win_length}, every {self.hop_length}; resized to "

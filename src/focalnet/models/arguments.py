@@ -3,8 +3,8 @@
 `FocalNetConfig` and the families' `Options` say what each means, and are what counts; a test compares.
 """
 
-from collections.abc import Sequence
-from typing import Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 ClassifierName = Literal[
     "focalnet_tiny_srf", "focalnet_tiny_lrf", "focalnet_small_srf", "focalnet_small_lrf", "focalnet_base_srf",
@@ -46,22 +46,29 @@ class ModelOptions(ArchitectureOptions, total=False):
     aux_channels: int
     aux_weight: float
     average_ignored: bool
+    bits: int
     box_depth: int
     candidates: int
+    causal: bool
     channels: int
     class_depth: int
     classifier_std: float
+    compressor: Mapping[str, Any]
+    decoder: Mapping[str, Any]
     decoder_depth: int
     decoder_layers: int
     decoder_mlp_ratio: float
+    decompressor: Mapping[str, Any]
     detections: int
     dice_weight: float
     dn_box_noise: float
     dn_label_noise: float
     dn_number: int
+    down: Sequence[int]
     dropout: float
     dynamic_dim: int
     embedding: int
+    encoder: Mapping[str, Any]
     encoder_ffn_dim: int
     encoder_layers: int
     ffn_dim: int
@@ -89,3 +96,4 @@ class ModelOptions(ArchitectureOptions, total=False):
     stages: int
     tower_depth: int
     tubelet_size: int
+    up: Sequence[int]

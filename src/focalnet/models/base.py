@@ -35,23 +35,30 @@ Outputs = TypeVar("Outputs")
 
 
 class Network(nn.Module, Generic[Outputs]):
-    """Base of all networks: a FocalNet and a head.
+    """Base of all networks: a FocalNet and a head, or a network of its own.
 
     Class attributes:
         Options: a frozen dataclass, the options of the head; the constructor takes one as `options`.
-        backbone_prefix: what the names of the FocalNet's parameters begin with; the rest are the official ones.
+        backbone_prefix: what the names of the FocalNet's parameters begin with; the rest are the official ones. None
+            where no FocalNet is inside.
 
     Attributes:
         spec: set by `models.registry.build`.
     """
 
     Options: ClassVar[type]
-    backbone_prefix: ClassVar[str]
+    backbone_prefix: ClassVar[str | None]
     spec: ModelSpec
 
     @property
     def focalnet(self) -> FocalNetBase:
-        """The FocalNet inside."""
+        """The FocalNet inside.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.backbone_prefix is None:
+            raise UserError(f"{type(self).__name__} has no FocalNet inside, and so no backbone to take or to freeze.")
         module = self.get_submodule(self.backbone_prefix.rstrip("."))
         assert isinstance(module, FocalNetBase)
         return module

@@ -50,11 +50,11 @@ def convert_file(src: str | Path, dst: str | Path, *, to: str, use_postln: bool 
     if target.exists() and target.samefile(located.path):
         raise UserError(f"{target} is the file to read; give another name for the file to write.")
     checkpoint = read_checkpoint(located.path)
-    if what := amiss(checkpoint.state_dict):
+    source = find_layout(checkpoint.state_dict)
+    if what := amiss(source.read_by(checkpoint.state_dict) if source else checkpoint.state_dict):
         logger.warning("%s: %s; written as they are", located.path, what)
     spec = stored_spec(located, checkpoint)
     metadata = checkpoint.metadata | ({SPEC_KEY: spec.to_json()} if spec else {})
-    source = find_layout(checkpoint.state_dict)
     if source is not None:
         known = {layout.name: layout for layout in get_family(source.head).layout_tables}
         if to not in known:

@@ -69,6 +69,8 @@ def describe_call(
     if loaded is None:
         return _for_channels(merge(call, named, UNKNOWN)), None, False
     stored, same = loaded.spec, loaded.spec.head == family.name
+    if not same and (family.networks or stored.architecture is None):
+        raise UserError(f"{source_name(weights or '')} holds a {stored.head}, no start for a {family.name}.")
     check(stored, call, named, where=source_name(weights or ""), name=name, whole=same and family.named)
     kept = _of_classes(stored, call) if same else _start(stored, family, named)
     if not family.named and stored.variant != named.variant and name is not None:
@@ -96,13 +98,15 @@ def check(stored: ModelSpec, call: ModelSpec, named: ModelSpec, *, where: str, n
     asked = {path: value for path, (value, by) in claims.facts().items() if by < Said.DEFAULT}
     prefix = "architecture."
     fields = {path.removeprefix(prefix): value for path, value in asked.items() if path.startswith(prefix)}
-    full = vars(stored.architecture.replace(**fields))  # one number for all stages, or one per stage
-    asked |= {f"{prefix}{field}": full[field] for field in fields}
+    if stored.architecture is not None:
+        full = vars(stored.architecture.replace(**fields))  # one number for all stages, or one per stage
+        asked |= {f"{prefix}{field}": full[field] for field in fields}
     there = {path: value for path, (value, _) in stored.facts().items()}
     free = {f"head_options.{option}" for option in get_family(stored.head).free}
     options = [path for path in there if path.startswith("head_options.") and path not in free]
     adapted = f"{prefix}in_channels"
-    for path in (*(f"{prefix}{field}" for field in COMPARED), *options) if whole else ():
+    compared = [path for field in COMPARED if (path := f"{prefix}{field}") in there]
+    for path in (*compared, *options) if whole else ():
         if asked.get(path, there[path]) == there[path] or (path == adapted and claims.says(path) == Said.CALL):
             continue
         field, who = path.partition(".")[2], "the call" if claims.says(path) == Said.CALL else name
@@ -127,7 +131,9 @@ def _call(
     family: Family, overrides: Mapping[str, Any], num_classes: int | None, classes: Sequence[str] | None
 ) -> ModelSpec:
     """What the arguments of a call say."""
-    fields = FocalNetConfig.__dataclass_fields__
+    fields: Mapping[str, Any] = {} if family.networks else FocalNetConfig.__dataclass_fields__
+    if family.networks and (num_classes or classes):
+        raise UserError(f"a {family.name} knows no classes; leave num_classes and classes out.")
     own = family.options() if overrides.keys() - fields.keys() else []
     for option in overrides:
         if option not in own and option not in fields:
@@ -148,7 +154,7 @@ def _call(
 def _for_channels(spec: ModelSpec) -> ModelSpec:
     """The spec, with a mean and a std for each channel of its images."""
     how = spec.preprocessing
-    if not isinstance(how, inputs.Image) or how.channels == spec.architecture.in_channels:
+    if spec.architecture is None or not isinstance(how, inputs.Image) or how.channels == spec.architecture.in_channels:
         return spec
     return dataclasses.replace(spec, preprocessing=how.for_channels(spec.architecture.in_channels))
 
@@ -174,7 +180,7 @@ def _start(stored: ModelSpec, family: Family, named: ModelSpec) -> ModelSpec:
     elif isinstance(named.preprocessing, inputs.Image) and isinstance(stored.preprocessing, inputs.Image):
         like = {"mean": stored.preprocessing.mean, "std": stored.preprocessing.std}
         facts["preprocessing"] = dataclasses.replace(named.preprocessing, **like)
-    if stored.variant == named.variant:
+    if stored.architecture is not None and stored.variant == named.variant:
         changed = family.changes(named.variant).architecture
         facts["architecture"] = {key: value for key, value in vars(stored.architecture).items() if key not in changed}
         facts["variant"] = stored.variant

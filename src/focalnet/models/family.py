@@ -22,9 +22,9 @@ from focalnet.weights.hub import WeightsEntry
 if TYPE_CHECKING:
     from torch import Tensor
 
-Learns = Literal["class", "boxes", "masks", "label_map", "nothing"]
-"""What the truth of an image is to a network: its class, boxes, boxes with masks, a class per pixel; or it has no
-loss."""
+Learns = Literal["class", "boxes", "masks", "label_map", "signal", "nothing"]
+"""What the truth of an image is to a network: its class, boxes, boxes with masks, a class per pixel, the signal itself;
+or it has no loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Suffix:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A family of networks.
+    """A family of networks: heads on a FocalNet, or with `networks`, of which each has a name, without one.
 
     Attributes:
         name: `ModelSpec.head`; names of networks begin with it where `named`.
@@ -101,8 +101,10 @@ class Family:
         named: whether its networks are called NAME_VARIANT; a bare variant is a classifier.
         variants: endings of its names that stand for a variant; an ending that is a variant's without `focalnet_` needs
             none.
+        networks: of a family that stands on no FocalNet, the endings of its names -> the options that each says; they
+            stand for variants in `on`, whose options are defaults.
         num_classes: of the published networks; with weights of its own, a file says it.
-        least_classes: how many it needs.
+        least_classes: how many it needs; 0 with `num_classes` 0 means that it knows none.
         free: options that no weight depends on: a call may set them whatever the weights say.
         spatial_dims: numbers of axes that it works on: 1 for sequences, 2 for images, 3 for volumes.
         preprocessing: of the published networks; None for that of the variant's released weights.
@@ -127,6 +129,7 @@ class Family:
     tasks: tuple[str, ...] = ()
     named: bool = True
     variants: Mapping[str, str] = field(default_factory=dict)
+    networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     num_classes: int
     least_classes: int = 1
     free: tuple[str, ...] = ()
@@ -155,6 +158,8 @@ class Family:
 
     def variant_of(self, ending: str) -> str | None:
         """The variant that the rest of a name means, if any."""
+        if self.networks:
+            return ending if ending in self.networks else None
         known = (self.variants.get(ending), ending, f"focalnet_{ending}")
         return next((name for name in known if name in VARIANTS), None)
 
@@ -167,11 +172,13 @@ class Family:
         """What the class has where `ModelSpec.head_options` does not say an option."""
         return getattr(self.cls.Options(), option)
 
-    def build(self, architecture: FocalNetConfig, num_classes: int, values: Mapping[str, Any], **arguments: Any) -> Any:
+    def build(
+        self, architecture: FocalNetConfig | None, num_classes: int, values: Mapping[str, Any], **arguments: Any
+    ) -> Any:
         """A network with random weights.
 
         Args:
-            architecture: of the backbone.
+            architecture: of the backbone; None for a family that has none.
             num_classes: classes.
             values: options by name; what is missing has the class's default.
             arguments: of the class besides, for example `recompute`.
@@ -179,7 +186,7 @@ class Family:
         Raises:
             UserError: one of `values` is no option, or the backbone has another number of axes.
         """
-        if architecture.spatial_dims not in self.spatial_dims:
+        if architecture is not None and architecture.spatial_dims not in self.spatial_dims:
             dims = " or ".join(map(str, self.spatial_dims))
             raise UserError(f"{self.name} works with spatial_dims={dims}, not {architecture.spatial_dims}.")
         known = self.options() if values else []
@@ -189,7 +196,7 @@ class Family:
         cls: Any = self.cls
         if hasattr(cls, "Options"):
             arguments["options"] = build(cls.Options, values, f"the options of {self.name}")
-        return cls(architecture, num_classes=num_classes, **arguments)
+        return cls(**arguments) if architecture is None else cls(architecture, num_classes=num_classes, **arguments)
 
     def changes(self, variant: str) -> On:
         """What it does otherwise on a variant."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from focalnet.backbone import FocalNetBase
 from focalnet.errors import UserError
 from focalnet.models.base import Network
-from focalnet.models.registry import build, families, find_layout, get_family
+from focalnet.models.registry import build, families, find_layout, get_family, names_of, parse_name
 from focalnet.variants import FocalNetConfig, get_variant
 from focalnet.weights.adapt import adapt_dense, adapt_state_dict
 from focalnet.weights.architecture import UNSEEN, alike, contradiction, match_backbone, seen_facts, under
@@ -30,6 +30,7 @@ from focalnet.weights.sources import (
     Source,
     Weights,
     load_classifier,
+    refuse_config,
     resolve,
     say_what_is_unsettled,
     stored_spec,
@@ -58,14 +59,14 @@ def load(weights: Source, variant: str | None = None, *, head: str = "classifier
         joined = read_parts(folder)
         located = Located(folder) if joined else resolve(os.fspath(weights), variant, head=head)
         checkpoint = joined or read_checkpoint(located.path)
-    if what := amiss(checkpoint.state_dict):
+    layout = find_layout(checkpoint.state_dict)
+    if what := amiss(layout.read_by(checkpoint.state_dict) if layout else checkpoint.state_dict):
         raise UserError(f"{located.path} is of no use: {what}; take another file, or an earlier checkpoint.")
     with whole(located.path):
-        layout = find_layout(checkpoint.state_dict)
         if layout is None:
             return load_classifier(located, checkpoint, variant)
         ours = layout.read(checkpoint.state_dict)
-        return Weights(ours, describe(layout, ours, located, checkpoint, variant), layout.backbone_prefix)
+        return Weights(ours, describe(layout, ours, located, checkpoint, variant), layout.backbone_prefix or "")
 
 
 def read_parts(folder: Path) -> Checkpoint | None:
@@ -93,6 +94,10 @@ def describe(
         UserError: a part is missing.
     """
     stored = stored_spec(located, checkpoint)
+    if located.config is not None and layout.described is None:
+        refuse_config(located)
+    elif located.config is not None and layout.described is not None:
+        stored = layout.described(located.config, str(located.path.with_name("config.json")), weights)
     described = stored is not None and stored.head == layout.head
     if stored is None or not described:
         stored = _read_off(layout, weights, located, variant)
@@ -124,7 +129,9 @@ def _check_description(stored: ModelSpec, layout: Layout, weights: Mapping[str, 
     Raises:
         UserError: it says otherwise than the shapes.
     """
-    what, there = contradiction(stored.architecture, under(weights, layout.backbone_prefix)), stored.facts()
+    what, there = None, stored.facts()
+    if stored.architecture is not None:
+        what = contradiction(stored.architecture, under(weights, layout.backbone_prefix or ""))
     for fact, (shown, by) in layout.facts(weights).facts().items():
         if by == Said.SHAPES and fact in there and there[fact][0] != shown:
             what = what or f"the description says {fact.rpartition('.')[2]}={there[fact][0]}, the tensors show {shown}"
@@ -134,6 +141,8 @@ def _check_description(stored: ModelSpec, layout: Layout, weights: Mapping[str, 
 
 def _read_off(layout: Layout, weights: Mapping[str, Tensor], located: Located, variant: str | None) -> ModelSpec:
     """What the shapes of a file tell, what its layout means, and what is usual where neither does."""
+    if layout.backbone_prefix is None:
+        return _by_name(layout, weights, located, variant)
     backbone = under(weights, layout.backbone_prefix)
     seen, facts = seen_facts(backbone), layout.facts(weights)
     matched = match_backbone(backbone)
@@ -169,8 +178,24 @@ def _read_off(layout: Layout, weights: Mapping[str, Tensor], located: Located, v
     return spec
 
 
+def _by_name(layout: Layout, weights: Mapping[str, Tensor], located: Located, variant: str | None) -> ModelSpec:
+    """What a file without a description holds of a family whose networks have names: the one that the call names."""
+    family = get_family(layout.head)
+    if variant not in family.networks:
+        raise UserError(
+            f"{located.path} does not say which {family.name} it is; give its folder with the config.json, or name one "
+            f"of {', '.join(names_of(family))}."
+        )
+    facts = ModelSpec.partial(Said.FILE, source=located.path.name, licence=None)
+    return merge(facts, layout.facts(weights), parse_name(f"{family.name}_{variant}"))
+
+
 def config_of(model: nn.Module) -> FocalNetConfig:
-    """The architecture of a model's backbone."""
+    """The architecture of a model's backbone.
+
+    Raises:
+        UserError: it has none.
+    """
     network: Any = model if isinstance(model, FocalNetBase) else model.focalnet
     return network.config
 
@@ -186,13 +211,21 @@ def fit(model: nn.Module, loaded: Weights, *, fresh_head: bool) -> dict[str, Ten
     Raises:
         UserError: blocks of another kind, or names or shapes that differ.
     """
-    config, stored = config_of(model), loaded.spec
+    stored = loaded.spec
+    if isinstance(model, Network) and model.backbone_prefix is None:
+        if stored.head != model.spec.head:
+            raise UserError(f"the weights are of a {stored.head}, the model is a {model.spec.head}.")
+        return adapt_dense(loaded.state_dict, model, backbone=model, prefix="", class_parameters=(), whole=True)
+    config = config_of(model)
+    if stored.architecture is None:
+        raise UserError(f"the weights are of a {stored.head}, which has no FocalNet inside.")
     there = stored.architecture.use_postln
     if stored.says("architecture.use_postln") <= Said.SHAPES and there != config.use_postln:
         raise UserError(other_blocks(there))
     if isinstance(model, FocalNetBase):
         return adapt_state_dict(loaded.backbone(), model, fresh_head=fresh_head)
     assert isinstance(model, Network)
+    assert model.backbone_prefix is not None
     spec: ModelSpec = getattr(model, "spec", stored)
     same, written = spec.head == stored.head, None
     if same and (fresh_head or stored.num_classes != spec.num_classes):
@@ -225,9 +258,10 @@ def check_unseen(model: nn.Module, loaded: Weights, weights: str) -> None:
     Raises:
         UserError: it differs, and the file or its layout says so.
     """
-    if not get_family(loaded.spec.head).named:
+    stored = loaded.spec
+    if not get_family(stored.head).named or stored.architecture is None:
         return
-    here, stored = config_of(model), loaded.spec
+    here = config_of(model)
     for name in ("normalize_modulator", *(["stem_padding"] if here.use_conv_embed else [])):
         there = getattr(stored.architecture, name)
         if stored.says(f"architecture.{name}") == Said.FILE and there != getattr(here, name):

@@ -1,7 +1,8 @@
 """The families of networks, and the names of whole networks.
 
 A name is FAMILY_VARIANT, and for some families FAMILY_VARIANT_SUFFIX: `mask_rcnn_focalnet_tiny_lrf`,
-`dino_focalnet_large_fl4_5scale`; any family goes with any variant. A bare variant is a classifier.
+`dino_focalnet_large_fl4_5scale`; any family goes with any variant. A bare variant is a classifier. A family without a
+FocalNet inside names its networks itself.
 
 A new family is one folder under `models/` with its row, and its name in `FAMILIES`; a family that lives elsewhere is
 made known by `register`. Nothing else asks for a family by name.
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 FAMILIES = (
     "classifier", "backbone", "mask_rcnn", "atss", "dino", "sparse_rcnn", "cascade_mask_rcnn", "upernet", "mask2former",
-    "video_focalnet", "focal_unet", "focal_tsmp", "sound",
+    "video_focalnet", "focal_unet", "focal_tsmp", "sound", "focalcodec",
 )  # fmt: skip
 """The folders of this package that hold a family's row. Of two that serve a task, the first is its example; of those
 that learn from boxes alone, the first is what such data is trained with."""
@@ -87,12 +88,20 @@ def parse_name(name: str, head: str | None = None) -> ModelSpec:
     said, variant, options = _split(name)
     if said is not None and head not in (None, said.name):
         raise UserError(f"{name} says the head {said.name}, and head={head!r}; leave one of them out.")
+    if said is not None and said.networks:
+        options = dict(said.networks[variant])
+        return merge(
+            ModelSpec.partial(Said.NAME, architecture=None, head_options=options), usual(said, variant), UNKNOWN
+        )
     if variant not in VARIANTS:
-        examples = [f"{family.name}_minifocal_128" for family in families(named=True)]
+        rows = families(named=True)
+        examples = [name for row in rows for name in names_of(row) or [f"{row.name}_minifocal_128"]]
         raise unknown("model", name, [*VARIANTS, *published(), *examples])
     if said is None and head is not None and head not in (known := [family.name for family in families()]):
         raise unknown("head", head, known)
     family = said or get_family(head or "classifier")
+    if family.networks:
+        raise UserError(f"{family.name} stands on no FocalNet; name one of {', '.join(names_of(family))}.")
     architecture = get_variant(variant).replace(**family.changes(variant).architecture)
     exact = ModelSpec.partial(Said.NAME, architecture=vars(architecture), head_options=options)
     return merge(exact, usual(family, variant), UNKNOWN)
@@ -132,6 +141,11 @@ def _split(name: str) -> tuple[Family | None, str, dict[str, int]]:
         if (variant := family.variant_of(rest)) is not None:
             return family, variant, {}
     return None, name, {}
+
+
+def names_of(family: Family) -> list[str]:
+    """Names of the networks of a family that stands on no FocalNet."""
+    return [f"{family.name}_{ending}" for ending in family.networks]
 
 
 def build(spec: ModelSpec, **options: Any) -> Any:

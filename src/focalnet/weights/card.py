@@ -72,7 +72,7 @@ def model_card(
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     backbone = spec.head == "backbone"
-    name = f"{title} on {spec.variant}" if title else spec.variant
+    name = f"{title}{' on' if spec.architecture else ''} {spec.variant}" if title else spec.variant
     results: dict[str, Any] = {}
     if evaluation:
         of: dict[str, Any] = {"task_type": pipeline, "dataset_type": "image", "dataset_name": evaluation.data}
@@ -85,23 +85,24 @@ def model_card(
         license=spec.licence, library_name="focalnet", pipeline_tag=pipeline, tags=["focalnet", "focal-modulation"],
         **results,
     )  # fmt: skip
+    kind = "FocalNet" if spec.architecture else title
     create = "create_backbone" if backbone else "create_model"
     body = "\n".join(
         [
             f"# {name}", "",
-            f"A FocalNet ([Focal Modulation Networks]({PAPER})): {_purpose(spec, purpose)}.", "",
+            f"A {kind} ([Focal Modulation Networks]({PAPER})): {_purpose(spec, purpose)}.", "",
             "```python",
             "import focalnet",
             f"model = focalnet.{create}(weights={json.dumps(address)})",
             f"{outputs} = model({_batch(spec)}",
             "```", "",
             *_input(spec.preprocessing),
-            *([] if backbone else ["## Classes", "", _classes(spec), ""]),
+            *([] if backbone or spec.architecture is None else ["## Classes", "", _classes(spec), ""]),
             *(["## Evaluation", "", *_table(evaluation), ""] if evaluation else []),
             "## Where it comes from", "",
             f"- Weights: {spec.source or 'trained from random weights'}.",
             f"- Licence of the weights: {spec.licence or 'not recorded; ask whoever trained them'}.",
-            f"- Architecture: `{spec.architecture.to_json()}`", "",
+            f"- Architecture: `{_architecture(spec)}`", "",
         ]
     )  # fmt: skip
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body}"))
@@ -113,7 +114,7 @@ def _table(evaluation: Evaluation) -> list[str]:
 
 
 def _batch(spec: ModelSpec) -> str:
-    if isinstance(spec.preprocessing, inputs.Image):
+    if isinstance(spec.preprocessing, inputs.Image) and spec.architecture:
         return f"images)  # (B, {spec.architecture.in_channels}, H, W), normalised"
     return f"{spec.preprocessing.kind})"
 
@@ -124,7 +125,13 @@ def _input(how: inputs.Input) -> list[str]:
     return [f"## {'Images' if isinstance(how, inputs.Image) else 'Input'}", "", text, ""]
 
 
+def _architecture(spec: ModelSpec) -> str:
+    return spec.architecture.to_json() if spec.architecture else json.dumps(spec.head_options)
+
+
 def _purpose(spec: ModelSpec, purpose: str) -> str:
+    if spec.architecture is None:
+        return purpose
     if spec.head == "backbone":
         strides = ", ".join(str(stride) for stride in spec.architecture.strides)
         return f"{purpose} at strides {strides}"

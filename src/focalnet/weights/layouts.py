@@ -41,23 +41,32 @@ class Layout:
     Attributes:
         name: for `focalnet convert --to`; our own names are "focalnet".
         head: `ModelSpec.head` of the networks it is for.
-        backbone_prefix: what the backbone's names begin with in our names.
+        backbone_prefix: what the backbone's names begin with in our names; None where there is no backbone.
         matches: whether a state dict follows this layout, from its keys.
         read: its tensors under our names. Raises UserError naming what has no counterpart.
         write: the inverse: our names to the layout's.
         facts: what a state dict in our names shows of its head, and what the layout means without a trace in any shape:
             a partial `ModelSpec`, see `told`.
+        described: what the `config.json` of its published folders says: from its content, what to call it, and the
+            tensors in our names. Raises UserError where it says what we do not have.
+        unread: names in its files that nothing reads, of whatever type.
         wrapper: the key under which files of this layout hold their tensors.
     """
 
     name: str
     head: str
-    backbone_prefix: str
+    backbone_prefix: str | None
     matches: Callable[[StateDict], bool]
     read: Callable[[StateDict], dict[str, Tensor]] = dict
     write: Callable[[StateDict], dict[str, Tensor]] = dict
     facts: Callable[[StateDict], ModelSpec]
+    described: Callable[[Mapping[str, Any], str, StateDict], ModelSpec] | None = None
+    unread: tuple[str, ...] = ()
     wrapper: str | None = "model"
+
+    def read_by(self, weights: StateDict) -> dict[str, Tensor]:
+        """The tensors of a file that something reads."""
+        return {name: tensor for name, tensor in weights.items() if name not in self.unread}
 
 
 def told(

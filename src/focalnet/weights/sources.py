@@ -70,11 +70,13 @@ class Located:
         path: the file.
         spec: its network, where something beside the file tells it.
         entry: the released file that it is, of a detector.
+        config: the `config.json` beside it, where it is none of a FocalNet: a layout may understand it.
     """
 
     path: Path
     spec: ModelSpec | None = None
     entry: WeightsEntry | None = None
+    config: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def resolve(weights: str | Path, variant: str | None = None, *, head: str = "cla
         return _in_folder(path, path.name)
     if path.is_file():
         described = path.name in _FOLDER_WEIGHTS and (path.parent / "config.json").is_file()
-        return Located(path, read_folder_config(path.parent, path.parent.name) if described else None)
+        return _described(path, path.parent.name) if described else Located(path)
     if text.lower() in ENTRIES:
         return _released(find(text))
     hub_id = _HUB_ID.fullmatch(text)
@@ -188,8 +190,12 @@ def _in_folder(folder: Path, origin: str) -> Located:
         raise UserError(
             f"{folder} holds no {' or '.join(_FOLDER_WEIGHTS)}; give a model folder, a run with a checkpoint or a file."
         )
-    has_config = (folder / "config.json").is_file()
-    return Located(weights, read_folder_config(folder, origin) if has_config else None)
+    return _described(weights, origin) if (folder / "config.json").is_file() else Located(weights)
+
+
+def _described(weights: Path, origin: str) -> Located:
+    config = read_folder_config(weights.parent, origin)
+    return Located(weights, config) if isinstance(config, ModelSpec) else Located(weights, config=config)
 
 
 def load_classifier(located: Located, checkpoint: Checkpoint, variant: str | None = None) -> Weights:
@@ -203,6 +209,7 @@ def load_classifier(located: Located, checkpoint: Checkpoint, variant: str | Non
     Raises:
         UserError: they are no FocalNet's, or of an unknown variant and `variant` is not given.
     """
+    refuse_config(located)
     told = stored_use_postln(checkpoint.state_dict)
     official = convert_state_dict(checkpoint.state_dict, to="official")
     spec = stored_spec(located, checkpoint)
@@ -221,6 +228,18 @@ def load_classifier(located: Located, checkpoint: Checkpoint, variant: str | Non
             f"build the model with use_postln={told} and give the file itself as weights=."
         )
     return Weights(official, spec)
+
+
+def refuse_config(located: Located) -> None:
+    """Refuse a folder whose `config.json` nobody understands.
+
+    Raises:
+        UserError: it has one.
+    """
+    if located.config is not None:
+        kind = located.config.get("model_type") or located.config.get("architectures") or "something else"
+        path = located.path.with_name("config.json")
+        raise UserError(f"{path} describes {kind}, no FocalNet of focalnet, timm or transformers.")
 
 
 def stored_spec(located: Located, checkpoint: Checkpoint) -> ModelSpec | None:

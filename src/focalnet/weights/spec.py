@@ -60,9 +60,10 @@ class ModelSpec:
     """A network, what it calls its classes, and how it wants its input."""
 
     variant: str
-    """Name in `focalnet.list_models()` that the architecture started from."""
-    architecture: FocalNetConfig
-    """The architecture, with whatever was overridden."""
+    """Name in `focalnet.list_models()` that the architecture started from; of a network that stands on no FocalNet, the
+    end of its own name."""
+    architecture: FocalNetConfig | None
+    """The architecture of the FocalNet, with whatever was overridden; None where none is inside."""
     head: str = "classifier"
     """The family of the network, which is what stands on the backbone; "backbone" for bare feature maps."""
     head_options: Mapping[str, Any] = field(default_factory=dict)
@@ -138,7 +139,7 @@ class ModelSpec:
         """
         values = as_type(fields, dict[str, Any], where)
         for name, of in (("architecture", FocalNetConfig.from_dict), ("preprocessing", inputs.from_dict)):
-            if name in values:
+            if values.get(name) is not None:
                 values[name] = of(values[name], f"{where}: {name}")
         if "said" in values:
             raise unknown(f"field of {where}", "said", _FIELDS)
@@ -166,7 +167,7 @@ def merge(*specs: ModelSpec) -> ModelSpec:
             fields[name][entry] = value
         else:
             fields[name] = value
-    if all(name in fields["architecture"] for name in _REQUIRED):
+    if fields["architecture"] is not None and all(name in fields["architecture"] for name in _REQUIRED):
         fields["architecture"] = FocalNetConfig(**fields["architecture"])
     return ModelSpec(**fields, said={path: said for path, (_, said) in best.items()})
 
@@ -182,7 +183,7 @@ def _facts(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in fields.items():
         if value is UNSET:
             continue
-        if name not in NESTED:
+        if name not in NESTED or value is None:
             yield name, value
             continue
         entries = value if isinstance(value, Mapping) else vars(value)

@@ -56,19 +56,19 @@ _TRANSFORMERS_FIELDS = {
 _PIL_INTERPOLATION: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
 
 
-def read_folder_config(folder: Path, origin: str) -> ModelSpec:
-    """The network of a model folder, from its `config.json`.
+def read_folder_config(folder: Path, origin: str) -> ModelSpec | Mapping[str, Any]:
+    """The network of a model folder, from its `config.json`; the content of a file that is none of the three.
 
     Args:
         folder: holds `config.json`, and for transformers perhaps `preprocessor_config.json`.
         origin: what to name as the source of weights that do not say theirs.
 
     Raises:
-        UserError: the file is damaged, of another model, or asks for what FocalNet does not have.
+        UserError: the file is damaged, or asks for what FocalNet does not have.
     """
     path = folder / "config.json"
     config = read_object(path)
-    if isinstance(config.get("architecture"), Mapping):
+    if isinstance(config.get("architecture"), Mapping) or {"architecture", "head"} <= config.keys():
         return ModelSpec.from_dict(config, str(path))
     released = ENTRIES.get(origin)
     if released is not None:
@@ -79,8 +79,7 @@ def read_folder_config(folder: Path, origin: str) -> ModelSpec:
         if config.get("model_type") == "focalnet":
             preprocessor = folder / "preprocessor_config.json"
             return _from_transformers(config, read_object(preprocessor) if preprocessor.is_file() else {}, origin, path)
-    kind = config.get("model_type") or config.get("architectures") or "something else"
-    raise UserError(f"{path} describes {kind}, no FocalNet of focalnet, timm or transformers.")
+    return config
 
 
 def _from_timm(config: Mapping[str, Any], origin: str, path: Path) -> ModelSpec:
