@@ -65,6 +65,7 @@ def test_the_wheel(setuptools, tmp_path):
     sources = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.py")}
     assert sources <= set(names)
     assert "focalnet/models/sizes.json" in names
+    assert {f"focalnet/app/page/{path.name}" for path in (ROOT / "src/focalnet/app/page").iterdir()} <= set(names)
     check_installed(wheel, tmp_path)
 
 

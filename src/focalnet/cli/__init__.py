@@ -37,6 +37,7 @@ focalnet: Focal Modulation Networks
   focalnet similar     images that are alike, and duplicates
   focalnet convert     change the layout of a weight file: official, timm, transformers, mmdet, …
   focalnet export      one file for other programs: ONNX, OpenVINO, torch.export; it is checked before it is kept
+  focalnet app         a page that shows a network in the browser; no image leaves the reader's computer
   focalnet models      list the networks, their sizes and their weights
   focalnet recipes     list the training recipes, what they cost and what they give
   focalnet bench       time this library beside timm and transformers, in one run
@@ -256,6 +257,12 @@ def _export(arguments: Sequence[str]) -> None:
     _parse(arguments, "export", export)
 
 
+def _app(arguments: Sequence[str]) -> None:
+    from focalnet.cli.page import app
+
+    _parse(arguments, "app", app)
+
+
 def _models(arguments: Sequence[str]) -> None:
     def models(pattern: tyro.conf.Positional[str] = "*", json: bool = False) -> None:
         """List the networks: parameters, GFLOPs, published figures, weights.
@@ -322,5 +329,5 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "check": _check,
     "train": _train, "resume": _resume, "evaluate": _evaluate, "predict": _predict, "explain": _explain,
     "embed": _embed, "similar": _similar,
-    "convert": _convert, "export": _export, "models": _models, "recipes": _recipes, "bench": _bench,
+    "convert": _convert, "export": _export, "app": _app, "models": _models, "recipes": _recipes, "bench": _bench,
 }  # fmt: skip
