@@ -312,6 +312,8 @@ def test_hostile_files_are_answered_by_a_sentence(page):
         if number % 20 == 0:
             assert max(drop(browser, good)["answer"]["scores"]) == pytest.approx(wanted, abs=1e-5), name
     assert kinds["refused"] > 120, kinds
+    large = "dropped(new Blob(Array(300).fill(new Uint8Array(2 ** 20))), 'large.png')"
+    assert browser.evaluate(large)["sentence"] == "large.png has more than 256 MiB: choose a smaller file."
     assert not browser.logged, browser.logged
     assert browser.evaluate("document.querySelectorAll('#status img').length") == 0
     assert max(drop(browser, good)["answer"]["scores"]) == pytest.approx(wanted, abs=1e-5)

@@ -3,11 +3,13 @@
 import { inspect, Refused } from "./files.js";
 import { turned, withoutAlpha } from "./pixels.js";
 
+const MOST_BYTES = 256 * 2 ** 20;
+
 /**
  * @throws {Refused} where it is no image that can be read.
  */
 export async function decode(blob, name, mostPixels) {
-  const { bytes, type, orientation } = inspect(new Uint8Array(await blob.arrayBuffer()), name, mostPixels);
+  const { bytes, type, orientation } = inspect(await contentOf(blob, name), name, mostPixels);
   let bitmap;
   try {
     bitmap = await createImageBitmap(new Blob([bytes], { type }), { colorSpaceConversion: "none" });
@@ -27,5 +29,14 @@ export async function decode(blob, name, mostPixels) {
     throw new Refused(`${name} is too large for this browser: make it smaller.`);
   } finally {
     bitmap.close();
+  }
+}
+
+async function contentOf(blob, name) {
+  if (blob.size > MOST_BYTES) throw new Refused(`${name} has more than 256 MiB: choose a smaller file.`);
+  try {
+    return new Uint8Array(await blob.arrayBuffer());
+  } catch {
+    throw new Refused(`${name} cannot be read: it is a folder, or it was moved or changed meanwhile.`);
   }
 }

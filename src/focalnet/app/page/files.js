@@ -7,7 +7,6 @@
 export class Refused extends Error {}
 
 const READ = "this page reads JPEG, PNG, WebP, GIF, BMP and AVIF";
-const MOST_BYTES = 256 * 2 ** 20;
 const ORIENTATION = 0x0112;
 
 /**
@@ -17,7 +16,6 @@ const ORIENTATION = 0x0112;
  */
 export function inspect(bytes, name, mostPixels) {
   if (!bytes.length) throw new Refused(`${name} is empty: choose another file.`);
-  if (bytes.length > MOST_BYTES) throw new Refused(`${name} has more than 256 MiB: choose a smaller file.`);
   const kind = KINDS.find(({ is }) => is(bytes));
   if (!kind) throw new Refused(`${name} is ${named(bytes)}: ${READ}.`);
   let found;

@@ -16,6 +16,7 @@ const MOST_LETTERS = 80;
 let model = null;
 let looks = null;
 let asked = 0;
+let leftOut = 0; // files that came with the one that is looked at
 
 const worker = new Worker("worker.js", { type: "module" });
 worker.onmessage = ({ data }) => {
@@ -65,8 +66,9 @@ function say(sentence, bad = false) {
 
 const shortened = (name) => (name.length > MOST_LETTERS ? `${name.slice(0, MOST_LETTERS - 1)}…` : name);
 
-/** Ask the network about an image. */
-function look(blob, whole) {
+/** Ask the network about an image, the first of `files` that came. */
+function look(blob, whole, files = 1) {
+  leftOut = files - 1;
   const name = shortened(whole);
   asked++;
   drop.classList.add("busy");
@@ -82,7 +84,8 @@ async function answer(result) {
   byId("picture").hidden = false;
   drop.querySelector(".frame").classList.remove("empty");
   const { width, height } = result.image;
-  say(`${result.name}, ${width} × ${height} pixels`);
+  const others = leftOut ? `; ${leftOut} more ${leftOut === 1 ? "file was" : "files were"} left out` : "";
+  say(`${result.name}, ${width} × ${height} pixels${others}`);
   result.picture = sheetOfImage(result.image);
   showAnswer(model, result);
   looks.show(result);
@@ -98,7 +101,7 @@ function take(files) {
   if (!files?.length) return say(NO_FILE, true);
   chosen(null);
   const [file] = files;
-  return look(file, file.name || "the image");
+  return look(file, file.name || "the image", files.length);
 }
 
 function showExamples() {
