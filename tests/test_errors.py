@@ -2,7 +2,7 @@
 
 import pytest
 
-from focalnet.errors import agreeing, counted
+from focalnet.errors import agreeing, counted, first_line
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,8 @@ def test_verbs():
         *("is", "has", "does", "says", "passes", "cannot"),
     ]
     assert agreeing(0, "are") == agreeing(2, "are") == "are"
+
+
+def test_what_another_library_says_is_one_plain_line():
+    assert first_line(ValueError("\n\x1b[96mstep 3\x1b[0m failed\nfor this")) == "step 3 failed"
+    assert first_line(KeyError()) == "KeyError"

@@ -39,8 +39,8 @@ class OtherModelError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception of another library says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an exception of another library says, in one line and without the codes of colors."""
+    return (re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip() or type(error).__name__).splitlines()[0]
 
 
 def counted(count: int, plural: str) -> str:
