@@ -6,9 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from class_files import dark_and_light
 from focalnet.cli import main
+from focalnet.models.create import create_model
+from focalnet.models.publish import save_pretrained
 
 OPTIONS = (
     "--model minifocal_32 --weights None --image-size 32 --epochs 2 --batch-size 8 --ema 0.9 --drop-path 0 "
@@ -59,3 +63,33 @@ def test_accumulated_parts_equal_one_batch(pictures, one_process, tmp_path):
     for row, expected in zip(rows, one_process, strict=True):
         assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-5)
         assert row["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_end_together_when_nothing_gets_better(pictures, tmp_path):
+    still = ("--patience", "1", "--epochs", "5", "--lr", "1e-12", "--min-lr", "0")  # too small to move any weight
+    one = train(pictures, tmp_path / "one", *still)
+    two = train(pictures, tmp_path / "two", *still, launcher=two_processes())
+    assert len(one) == len(two) == 2
+    assert two[-1]["val_loss"] == pytest.approx(one[-1]["val_loss"], rel=1e-5)
+    assert json.loads((tmp_path / "two" / "evaluation.json").read_text())["metrics"]["top1"] == two[0]["top1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_keep_what_is_frozen(pictures, tmp_path, strategy):
+    save_pretrained(create_model("minifocal_32", num_classes=3), tmp_path / "start")
+    frozen = ("--weights", str(tmp_path / "start"), "--freeze", "backbone")
+    one = train(pictures, tmp_path / "one", *frozen)
+    two = train(pictures, tmp_path / "two", *frozen, "--strategy", strategy, launcher=two_processes())
+    for row, expected in zip(two, one, strict=True):
+        for figure in ("train_loss", "val_loss"):
+            assert row[figure] == pytest.approx(expected[figure], rel=1e-5, abs=1e-6), figure
+    before, after, alone = (
+        load_file(tmp_path / place / "model.safetensors") for place in ("start", "two/last", "one/last")
+    )
+    for name in before:
+        if not name.startswith("head."):
+            assert torch.equal(after[name], before[name]), name
+    assert not torch.equal(after["head.weight"], torch.zeros_like(after["head.weight"]))
+    assert torch.allclose(after["head.weight"], alone["head.weight"], atol=1e-5)
