@@ -38,14 +38,14 @@ def draw(rows: list[dict[str, Any]], against: str) -> Figure:
     panels = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
     for axes, mode in zip(panels, modes, strict=True):
         for place, group in enumerate(groups):
-            for offset, (precision, colour) in enumerate(COLOURS.items()):
+            for offset, (precision, color) in enumerate(COLOURS.items()):
                 key = (group, mode, precision)
                 runs = [row["paired"] for row in rows if (group_of(row), row["mode"], row["precision"]) == key]
                 if not runs:
                     continue
                 y, ratio = place + 0.24 * (offset - 1), statistics.median(runs)
-                axes.plot([min(runs), max(runs)], [y, y], color=colour, linewidth=2.5, alpha=0.5)
-                axes.plot(ratio, y, "o", color=colour, markersize=6)
+                axes.plot([min(runs), max(runs)], [y, y], color=color, linewidth=2.5, alpha=0.5)
+                axes.plot(ratio, y, "o", color=color, markersize=6)
                 axes.annotate(
                     f"{ratio:.2f}", (max(runs), y), (7, 0), textcoords="offset points", va="center", fontsize=8
                 )
@@ -57,7 +57,7 @@ def draw(rows: list[dict[str, Any]], against: str) -> Figure:
         axes.margins(x=0.16)
     panels[0].set_yticks(range(len(groups)), groups, fontsize=8)
     panels[0].invert_yaxis()
-    dots = [panels[0].plot([], [], "o", color=colour, label=name)[0] for name, colour in COLOURS.items()]
+    dots = [panels[0].plot([], [], "o", color=color, label=name)[0] for name, color in COLOURS.items()]
     figure.legend(handles=dots, loc="outside upper right", ncols=len(dots), frameon=False, fontsize=9)
     facts = {name: ", ".join(sorted({row[name] for row in rows})) for name in ("commit", "device", "torch")}
     facts["commit"] = ", ".join(sorted({row["commit"].removesuffix("+changes") for row in rows}))

@@ -54,7 +54,7 @@ def seal(folder):
         (("train", "epochs"), 1.5, "config.json: train: epochs is 1.5"),
         (("train", "workers"), 10**6, "config.json: train: --workers is 1000000; give 512 at most"),
         (("train", "seed"), 10**30, "config.json is damaged: .*31 digits"),
-        (("train", "colour"), 1, "no field of .*config.json: train 'colour'"),
+        (("train", "color"), 1, "no field of .*config.json: train 'color'"),
         (("data", "training pictures"), "24", "config.json: data: training samples is '24'"),
         (("data", "classes"), [1, 2], r"config.json: data: classes\[0\] is 1"),
         (("recipe",), 3, "config.json: recipe is 3"),

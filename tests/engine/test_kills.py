@@ -92,7 +92,7 @@ def test_kills_at_random_instants(task, kills, pictures, tmp_path):
             workers = children(process.pid)
             if process.is_alive():
                 os.kill(process.pid, signal.Signals[name])
-                process.join(60)
+                process.join(600)
                 if process.exitcode != 0:  # asked in its last moment
                     assert process.exitcode in SIGNALS[name], (name, process.exitcode, log.read_text())
                     used.append(name)

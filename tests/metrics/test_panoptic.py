@@ -134,7 +134,7 @@ def test_segments_without_a_pixel():
 
 
 def test_large_ids():
-    """COCO's ids are colours: r + 256 g + 65536 b."""
+    """COCO's ids are colors: r + 256 g + 65536 b."""
     truth = ids("11112222") * 7_000_000
     listed = [{"id": 7_000_000, "label": 0}, {"id": 14_000_000, "label": 2}]
     assert measure(ids("11112222"), segments(s1=0, s2=2), truth, listed).compute()["pq"] == 1

@@ -179,3 +179,7 @@ def test_sounds_of_unequal_length_are_measured_one_by_one(sounds, tmp_path, caps
     code, out, err = run(capsys, *words, "--batch-size", "1")
     assert code == 0, err
     assert "top1" in out
+    soundfile.write(tmp_path / "click.wav", tone(300)[:5], RATE)
+    code, out, err = run(capsys, "predict", tmp_path / "model", tmp_path / "click.wav", "--draw", tmp_path / "drawn")
+    assert code == 0, err
+    assert soundfile.read(tmp_path / "drawn" / "0000_click_heard.wav")[0].shape == (0,)

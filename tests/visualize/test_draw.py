@@ -92,7 +92,7 @@ def test_plates_neither_overlap_nor_leave_the_image(size, seed):
 
 
 def test_the_text_lies_on_its_plate():
-    """Nothing but grey outside the plate, ink within it, a margin of the plate's colour around the ink."""
+    """Nothing but grey outside the plate, ink within it, a margin of the plate's color around the ink."""
     canvas = Image.new("RGB", (480, 480), GREY)
     (x1, y1, x2, y2) = draw._draw_plates(canvas, [(100, 100, 300, 300)], ["Äpfel, Quitten jg"], [class_color(3)])[0]
     pixels = np.asarray(canvas)

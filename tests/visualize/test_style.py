@@ -1,4 +1,4 @@
-"""Colours: told apart, and text that can be read on them."""
+"""Colors: told apart, and text that can be read on them."""
 
 import numpy as np
 import pytest

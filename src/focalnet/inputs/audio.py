@@ -142,6 +142,8 @@ class Audio:
         """The inverse of `spectrum`: (B, F, n_fft // 2 + 1) -> (B, hop_length · (F - 1))."""
         import torch
 
+        if spectrum.shape[1] < 2:
+            return spectrum.real.new_zeros(len(spectrum), 0)
         window = torch.hamming_window(self.win_length, dtype=spectrum.real.dtype, device=spectrum.device)
         return torch.istft(spectrum.transpose(1, 2), self.n_fft, self.hop_length, self.win_length, window)
 

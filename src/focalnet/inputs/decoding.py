@@ -8,7 +8,7 @@
 
 timm and torchvision call `convert("RGB")`, which drops transparency: what lies under a transparent pixel, often black
 or garbage that nobody has ever seen, becomes part of the image. Here it is what a person sees on a page. Opaque
-images come out the same. Colour profiles are not applied, as there.
+images come out the same. Color profiles are not applied, as there.
 
 A network that takes another number of channels than three gets `Bands`. For one channel, colors become grey. Otherwise
 the image must have exactly as many: the bands or pages of a TIFF (`tiff.py`), the channels of an array, or the four

@@ -145,7 +145,7 @@ class DenseOptions(ImageOptions):
         "digit_crops",
     ] = "light"
     """Augmentation: "light" flips and rescales a little, "detr" resizes and crops at many scales, "hres" is its
-    larger form, "lsj" large-scale jitter, "semantic" and "semantic_steps" ratio, crop and colour, "slices" flips and
+    larger form, "lsj" large-scale jitter, "semantic" and "semantic_steps" ratio, crop and color, "slices" flips and
     turns, "turns" turns a little and never flips, "digit_scenes" and "digit_crops" enlarge and never flip."""
     on_bad_annotation: Literal["skip", "stop"] = "skip"
     """A broken annotation (no area, outside, unknown class) is left out and counted, or stops the run."""

@@ -1,7 +1,7 @@
 """Boxes, masks, label maps and text drawn on images.
 
 Arrays and PIL images go in, PIL images come out, and Pillow is all it takes; no model, no task is known. Small images
-are enlarged by a whole factor, so that text is readable beside pixels that stay pixels. A class has the same colour in
+are enlarged by a whole factor, so that text is readable beside pixels that stay pixels. A class has the same color in
 all drawings. No text covers another: a plate that finds no place is left out, its box is not.
 
 Shapes: N objects, H × W pixels, K classes. Boxes are x1 y1 x2 y2 in pixels of the image.
@@ -53,7 +53,7 @@ def draw_detections(
         names: N names.
         scores: N, 0 to 1; none for the truth.
         masks: (N, H, W), bool.
-        labels: N classes, which choose the colours; without them the names do, and two may share one.
+        labels: N classes, which choose the colors; without them the names do, and two may share one.
 
     Returns:
         a new image, RGB, enlarged if the image is small.
@@ -87,7 +87,7 @@ def closeup(image: Signal, box: Sequence[float], label: int) -> Image.Image:
     Args:
         image: any image.
         box: x1 y1 x2 y2 in its pixels.
-        label: chooses the colour of the frame.
+        label: chooses the color of the frame.
     """
     left, top, right, bottom = box
     whole = image.convert("RGB")
@@ -108,7 +108,7 @@ def closeup(image: Signal, box: Sequence[float], label: int) -> Image.Image:
 
 
 def draw_semantic(image: Signal, labels: Any, classes: Sequence[str]) -> Image.Image:
-    """The image under the colours of its classes, with a legend below, the largest class first.
+    """The image under the colors of its classes, with a legend below, the largest class first.
 
     Args:
         image: any image.
@@ -130,7 +130,7 @@ def draw_semantic(image: Signal, labels: Any, classes: Sequence[str]) -> Image.I
 def draw_panoptic(
     image: Signal, ids: Any, segments: Sequence[Mapping[str, Any]], classes: Sequence[str]
 ) -> Image.Image:
-    """The image under its segments: a colour per class, a shade of it per segment, a line around each.
+    """The image under its segments: a color per class, a shade of it per segment, a line around each.
 
     Args:
         image: any image.
@@ -235,9 +235,9 @@ def _paint_mask(canvas: Image.Image, mask: np.ndarray, color: Color, factor: int
 
 
 def _paint_regions(image: Signal, regions: np.ndarray, colors: np.ndarray) -> Image.Image:
-    """The enlarged image under the colours (H, W, 3) of its regions (H, W), -1 for none, with light lines between.
+    """The enlarged image under the colors (H, W, 3) of its regions (H, W), -1 for none, with light lines between.
 
-    Colours are uint8.
+    Colors are uint8.
     """
     canvas, factor = _enlarge(image)
     size = (canvas.height // factor, canvas.width // factor)

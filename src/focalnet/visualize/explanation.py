@@ -21,7 +21,7 @@ MOST_LABELS = 5
 KERNEL = 1.55
 """Inches of a row of kernels."""
 BAR = 0.6
-"""Inches of the colours and the title of a map, which one over the image does not have."""
+"""Inches of the colors and the title of a map, which one over the image does not have."""
 OVER = 0.55
 """How opaque a map is over the image."""
 
@@ -172,7 +172,7 @@ def _kernel_rows(kernels: Sequence[Sequence[np.ndarray]]) -> list[dict[str, np.n
 
 
 def _strip(image: np.ndarray, columns: int) -> tuple[float, float]:
-    """Inches of a row of images with colour bars."""
+    """Inches of a row of images with color bars."""
     shape = np.clip(image.shape[0] / image.shape[1], 0.4, 1.6)
     return max(2.1 * columns, 6.5), 2.0 * shape + 0.8
 
@@ -187,7 +187,7 @@ def _lines(maps: Mapping[str, np.ndarray], columns: int) -> int:
 
 
 def _draw_maps(figure: Any, image: np.ndarray, maps: Mapping[str, np.ndarray], cmap: str, columns: int) -> None:
-    """The image, then the maps, each with its colours, and all of them over the image."""
+    """The image, then the maps, each with its colors, and all of them over the image."""
     lines = _lines(maps, columns)
     height = _strip(image, columns)[1]
     grid = figure.subplots(lines, columns, squeeze=False, height_ratios=[height, height - BAR][:lines])

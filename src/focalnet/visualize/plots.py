@@ -96,7 +96,7 @@ def _plain_axes(axes: Any) -> None:
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str] | None = None, title: str = "") -> bytes:
-    """Confusion matrix, coloured by the share of each row; the colours spread small shares so that errors show.
+    """Confusion matrix, colored by the share of each row; the colors spread small shares so that errors show.
 
     Up to 24 classes with counts, up to 100 without, beyond that the 100 classes with most errors. It is as wide as a
     page, so that the names of 100 classes can be read.

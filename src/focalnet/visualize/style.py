@@ -1,4 +1,4 @@
-"""One style for every drawing: the colours of classes, the font, the sizes, and how a figure becomes a file.
+"""One style for every drawing: the colors of classes, the font, the sizes, and how a figure becomes a file.
 
 Drawings on images need Pillow alone; matplotlib is imported where the first figure is made. Figures are objects of
 their own, so that drawing changes nothing for whoever else uses matplotlib in the process.
@@ -32,7 +32,7 @@ DOTS_PER_INCH = 120
 
 
 def class_color(index: int) -> Color:
-    """The colour of a class, red green blue from 0 to 255: 20 chosen ones, then golden steps around the wheel.
+    """The color of a class, red green blue from 0 to 255: 20 chosen ones, then golden steps around the wheel.
 
     Args:
         index: the label, from 0.
@@ -46,14 +46,14 @@ def class_color(index: int) -> Color:
 
 
 def shade(color: Color, turn: int) -> Color:
-    """The colour itself, then lighter and darker ones in turn."""
+    """The color itself, then lighter and darker ones in turn."""
     towards, share = ((0, 0.0), (255, 0.35), (0, 0.35), (255, 0.6), (0, 0.55))[turn % 5]
     red, green, blue = (round((1 - share) * part + share * towards) for part in color)
     return red, green, blue
 
 
 def ink_on(color: Color) -> Color:
-    """Black or white, whichever is read better on the colour."""
+    """Black or white, whichever is read better on the color."""
     linear = [(part / 255) ** 2.2 for part in color]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return (255, 255, 255) if luminance < 0.3 else INK

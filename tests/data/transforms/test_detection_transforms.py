@@ -45,7 +45,7 @@ COCO = Preprocessing(input_size=800, long_side=1333, crop_pct=1.0, interpolation
 def scene(
     height=90, width=120, rectangles=((10, 20, 50, 80), (60, 5, 120, 45), (0, 0, 12, 12)), crowd=()
 ) -> DenseSample:
-    """Coloured rectangles (x1, y1, x2, y2), apart from each other: object i has red 40 (i + 1) and label i."""
+    """Colored rectangles (x1, y1, x2, y2), apart from each other: object i has red 40 (i + 1) and label i."""
     pixels = np.zeros((height, width, 3), np.uint8)
     semantic = torch.zeros(height, width, dtype=torch.uint8)
     masks = torch.zeros(len(rectangles), height, width, dtype=torch.bool)
