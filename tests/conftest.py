@@ -1,11 +1,13 @@
 """One thread: the tensors of the tests are tiny, and threads that wait for each other cost more than they bring."""
 
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they begin too
 
 
 @pytest.fixture(scope="session", autouse=True)
