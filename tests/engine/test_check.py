@@ -132,3 +132,8 @@ def test_the_page_shows_every_task(task, images, tmp_path):
     shown = 8 + 4 if task == "classify" else 4 + 2
     augmented = 4 * (8 if task == "classify" else 4)
     assert len(page.named("figure")) == shown + augmented
+
+
+def test_options_of_the_check_are_checked(images):
+    with pytest.raises(UserError, match=r"focalnet check: augment is 'imgaug', wanted is .*; give another value"):
+        focalnet.check(images, augment="imgaug")

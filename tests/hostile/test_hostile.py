@@ -119,6 +119,7 @@ def test_there_are_enough():
     assert sum(len(generator.every(kind)) for kind in generator.KINDS) >= 1500
 
 
+@pytest.mark.timeout(900)
 def test_some_hostile_inputs(tmp_path):
     inputs = [(kind, index) for kind in generator.KINDS for index in spread(kind, QUICK)]
     results = run_all(inputs, tmp_path, 1)

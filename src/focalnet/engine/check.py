@@ -82,8 +82,8 @@ def check(
     given = {name: value for name, value in options.items() if value is not None}
     if not issubclass(get_task(choice.task), ImageTask):
         raise UserError(f"the check looks at images, and --task {choice.task} takes none; train says what is wrong.")
-    settings: Any = get_task(choice.task)(**{**vars(chosen), "data": data, "weights": None, "freeze": None, **given})
-    settings = settings.located()
+    fields = {**vars(chosen), "data": data, "weights": None, "freeze": None, **given}
+    settings: Any = build(get_task(choice.task), fields, "focalnet check", "give another value").located()
     opened = open_data(
         settings.kind, settings.data, val_fraction=val_fraction, seed=seed, on_bad_image=on_bad_image,
         on_bad_annotation=on_bad_annotation,
