@@ -331,3 +331,10 @@ def test_a_new_run_takes_the_fused_step_and_an_old_one_goes_on_with_the_one_it_b
     new = network()
     fused = steps(new, build_optimizer(new, config), range(6))
     torch.testing.assert_close(fused, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_exponential_falls_after_every_epoch():
+    options = {"schedule": "exponential", "schedule_options": {"factor": 0.9}}
+    config = TrainConfig(epochs=9, lr=1.0, min_lr=0.5, warmup_epochs=0, **options)
+    rates = [learning_rate(config, step, 3) for step in (0, 2, 3, 6, 26)]
+    assert rates == pytest.approx([1.0, 1.0, 0.9, 0.81, 0.5])

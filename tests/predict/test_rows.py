@@ -13,7 +13,8 @@ from command_line import run
 from focalnet.errors import UserError
 from focalnet.inputs.video import VideoWriter
 from focalnet.predict import Predictor
-from focalnet.predict.rows import Rows, fingerprint
+from focalnet.predict.rows import Rows
+from focalnet.weights.files import checksum
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +133,12 @@ def test_a_source_that_is_named_twice_is_done_twice(tmp_path):
         assert [rows.take(name) for name in ("a.png", "a.png", "b.png")] == [True, False, False]
 
 
-def test_the_fingerprint_is_of_every_weight(model):
-    assert fingerprint(model) == fingerprint(model)
-    before = fingerprint(model)
+def test_the_checksum_is_of_every_weight(model):
+    assert checksum(model) == checksum(model)
+    before = checksum(model)
     bias = next(value for name, value in model.named_parameters() if name.endswith("bias"))
     with torch.no_grad():
         bias[0] += 1e-6
-    assert fingerprint(model) != before
+    assert checksum(model) != before
     with torch.no_grad():
         bias[0] -= 1e-6

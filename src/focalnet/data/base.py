@@ -40,7 +40,7 @@ class Sample:
 
     Attributes:
         signal: what the input of a model takes: an image, RGB.
-        label: index into `Samples.classes`; of multi-label data all of them, in order.
+        label: index into `Samples.classes`; of multi-label data all of them, in order; None where nothing is known.
         path: where the signal lies.
         skipped: paths of those that could not be read, in whose place this one stands.
     """
@@ -128,9 +128,9 @@ class Reader(Protocol):
         ...
 
     def read(self, entry: Any, load: Load = ...) -> Any:
-        """The signal where the split says the classes of each entry (`Split.whole`); else the `DenseSample`, labelled
-        by the classes of its split. `load` decodes a file as the network wants it; a reader that paints its samples
-        need not take it. `BadFileError` where it cannot be decoded."""
+        """The signal where the split says the classes of each entry (`Split.whole`), or nothing is known of it; else
+        the `DenseSample`, labelled by the classes of its split. `load` decodes a file as the network wants it; a reader
+        that paints its samples need not take it. `BadFileError` where it cannot be decoded."""
         ...
 
 
@@ -303,8 +303,8 @@ class Samples(Dataset[Any]):
         """The sample at a place, and no other in its stead; `load` decodes it instead of the own."""
         entry = self.entries[index]
         content = self.reader.read(entry, load or self.load) if self._loads else self.reader.read(entry)
-        if self.labels is not None:
-            return Sample(content, self.labels[index], self.reader.name(entry))
+        if not isinstance(content, DenseSample):
+            return Sample(content, None if self.labels is None else self.labels[index], self.reader.name(entry))
         content = replace(content, category_ids=self.category_ids)
         return content if self._table is None else content.relabel(self._table)
 

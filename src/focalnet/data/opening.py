@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from focalnet.data.base import Crowd, Datasets, OnBadImage, Opener, Request, Samples, Split, SplitName
-from focalnet.data.kinds import noun_of
+from focalnet.data.kinds import UNLABELED, noun_of
 from focalnet.data.problems import WORDS, Finding, OnBadAnnotation, Problems, preview, settle
 from focalnet.data.register import find_format
 from focalnet.data.splits import identities, multilabel_split, random_split, stratified_split
@@ -33,7 +33,7 @@ def open_data(
     """Open data for training.
 
     Args:
-        kind: "class", "multilabel", "detection", "semantic" or "panoptic"; `base.py` says what their samples hold.
+        kind: "class", "multilabel", "detection", "semantic", "panoptic", …; `kinds.py` says what their samples hold.
         source: see `register.py`; None for what is made of the digits inside scikit-learn.
         val_fraction: share of the samples set aside where the source has no validation split of its own.
         seed: of that split. The digits are always split the same way.
@@ -69,7 +69,7 @@ def open_data(
         elif train.whole:
             kept, held_out = multilabel_split(train.labels or (), val_fraction, seed, place)
         else:
-            kept, held_out = random_split(len(train), val_fraction, seed, place)
+            kept, held_out = random_split(len(train), val_fraction, seed, place, noun_of(kind))
         train, val = train.take(kept), train.take(held_out)
         how = f"set aside, share {val_fraction}, seed {seed}"
     else:
@@ -82,9 +82,9 @@ def open_data(
     _check_objects(train, place, "training", "train on")
     if unseen := _missing(classes, train):
         log.warning("%s: nothing to train on for %s", place, preview(unseen))
+    told = "" if kind in UNLABELED else f"{counted(len(classes), 'classes')}, "
     description = (
-        f"{place}: {counted(len(classes), 'classes')}, {len(train)} training and "
-        f"{counted(len(val), f'validation {noun_of(kind)}s')} ({how})"
+        f"{place}: {told}{len(train)} training and {counted(len(val), f'validation {noun_of(kind)}s')} ({how})"
     )
     findings = train.findings("train", found), val.findings("val", (*val_found, *twice))
     first, second = (
@@ -133,6 +133,8 @@ def open_evaluation(
     findings = opened.findings(split or ("val" if opener else "train"), found)
     settle(place, [findings], on_bad_annotation)
     _check_objects(opened, place, WORDS[findings.split], "evaluate on")
+    if kind in UNLABELED:
+        return Samples(opened, (), on_bad_image, findings, kind)
     theirs = opened.classes
     if opened.names is not None and len(theirs) != num_classes and not set(theirs) & set(classes or ()):
         theirs = openers.train().classes  # folders may lack some classes, and their order is to count

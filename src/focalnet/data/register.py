@@ -25,6 +25,8 @@ from focalnet.data.formats import (
     label_maps,
     moving_digits,
     organs,
+    recordings,
+    sentences,
     shards,
     sound_scenes,
     table,
@@ -55,7 +57,7 @@ class Format:
 
 
 CLASS, MULTILABEL = ("class",), ("multilabel",)
-SOUND, VIDEO = ("sound",), ("video",)
+SOUND, VIDEO, SPEECH = ("sound",), ("video",), ("speech",)
 DETECTION, SEMANTIC, PANOPTIC = ("detection",), ("semantic",), ("panoptic",)
 
 FORMATS = [
@@ -86,6 +88,20 @@ FORMATS = [
         words="synthetic sounds",
         fits=None,
         open=sound_scenes.find_sound_scenes,
+    ),
+    Format(
+        name="formants",
+        kinds=SPEECH,
+        words="synthetic vowels and hisses",
+        fits=None,
+        open=sentences.find_formants,
+    ),
+    Format(
+        name="spoken",
+        kinds=SPEECH,
+        words="sentences spoken by espeak-ng",
+        fits=None,
+        open=sentences.find_spoken,
     ),
     Format(
         name="moving_digits",
@@ -135,6 +151,13 @@ FORMATS = [
         words="a folder of class folders, or one with train/ and val/",
         fits=lambda source: folder.is_class_folders(source) and not table.is_table(source),
         open=folder.find_class_folders,
+    ),
+    Format(
+        name="recordings",
+        kinds=SPEECH,
+        words="a folder of sounds, at any depth, or one with train/ and val/",
+        fits=recordings.is_recordings,
+        open=recordings.find_recordings,
     ),
     Format(
         name="yolo",

@@ -209,19 +209,22 @@ def multilabel_split(
     return [index for index in range(len(labels)) if index not in held_out], sorted(val)
 
 
-def random_split(count: int, val_fraction: float, seed: int, place: str) -> tuple[list[int], list[int]]:
+def random_split(
+    count: int, val_fraction: float, seed: int, place: str, noun: str = "image"
+) -> tuple[list[int], list[int]]:
     """Indices of a training and a validation split of `count` samples; each has at least one.
 
     Args:
         count, val_fraction, seed: as in `stratified_split`.
-        place: what to call the data in the error.
+        place, noun: what to call the data and a sample in the error.
 
     Raises:
         UserError: `val_fraction` is not between 0 and 1, or there are no two samples.
     """
     _check_fraction(val_fraction)
     if count < 2:
-        raise UserError(f"{place} has {counted(count, 'images')}, so none can be set aside for validation; add images.")
+        only = counted(count, f"{noun}s")
+        raise UserError(f"{place} has {only}, so none can be set aside for validation; add {noun}s.")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     held_out = _held_out(count, val_fraction)
     return sorted(order[held_out:]), sorted(order[:held_out])

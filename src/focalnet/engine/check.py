@@ -32,6 +32,7 @@ from focalnet.engine.choice import OnFault, defaults
 from focalnet.engine.display import EVERY_SECONDS
 from focalnet.engine.run import disk_errors, write_atomically
 from focalnet.errors import UserError
+from focalnet.inputs.folders import cache_folder
 from focalnet.models.registry import parse_name
 from focalnet.reading import read_object, write_json
 from focalnet.schemas import build
@@ -161,7 +162,7 @@ def check_before_training(task: Task, data: Datasets, spec: ModelSpec, accelerat
 def facts_of(task: ImageTask, data: Datasets, spec: ModelSpec) -> Facts:
     """What is in the data, from the cache where it was looked at before."""
     key = _key(task.kind, data, spec)
-    path = None if key is None else _folder() / f"{key}.json"
+    path = None if key is None else cache_folder("checks") / f"{key}.json"
     if path is not None and path.is_file():
         try:
             return build(Facts, read_object(path), path)
@@ -176,10 +177,6 @@ def facts_of(task: ImageTask, data: Datasets, spec: ModelSpec) -> Facts:
         except (OSError, UserError) as error:
             log.info("%s could not be written (%s): the next run looks at the data again", path, error)
     return facts
-
-
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "focalnet" / "checks"
 
 
 def _key(kind: str, data: Datasets, spec: ModelSpec) -> str | None:

@@ -172,7 +172,7 @@ def _write(
         Value("model", options["model"]),
         Value("weights at the start", options["weights"] or "random"),
         Value("data", source),
-        Value("classes", "more than 1,000" if isinstance(data["classes"], int) else len(data["classes"])),
+        Value("classes", "more than 1,000" if isinstance(data["classes"], int) else len(data["classes"]) or None),
         Value("training samples", f"{data['training samples']:,}"),
         Value("validation samples", f"{data['validation samples']:,}"),
     ]

@@ -104,7 +104,7 @@ class Training:
     ) -> None:
         from accelerate import DistributedDataParallelKwargs
 
-        self.config, self.accelerator, self.spec = config, accelerator, network.spec
+        self.task, self.config, self.accelerator, self.spec = task, config, accelerator, network.spec
         self.network: Any = network.to(accelerator.device)
         if task.freeze is not None:
             self.network.focalnet.freeze(None if task.freeze == "backbone" else task.freeze)
@@ -120,6 +120,10 @@ class Training:
         if config.compile:
             self.network.focalnet.compile()
         self.parts = task.parts(self.network)
+        helpers = [part.module for part in self.parts.values() if part.helper]
+        self.helpers = tuple(
+            f"{name}." for name, module in self.network.named_modules() if any(module is one for one in helpers)
+        )
         self.configs = {name: dataclasses.replace(config, **part.options) for name, part in self.parts.items()}
         self.losses: Any = _Losses(self.network, task, loss)
         if config.strategy == "fsdp" and accelerator.num_processes > 1:
@@ -149,6 +153,8 @@ class Training:
         pieces = [next(batches) for _ in range(self.config.accumulate)]
         for piece in pieces:
             self.skipped.update(piece.pop("skipped"))
+        if len(self.parts) > 1:
+            pieces = [self._shared(piece) for piece in pieces]
         losses = {}
         for name, part in self.parts.items():
             losses[name] = self._backward(name, pieces)
@@ -166,6 +172,14 @@ class Training:
         if self.ema:
             self.ema.update_parameters(self.network)
         return losses
+
+    @torch.no_grad()
+    def _shared(self, piece: Batch) -> Batch:
+        """A batch on the device, with what the parts have in common."""
+        from accelerate.utils import send_to_device
+
+        with self.accelerator.autocast():
+            return self.task.shared(self.network, send_to_device(piece, self.accelerator.device, non_blocking=True))
 
     def _backward(self, part: str, pieces: Sequence[Batch]) -> Tensor:
         """Gradients of the loss of a part, averaged over the accumulated batches; returns the loss."""
@@ -193,6 +207,7 @@ class Training:
 
         whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights: dict[str, Any] = get_model_state_dict(self.averaged, options=whole)
+        helpers = {name: weights.pop(name) for name in list(weights) if name.startswith(self.helpers)}
         state: dict[str, Any] = {
             "optimizers": {
                 part: get_optimizer_state_dict(self.network, optimizer.optimizer, options=whole)
@@ -200,6 +215,8 @@ class Training:
             },
             "position": dataclasses.asdict(at),
         }
+        if helpers:
+            state["helpers"] = helpers
         if self.ema:
             state |= {
                 "network": get_model_state_dict(self.network, options=whole),
@@ -236,7 +253,7 @@ class Training:
         weights: dict[str, Any] = read_state_dict(folder / "model.safetensors")
         self.unproven = path
         with _of_this_run(path):
-            set_model_state_dict(self.averaged, weights, options=whole)
+            set_model_state_dict(self.averaged, {**weights, **state.get("helpers", {})}, options=whole)
             if self.ema:
                 set_model_state_dict(self.network, state["network"], options=whole)
                 self.ema.n_averaged.fill_(state["averaged"])

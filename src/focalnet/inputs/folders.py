@@ -24,6 +24,11 @@ DEEPEST = 16
 """Most parts of a name that are tried without those before them."""
 
 
+def cache_folder(name: str) -> Path:
+    """Where the library keeps what it made, and can make again: $XDG_CACHE_HOME/focalnet/NAME, else in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "focalnet" / name
+
+
 def is_ignored(name: str) -> bool:
     """Whether a file or folder of this name, without its path, is never data."""
     return (name.startswith(".") and name.strip(".") != "") or name.lower() in SYSTEM

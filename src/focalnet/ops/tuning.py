@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from focalnet.inputs.folders import cache_folder
+
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +61,7 @@ def measure(run: Callable[[], Any]) -> float:
 
 def path() -> Path:
     """Where the choices are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "focalnet" / "tuned.json"
+    return cache_folder("tuned.json")
 
 
 @cache

@@ -27,11 +27,11 @@ from focalnet.inputs.video import Frames, Newest, VideoWriter, is_video
 from focalnet.models.create import load_model
 from focalnet.predict.pipeline import Item, by_likeness
 from focalnet.predict.precision import Precision, arithmetic
-from focalnet.predict.rows import fingerprint
 from focalnet.predict.tracking import LOW, Tracker, bytetrack, follow
 from focalnet.predict.words import draw, stem, told
 from focalnet.tasks import task_of
 from focalnet.tasks.base import Network, Prediction
+from focalnet.weights.files import checksum
 from focalnet.weights.sources import Source
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Predictor:
         Raises:
             UserError: it cannot be read, or is nothing of these.
         """
-        return self._predict([self.input.read(source)])[0]
+        return self._predict([self.task.read(self.input, source)])[0]
 
     def _predict(self, signals: Sequence[Any], prepared: Sequence[Any] | None = None) -> list[Any]:
         if not self._remarked and isinstance(self.input, inputs.Image):
@@ -152,7 +152,7 @@ class Predictor:
 
         def read(named: tuple[Any, Any]) -> Item:
             try:
-                signal = how.read(named[1])
+                signal = self.task.read(how, named[1])
                 return Item(named[0], signal, self.task.prepare(self.model.spec, signal))
             except UserError as error:
                 return Item(named[0], error=error)
@@ -295,7 +295,7 @@ class Predictor:
         if least := getattr(self.task, "least_score", None):
             options["threshold"] = least(self.model.spec)
         how = {**inputs.to_dict(self.input), "max_pixels": self._reading["max_pixels"]}
-        facts = {"weights": fingerprint(self.model), "task": self.task.name, **options, "input": how}
+        facts = {"weights": checksum(self.model), "task": self.task.name, **options, "input": how}
         return {**facts, "precision": self._precision}
 
     def writer(self, kind: "ResultFormat", out: Path | None, stream: TextIO = sys.stdout) -> "Writer":

@@ -6,28 +6,15 @@ most one without its end, which is taken away. An image is done when it has a ro
 (`"last": true`); the rows of a film that was stopped are taken away, and it is done again.
 """
 
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from focalnet.errors import UserError
 from focalnet.reading import each_line, parse_json, read_object, shown, write_json
 
 MEND = "give another --out"
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A checksum of the weights of a network."""
-    checksum = 0
-    for name, tensor in sorted(model.state_dict().items()):
-        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        checksum = zlib.crc32(content.numpy().data, zlib.crc32(name.encode(), checksum))
-    return f"{checksum:08x}"
 
 
 class Rows:

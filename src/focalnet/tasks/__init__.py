@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from focalnet.tasks.base import Task
 
 SHARED = (
-    "base", "batches", "classes", "common_options", "dense", "detection_report", "figures", "options", "results",
-    "signal_options", "weighting",
+    "base", "batches", "classes", "common_options", "dense", "detection_report", "figures",
+    "options", "parts", "results", "signal_options", "signals", "weighting",
 )  # fmt: skip
 _REGISTERED: "dict[str, type[Task]]" = {}
 

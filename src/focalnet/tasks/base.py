@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from PIL.Image import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from focalnet.data.base import Datasets, Load, MapDataset, SplitName
 from focalnet.data.register import formats_at, locate_source
@@ -29,6 +29,7 @@ from focalnet.inputs.image import Signal
 from focalnet.tasks.batches import InBatches, Predicts
 from focalnet.tasks.common_options import Embedded as Embedded
 from focalnet.tasks.options import OPTIONS, ImageOptions, TaskOptions
+from focalnet.tasks.parts import Part as Part
 from focalnet.visualize.page import Section as Section
 from focalnet.visualize.page import Shot as Shot
 from focalnet.weights.sources import located
@@ -41,19 +42,6 @@ Network = Any
 Batch = dict[str, Any]
 """A collated batch. The loader adds `index` (B,), each sample's place in its data set, -1 for what a metric is to
 ignore (padding, stand-ins for samples that could not be read), and `skipped`, the paths of the latter."""
-
-
-class Part(NamedTuple):
-    """A part of a network that has an optimizer of its own.
-
-    Attributes:
-        module: holds its parameters; a `ModuleList` puts several modules together.
-        options: options of `TrainConfig` that are otherwise for it: `optimizer` and `optimizer_options`, `lr`,
-            `weight_decay`, `schedule` and `schedule_options`, `clip_grad`.
-    """
-
-    module: nn.Module
-    options: Mapping[str, Any] = {}
 
 
 class Meaning(NamedTuple):
@@ -220,6 +208,10 @@ class Task(TaskOptions, Predicts, ABC):
         has its `part_loss` computed with the weights as they are by then, and only its own weights are changed.
         """
         return {"network": Part(model)}
+
+    def shared(self, model: Network, batch: Batch) -> Batch:
+        """A batch with what several parts need of it, computed once in a step, without gradients."""
+        return batch
 
     def part_loss(self, part: str, model: Network, batch: Batch) -> Mapping[str, Tensor]:
         """`loss` for one of the `parts`."""

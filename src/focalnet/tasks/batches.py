@@ -20,6 +20,14 @@ class Predicts(ABC):
     def predict(self, model: Any, signals: Sequence[Any]) -> list[Any]:
         """One `Prediction` per signal, as `model.spec.preprocessing` reads it: an RGB image, a waveform."""
 
+    def read(self, how: Any, source: Any) -> Any:
+        """The signal of a source to predict for, as the network's input `how` reads it.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return how.read(source)
+
     def prepare(self, spec: ModelSpec, signal: Any) -> Any:
         """What `predict_prepared` wants of a signal besides; threads make it while the network is busy."""
         return None

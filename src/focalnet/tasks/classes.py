@@ -12,44 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from focalnet.data import Datasets, Sample, open_data, open_evaluation
-from focalnet.data.base import SplitName
-from focalnet.data.register import locate_source
+from focalnet.data import Datasets, Sample
 from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.errors import UserError
 from focalnet.models.create import create_model
-from focalnet.tasks.base import Batch, MapDataset, Metric, Network, Task
+from focalnet.tasks.base import Batch, MapDataset, Metric, Network
 from focalnet.tasks.classify import ClassificationMetric
-from focalnet.tasks.common_options import check_task
-from focalnet.tasks.signal_options import SignalOptions
+from focalnet.tasks.signal_options import SignalClassOptions
+from focalnet.tasks.signals import SignalTask
 from focalnet.tasks.weighting import balanced_weights, class_weights, weighted_targets
 from focalnet.weights.spec import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassTask(SignalOptions, Task):
+class ClassTask(SignalClassOptions, SignalTask):
     """The parts of such a task."""
 
-    @property
-    def source(self) -> str:
-        """The data: what the option says, or what the package makes."""
-        return self.data or self.embedded.data
-
-    def locate_data(self, recorded: bool) -> str | None:
-        return None if self.data is None else locate_source(self.kind, self.data, recorded=recorded)
-
     def datasets(self, seed: int) -> Datasets:
-        check_task(self.name, self.model)
-        data = open_data(
-            self.kind, self.source, val_fraction=self.val_fraction, seed=seed, on_bad_image=self.on_bad_file
-        )
+        data = super().datasets(seed)
         self.check_num_classes(data, "look for a folder too many or too few")
         return data
-
-    def evaluation_data(self, spec: ModelSpec, split: SplitName | None = None) -> MapDataset:
-        return open_evaluation(
-            self.kind, self.source, spec.classes, spec.num_classes, on_bad_image=self.on_bad_file, split=split
-        )
 
     def build_model(self, data: Datasets) -> Network:
         drop = {} if self.drop_path is None else {"drop_path_rate": self.drop_path}
@@ -115,6 +97,3 @@ class ClassTask(SignalOptions, Task):
         wrong = [row["index"] for row in details["worst"]][: most // 2]
         spread = range(0, len(dataset), max(1, len(dataset) // most))
         return [dataset[index] for index in list(dict.fromkeys([*wrong, *spread]))[:most]]
-
-    def signal(self, sample: Sample) -> tuple[str, Any]:
-        return sample.path, sample.signal

@@ -11,13 +11,22 @@ from focalnet.tasks.common_options import Embedded, TaskOptions, check_labels, c
 
 @dataclass(frozen=True, kw_only=True)
 class SignalOptions(TaskOptions):
-    """The options of the tasks that tell the class of a sound or a film.
+    """The options of the tasks on sounds and films.
 
     Class attributes:
         kind: of the data, in the words of `data.register`.
     """
 
     kind: ClassVar[str]
+
+    on_bad_file: Literal["stop", "skip"] = "stop"
+    """A file that cannot be read stops the run, or is skipped and counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalClassOptions(SignalOptions):
+    """The options of the tasks that tell the class of a sound or a film."""
+
     score: ClassVar[str] = "top1"
 
     label_smoothing: float = 0.1
@@ -25,8 +34,6 @@ class SignalOptions(TaskOptions):
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
     """How much the samples of each class count in the loss: "balanced" counts classes alike, however many samples they
     have; or a number per class, in the order of their names."""
-    on_bad_file: Literal["stop", "skip"] = "stop"
-    """A file that cannot be read stops the run, or is skipped and counted."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,7 +41,7 @@ class SignalOptions(TaskOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoundOptions(SignalOptions):
+class SoundOptions(SignalClassOptions):
     """Classification of sounds."""
 
     name: ClassVar[str] = "sound"
@@ -68,7 +75,7 @@ class SoundOptions(SignalOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoOptions(SignalOptions):
+class VideoOptions(SignalClassOptions):
     """Classification of films."""
 
     name: ClassVar[str] = "video"

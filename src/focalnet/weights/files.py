@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import pickle
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from focalnet.errors import UserError, first_line
 from focalnet.reading import regular, shown
@@ -192,6 +193,15 @@ def apart(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensors[name] = tensor.clone() if place in taken else tensor
         taken.add(place)
     return tensors
+
+
+def checksum(model: nn.Module) -> str:
+    """A checksum of the weights of a network."""
+    total = 0
+    for name, tensor in sorted(model.state_dict().items()):
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        total = zlib.crc32(content.numpy().data, zlib.crc32(name.encode(), total))
+    return f"{total:08x}"
 
 
 def check_suffix(path: Path) -> None:

@@ -12,7 +12,7 @@ outside the package is added with `register`, before the run is trained or resum
 
 from focalnet.engine.optim.options import AdamWOptions, MuonOptions, SGDOptions
 from focalnet.engine.optim.rows import Optimizer, Place, Schedule, build_options, find
-from focalnet.engine.optim.schedules import COSINE, LINEAR, POLY, RESTARTS, STEP
+from focalnet.engine.optim.schedules import COSINE, EXPONENTIAL, LINEAR, POLY, RESTARTS, STEP
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "Optimizer", "Place", "Schedule", "build_options", "find", "register"]
 
@@ -35,5 +35,5 @@ MUON = Optimizer(name="muon", build="focalnet.engine.optim.muon:build", options=
 
 SGD = Optimizer(name="sgd", build="focalnet.engine.optim.sgd:build", options=SGDOptions)
 
-for _row in (ADAMW, MUON, SGD, COSINE, LINEAR, POLY, RESTARTS, STEP):
+for _row in (ADAMW, MUON, SGD, COSINE, EXPONENTIAL, LINEAR, POLY, RESTARTS, STEP):
     register(_row)

@@ -2,9 +2,9 @@
 
 The rate is a function of the place in the run and of nothing else, so there is no scheduler to save. Classification
 has a cosine, UPerNet a straight line (mmseg's "poly" of power 1), Mask2Former on ADE20K "poly" of power 0.9, detectors
-a constant that falls to a tenth at given epochs, Focal-UNet cosines with warm restarts (Loshchilov and Hutter, 2017).
-As in the official schedule (`lr_scheduler.py`) the curve does not wait for the warm-up: after it, the rate continues
-where the curve is by then, a little under the peak.
+a constant that falls to a tenth at given epochs, Focal-UNet cosines with warm restarts (Loshchilov and Hutter, 2017),
+the decoder of a speech codec a factor after every epoch. As in the official schedule (`lr_scheduler.py`) the curve does
+not wait for the warm-up: after it, the rate continues where the curve is by then, a little under the peak.
 """
 
 import math
@@ -30,6 +30,14 @@ class StepOptions:
     """Epochs at which the rate falls."""
     factor: float = 0.1
     """What the rate is multiplied by at each of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExponentialOptions:
+    """Options of "exponential"."""
+
+    factor: float = 0.999
+    """What the rate is multiplied by after every epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +81,11 @@ def restarts(place: Place, peak: float, end: float, options: RestartOptions) -> 
     return end + (peak - end) * (0.5 * (1 + math.cos(math.pi * epoch / length)))
 
 
+def exponential(place: Place, peak: float, end: float, options: ExponentialOptions) -> float:
+    """The peak, multiplied by the factor after every epoch, never below the end."""
+    return max(peak * options.factor ** (place.step // place.steps_per_epoch), end)
+
+
 def step(place: Place, peak: float, end: float, options: StepOptions) -> float:
     """The peak, multiplied by the factor at every milestone; there is no end."""
     passed = sum(place.step >= round(epoch * place.steps_per_epoch) for epoch in options.milestones)
@@ -84,3 +97,4 @@ LINEAR = Schedule(name="linear", rate=linear)
 POLY = Schedule(name="poly", rate=poly, options=PolyOptions)
 RESTARTS = Schedule(name="restarts", rate=restarts, options=RestartOptions)
 STEP = Schedule(name="step", rate=step, options=StepOptions)
+EXPONENTIAL = Schedule(name="exponential", rate=exponential, options=ExponentialOptions)
