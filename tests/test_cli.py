@@ -51,7 +51,8 @@ def test_train_shows_at_most_40_flags_in_groups(capsys, task):
     flags = re.findall(r"^\W*(--[a-z][a-z-]*)", out, flags=re.MULTILINE)
     assert 20 < len(flags) <= 40, sorted(flags)
     groups = re.findall(r"^\W+(\w+) options \W+$", out, flags=re.MULTILINE)
-    assert groups == [*GROUPS], "an option stands in no group: give it a place in GROUPS"
+    known = [group for group in GROUPS if group in groups or group != "augmentation"]  # which speech has not
+    assert groups == known, "an option stands in no group: give it a place in GROUPS"
 
 
 def test_help_and_tables_need_no_torch():

@@ -65,6 +65,11 @@ class TrainOptions(TypedDict, total=False):
     size: int | None
     scale: float | None
     interpretation: bool
+    stage: Literal["features", "decoder", "both"]
+    segment: int
+    decoder_lr: float | None
+    discriminator_share: float
+    dwer: bool
     num_queries: int | None
     tta: bool
     detections: int | None

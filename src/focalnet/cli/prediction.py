@@ -12,6 +12,9 @@ from focalnet.cli.reading import AS_TRAINED, Reading
 from focalnet.errors import UserError
 from focalnet.reading import write_json
 
+OWN_FILES: dict[str, Literal["npz", "wav", "html"]] = {".npz": "npz", ".wav": "wav", ".html": "html"}
+"""Endings of `--out` that say the format."""
+
 
 def predict(
     model: tyro.conf.Positional[str],
@@ -22,7 +25,7 @@ def predict(
     threshold: float | None = None,
     window: int | None = None,
     detections: int | None = None,
-    format: Literal["csv", "coco", "yolo", "counts"] | None = None,  # noqa: A002
+    format: Literal["csv", "coco", "yolo", "counts", "npz", "wav", "html"] | None = None,  # noqa: A002
     out: Path | None = None,
     batch_size: int = 16,
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32",
@@ -48,9 +51,12 @@ def predict(
         window: Side in pixels of overlapping squares to see images in (semantic segmentation); whole without it.
         detections: Most objects of an image that a detector tells; without it, what the network has.
         format: Write the predictions as csv, as a coco file or as text files of yolo, with the classes' own ids; or
-            counts, a line of CSV per image or frame with the number of objects of each class.
-        out: Where to write them: a file, a folder for yolo; without it, all but yolo are printed. Without --format, a
-            file NAME.jsonl, which gets the JSON objects; the same command goes on with it where it was stopped.
+            counts, a line of CSV per image or frame with the number of objects of each class. Of a speech codec, npz,
+            the tokens of a sound, wav, what they give back, or html, a page to hear both; files of tokens are taken
+            like sounds.
+        out: Where to write them: a file, a folder for yolo, npz and wav; without it, csv, coco and counts are printed.
+            Without --format, NAME.npz, NAME.wav or NAME.html, or NAME.jsonl, which gets the JSON objects; the same
+            command goes on with that where it was stopped.
         batch_size: Images per forward pass, at most; large ones go through the network a few at a time.
         precision: Arithmetic of the network; tf32, bf16 and fp16 are faster on GPUs, and round more.
         threads: How many decode images; without it, one per core.
@@ -65,11 +71,13 @@ def predict(
     from focalnet.predict.progress import Progress
     from focalnet.predict.rows import Rows
 
+    if format is None and out is not None:
+        format = OWN_FILES.get(out.suffix.lower())  # noqa: A001
     rows_out = out if format is None and out is not None and out.suffix == ".jsonl" else None
     if out is not None and format is None and rows_out is None:
         raise UserError(
             "--out is where --format writes; give --format csv, coco, yolo or counts with it, or a name that ends in "
-            ".jsonl."
+            ".jsonl (of a speech codec .npz, .wav or .html)."
         )
     predictor = Predictor(
         model, weights=weights, device=device, threshold=threshold, window=window, detections=detections,

@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "input": ("image_size", "resize", "range", "channels", "seconds", "frames"),
     "training": (
         *("epochs", "batch_size", "accumulate", "lr", "warmup_epochs", "weight_decay", "clip_grad", "ema"),
-        *("patience", "class_weights"),
+        *("patience", "class_weights", "stage"),
     ),
     "augmentation": ("augment", "mixing", "label_smoothing"),
     "machine": ("device", "precision", "compile", "strategy", "workers", "trackers"),

@@ -56,10 +56,10 @@ class Codebook:
     """How often the tokens of a codec occur.
 
     Args:
-        bits: of a token.
+        bits: of a token; may be set later.
     """
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int = 0) -> None:
         self.bits = bits
         self.counts: Counter[int] = Counter()
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from focalnet.tasks.base import Task
 
 SHARED = (
-    "base", "batches", "classes", "common_options", "dense", "detection_report", "figures",
+    "adversary", "base", "batches", "classes", "coded", "common_options", "dense", "detection_report", "figures",
     "options", "parts", "results", "signal_options", "signals", "weighting",
 )  # fmt: skip
 _REGISTERED: "dict[str, type[Task]]" = {}

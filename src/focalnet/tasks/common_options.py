@@ -71,6 +71,7 @@ class TaskOptions:
         scratch: its recipe without weights; `recipe` where there is none.
         small: the network that learns on a CPU, `--model small`; that of `embedded` where there is none.
         has_results: whether `Metric.details` has `results`, the single predictions in a format of the field.
+        written: endings of the files that each of its predictions can be written as (`written(ending)`).
     """
 
     name: ClassVar[str]
@@ -80,6 +81,7 @@ class TaskOptions:
     scratch: ClassVar[str | None] = None
     small: ClassVar[str | None] = None
     has_results: ClassVar[bool] = False
+    written: ClassVar[tuple[str, ...]] = ()
 
     data: str | None = None
     """What to train on; without it, what is made of the handwritten digits inside scikit-learn."""

@@ -20,7 +20,7 @@ from focalnet.tasks.common_options import (
     check_threshold,
     default_model,
 )
-from focalnet.tasks.signal_options import SignalOptions, SoundOptions, VideoOptions
+from focalnet.tasks.signal_options import CodecOptions, SignalOptions, SoundOptions, VideoOptions
 
 __all__ = ["OPTIONS", "ClassifyOptions", "DenseOptions", "DetectOptions", "ImageOptions", "PanopticOptions",
            "SegmentOptions", "TaskOptions", "check_task"]  # fmt: skip
@@ -247,6 +247,7 @@ OPTIONS: dict[str, type[ImageOptions | SignalOptions]] = {
         PanopticOptions,
         SoundOptions,
         VideoOptions,
+        CodecOptions,
     )
 }
 """The options of each task of the package, by its name, which is that of its module."""

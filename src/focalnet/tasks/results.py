@@ -5,6 +5,7 @@
     counts  a line per image or frame: how many objects it has of each class, and of a film whose objects are tracked
             how many different ones there were of each until then; CSV, too
     yolo    per image a text file NAME.txt, a line per object: label cx cy w h score in shares of the sides; classes.txt
+    npz     per sound a file of its tokens, of codecs; wav the sound that they give back, html a page to hear both
 
 Labels of YOLO are the numbers that the data has, where it is in that format, else the places among the classes.
 """
@@ -15,7 +16,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TextIO, get_args
+from typing import Any, ClassVar, Literal, TextIO, get_args
 
 import torch
 
@@ -25,7 +26,7 @@ from focalnet.labels import COCO_CLASSES, COCO_IDS, COCO_RAW_CLASSES
 from focalnet.reading import write_json
 from focalnet.structures import Detections, encode_masks
 
-ResultFormat = Literal["csv", "coco", "yolo", "counts"]
+ResultFormat = Literal["csv", "coco", "yolo", "counts", "npz", "wav", "html"]
 COLUMNS = ("image", "label", "score", "x1", "y1", "x2", "y2")
 TRACKED = (*COLUMNS, "track")
 
@@ -230,7 +231,58 @@ class CountsWriter(Writer):
         self.stream.flush()
 
 
-WRITERS: dict[str, type[Writer]] = {"csv": CsvWriter, "coco": CocoWriter, "yolo": YoloWriter, "counts": CountsWriter}
+class FileWriter(Writer):
+    """A file per prediction, in a folder; or one file, of one prediction."""
+
+    suffix: ClassVar[str]
+
+    def __init__(self, out: Path | None, stream: TextIO, *arguments: Any) -> None:
+        if out is None:
+            raise UserError(f"--format {self.suffix} writes files; say where: --out FOLDER, or NAME.{self.suffix}.")
+        super().__init__(None, stream, *arguments)
+        self.out, self.taken, self.single = out, set[str](), out.suffix.lower() == f".{self.suffix}"
+        (out.parent if self.single else out).mkdir(parents=True, exist_ok=True)
+
+    def add(self, image: str, prediction: Any, place: Mapping[str, Any] = {}) -> None:
+        if self.single and self.taken:
+            raise UserError(f"{self.out} is one file, and there are more predictions; give --out a folder.")
+        path = self.out / f"{_unused(image, self.taken)}.{self.suffix}"
+        path = self.out if self.single else path
+        new = path.with_name(f".{path.name}.new")
+        new.write_bytes(prediction.written(self.suffix))
+        new.replace(path)
+
+
+class NpzWriter(FileWriter):
+    suffix = "npz"
+
+
+class WavWriter(FileWriter):
+    suffix = "wav"
+
+
+class PageWriter(Writer):
+    """One page of all predictions."""
+
+    def __init__(self, out: Path | None, stream: TextIO, *arguments: Any) -> None:
+        if out is None:
+            raise UserError("--format html writes a page; say where: --out PAGE.html.")
+        super().__init__(None, stream, *arguments)
+        self.out, self.kept = out, list[tuple[str, Any]]()
+
+    def add(self, image: str, prediction: Any, place: Mapping[str, Any] = {}) -> None:
+        self.kept.append((image, prediction))
+
+    def close(self) -> None:
+        if self.kept:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self.out.write_bytes(self.kept[0][1].page(self.kept))
+
+
+WRITERS: dict[str, type[Writer]] = {
+    "csv": CsvWriter, "coco": CocoWriter, "yolo": YoloWriter, "counts": CountsWriter, "npz": NpzWriter,
+    "wav": WavWriter, "html": PageWriter,
+}  # fmt: skip
 
 
 def open_writer(
@@ -249,7 +301,10 @@ def open_writer(
     """
     if kind not in get_args(ResultFormat):
         raise UserError(f"--format is {kind}; give {' or '.join(get_args(ResultFormat))}.")
-    if kind != "csv" and not task.has_results:
+    if kind in ("npz", "wav", "html"):
+        if kind not in task.written:
+            raise UserError(f"--format {kind} writes tokens and sounds of codecs; for {task.name} take csv, or --json.")
+    elif kind != "csv" and not task.has_results:
         raise UserError(f"--format {kind} writes the objects of detectors; for {task.name} take csv, or --json.")
     return WRITERS[kind](out, stream, classes, category_ids)
 

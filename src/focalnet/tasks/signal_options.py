@@ -103,3 +103,49 @@ class VideoOptions(SignalClassOptions):
             raise UserError(f"--frames is {self.frames}; give 1 to 1024.")
         if self.image_size is not None and self.image_size < 1:
             raise UserError(f"--image-size is {self.image_size}; give a side in pixels.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecOptions(SignalOptions):
+    """Training of a speech codec."""
+
+    name: ClassVar[str] = "codec"
+    kind: ClassVar[str] = "speech"
+    score: ClassVar[str] = "fidelity"
+    embedded: ClassVar[Embedded] = Embedded("spoken", "small_codec", default_model("codec", "small"))
+    recipe: ClassVar[str] = "codec_features"
+    scratch: ClassVar[str | None] = "small_codec"
+    written: ClassVar[tuple[str, ...]] = ("npz", "wav", "html")
+
+    model: str = default_model("codec", "50hz")
+    """The network: a name from `focalnet models`, or "small" for one that a CPU trains."""
+    stage: Literal["features", "decoder", "both"] = "both"
+    """What is trained: "features", the tokens, which give the features back; "decoder", which makes sound of features,
+    against discriminators; or both at once, which do not know of each other."""
+    num_classes: Annotated[int | None, tyro.conf.Suppress] = None
+    freeze: Annotated[int | Literal["backbone"] | None, tyro.conf.Suppress] = None
+    drop_path: Annotated[float | None, tyro.conf.Suppress] = None
+    seconds: float = 2.0
+    """Length of a clip in training, any part of a longer sound; evaluation hears the whole."""
+    segment: Annotated[int, tyro.conf.Suppress] = 7040
+    """Samples of a clip that the decoder and the discriminators are trained on, after the features were made of all."""
+    decoder_lr: Annotated[float | None, tyro.conf.Suppress] = None
+    """Peak learning rate of the decoder and the discriminators; without it, `lr`."""
+    discriminator_share: Annotated[float, tyro.conf.Suppress] = 1.0
+    """Channels of the discriminators, as a share of HiFi-GAN's."""
+    dwer: Annotated[bool, tyro.conf.Suppress] = False
+    """Measure dWER (PocketSphinx) too: words that are understood otherwise in the decoded speech; it is slow."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option in ("num_classes", "freeze", "drop_path"):
+            if getattr(self, option) is not None:
+                raise UserError(f"--{option.replace('_', '-')} means nothing to a codec; leave it out.")
+        if not 0.5 <= self.seconds <= 3600:
+            raise UserError(f"--seconds is {self.seconds}; give the length of a clip, 0.5 to 3600.")
+        if self.segment < 1024:
+            raise UserError(f"--segment is {self.segment}; give 1024 samples or more.")
+        if self.decoder_lr is not None and not self.decoder_lr > 0:
+            raise UserError(f"--decoder-lr is {self.decoder_lr}; give a rate above 0.")
+        if not 0 < self.discriminator_share <= 1:
+            raise UserError(f"--discriminator-share is {self.discriminator_share}; give a share above 0, 1 at most.")

@@ -116,7 +116,7 @@ class Formants:
             hertz = harmonic * pitch
             gain = np.prod([_gain(hertz, *pair) for pair in zip(courses, WIDTHS, strict=True)], axis=0) / harmonic
             turned *= turn
-            wave += np.interp(seconds, moments, gain) * turned.imag
+            wave += np.interp(seconds, moments, gain) * np.imag(turned)
         wave *= _during(seconds, borders[1:-1:2], borders[2::2])
         noise = np.fft.rfft(rng.standard_normal(len(seconds)))
         places = np.fft.rfftfreq(len(seconds), 1 / RATE)

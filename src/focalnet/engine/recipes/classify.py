@@ -91,7 +91,7 @@ def imagenet1k(model: str) -> Recipe:
         cost="300 epochs of 1.28 million images: days on 8 GPUs",
         result=f"top-1 {top1} (paper)" if top1 else "not published for this variant",
         task={"weights": None, "augment": "imagenet", "mixing": (0.8, 1.0), "label_smoothing": 0.1,
-              "drop_path": parse_name(model).architecture.drop_path_rate},
+              "drop_path": getattr(parse_name(model).architecture, "drop_path_rate", None)},
         train={"epochs": 300, "batch_size": 1024, "lr": 1e-3, "min_lr": 1e-5, "warmup_epochs": 20, "workers": 8},
     )  # fmt: skip
 

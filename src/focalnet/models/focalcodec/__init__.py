@@ -50,6 +50,7 @@ FAMILY = Family(
     pipeline="audio-to-audio",
     outputs="tokens, latents, features, quantized, wave",
     learns="signal",
+    tasks=("codec",),
     export="none",
     networks=NETWORKS,
     num_classes=0,

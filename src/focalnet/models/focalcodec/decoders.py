@@ -88,8 +88,8 @@ class _Decoder(nn.Module):
 
     def stream(self, features: Tensor, past: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The samples of the next frames, and the past of those after them, if causal."""
-        x, past = self.backbone(features, past)
-        return self.head(x), past
+        x, kept = self.backbone(features, past)
+        return self.head(x), kept
 
 
 class FourierHead(nn.Module):
@@ -120,7 +120,8 @@ class FourierHead(nn.Module):
         waves = F.conv_transpose1d(spectra.mT, self.synthesis, stride=self.hop)
         weight = F.conv_transpose1d(torch.ones_like(spectra[:1, :, :1]).mT, self.envelope, stride=self.hop)
         around = (self.n_fft - self.hop) // 2
-        return (waves / weight)[:, 0, around : waves.shape[2] - around]
+        inside = slice(around, waves.shape[2] - around)  # at the ends the window is 0, and so is the weight
+        return waves[:, 0, inside] / weight[:, 0, inside]
 
 
 class Vocos(_Decoder):

@@ -240,10 +240,10 @@ class FocalCodec(Network[CodecOutputs]):
 
         Args:
             inputs, sizes: as in `forward`.
-            targets: none; the waves are their own.
+            targets: (B, N, F), the features of the encoder, where they are known; without them, they are made.
         """
         self.check_waves(inputs)
-        features, latents = self._latents(inputs, sizes)
+        features, latents = self._latents(inputs, sizes, targets)
         quantized = self.decompressor(self.quantizer.lats_to_codes(latents)).float()
         frames = min(features.shape[1], quantized.shape[1])
         features, quantized = features[:, :frames], quantized[:, :frames]
@@ -255,9 +255,10 @@ class FocalCodec(Network[CodecOutputs]):
         error = error.mean()
         return {"loss": error + entropy, "features": error, "entropy": entropy}
 
-    def _latents(self, waves: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            features = self.encoder(waves, None if sizes is None else lengths_of(sizes))
+    def _latents(self, waves: Tensor, sizes: Tensor | None, features: Any = None) -> tuple[Tensor, Tensor]:
+        if features is None:
+            with torch.no_grad():
+                features = self.encoder(waves, None if sizes is None else lengths_of(sizes))
         return features, self.compressor(features)
 
     def postprocess(
