@@ -189,32 +189,6 @@ def test_the_page_answers_as_python_does(page):
     assert found["shapes"]["gates_1"][:2] == [1, 3]
 
 
-DETECTOR = {
-    "embed_dim": 8, "depths": (1, 1, 1, 1), "focal_levels": 1, "num_queries": 12, "hidden_dim": 32, "ffn_dim": 32,
-    "heads": 4, "encoder_layers": 1, "decoder_layers": 1, "num_feature_levels": 3,
-}  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_boxes_are_those_of_python(tmp_path):
-    torch.manual_seed(0)
-    model = create_model("dino_minifocal_128", classes=["ant", "bee"], **DETECTOR).eval()
-    model.spec = model.spec.replace(
-        preprocessing=inputs.Image(input_size=64, long_side=96, crop_pct=1.0, interpolation="bilinear"), threshold=0.009
-    )
-    with shown(model, tmp_path) as (browser, predictor, _):
-        for size in ((64, 96), (50, 41), (200, 130)):
-            content = encoded(image(*size))
-            found = drop(browser, content)
-            assert found["kind"] == "answer", found
-            wanted = predictor(content).detections
-            assert len(wanted) > 3
-            assert [row["label"] for row in found["answer"]["objects"]] == wanted.labels.tolist()
-            assert np.allclose([row["score"] for row in found["answer"]["objects"]], wanted.scores, atol=1e-5)
-            assert np.allclose([row["box"] for row in found["answer"]["objects"]], wanted.boxes, atol=1e-2)
-
-
 @pytest.mark.slow
 def test_transparency_is_laid_on_white(page):
     browser, predictor, _ = page
