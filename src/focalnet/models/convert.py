@@ -70,11 +70,11 @@ def convert_file(src: str | Path, dst: str | Path, *, to: str, use_postln: bool 
         logger.info("%s (%s) -> %s (%s)", located.path, source.name, target, to)
         return target
     if use_postln is None and spec is not None:
-        use_postln = spec.architecture.use_postln
+        use_postln = spec.backbone.use_postln
     converted = convert_state_dict(checkpoint.state_dict, to=cast(LayoutName, to), use_postln=use_postln)
     wrapper = "model" if to == "official" else None
     write_state_dict(target, converted, wrapper=wrapper, metadata=metadata)
     logger.info("%s (%s) -> %s (%s)", located.path, detect_layout(checkpoint.state_dict), target, to)
-    if spec and spec.architecture.normalize_modulator and to != "official":
+    if spec and spec.backbone.normalize_modulator and to != "official":
         logger.info("this network divides its modulator: build it in %s with normalize_modulator=True", to)
     return target

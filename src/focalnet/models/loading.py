@@ -105,6 +105,8 @@ def describe(
         _check_description(stored, layout, weights, located.path)
         if stored.classes is not None or located.spec is not None:
             return stored
+    if stored.architecture is None:
+        return stored
     known = dict(get_family(layout.head).classes_of(stored.num_classes, stored.architecture))
     if described:
         known.pop("preprocessing", None)
@@ -172,7 +174,7 @@ def _read_off(layout: Layout, weights: Mapping[str, Tensor], located: Located, v
         logger.info(
             "%s: of no known variant, read off its shapes; taken for a network with use_postln=%s and "
             "normalize_modulator=%s, which no shape shows; name the model to say otherwise",
-            located.path.name, spec.architecture.use_postln, spec.architecture.normalize_modulator,
+            located.path.name, spec.backbone.use_postln, spec.backbone.normalize_modulator,
         )  # fmt: skip
     say_what_is_unsettled(spec)
     return spec

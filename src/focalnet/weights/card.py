@@ -133,7 +133,7 @@ def _purpose(spec: ModelSpec, purpose: str) -> str:
     if spec.architecture is None:
         return purpose
     if spec.head == "backbone":
-        strides = ", ".join(str(stride) for stride in spec.architecture.strides)
+        strides = ", ".join(str(stride) for stride in spec.backbone.strides)
         return f"{purpose} at strides {strides}"
     if spec.task == "multilabel":
         purpose = f"multi-label {purpose}"

@@ -176,7 +176,7 @@ def _released(entry: WeightsEntry) -> Located:
 def say_what_is_unsettled(spec: ModelSpec) -> None:
     """A line in the log where sources disagree about the network and the weights do not tell."""
     if spec.variant in UNSETTLED:
-        divided = spec.architecture.normalize_modulator
+        divided = spec.backbone.normalize_modulator
         logger.info("%s: nothing in the weights tells normalize_modulator; took %s", spec.variant, divided)
 
 
@@ -217,12 +217,12 @@ def load_classifier(located: Located, checkpoint: Checkpoint, variant: str | Non
         names = {} if told is None else {"use_postln": told}
         bare = _describe_bare(official, located.path, variant)
         return Weights(official, merge(ModelSpec.partial(Said.SHAPES, architecture=names), bare))
-    what = contradiction(spec.architecture, official)
+    what = contradiction(spec.backbone, official)
     if "head.weight" in official and len(official["head.weight"]) != spec.num_classes:
         what = what or f"the description says {spec.num_classes} classes, the tensors {len(official['head.weight'])}"
     if what:
         raise UserError(f"{located.path} and its description do not belong together: {what}; put the right one back.")
-    if told is not None and told != spec.architecture.use_postln:
+    if told is not None and told != spec.backbone.use_postln:
         raise UserError(
             f"{located.path} has {'res-post-norm' if told else 'pre-norm'} blocks, but its description says otherwise; "
             f"build the model with use_postln={told} and give the file itself as weights=."

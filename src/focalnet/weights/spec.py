@@ -113,6 +113,17 @@ class ModelSpec:
         fields: dict[str, Any] = dict.fromkeys(_FIELDS, UNSET) | facts
         return cls(**fields, said={path: said for path, _ in _facts(fields)})
 
+    @property
+    def backbone(self) -> FocalNetConfig:
+        """The architecture of the FocalNet inside.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.architecture is None:
+            raise UserError(f"a {self.head} has no FocalNet inside.")
+        return self.architecture
+
     def facts(self) -> dict[str, tuple[Any, Said]]:
         """What is known, and who said it; the entries of `architecture` and `head_options` one by one."""
         fields = {name: getattr(self, name) for name in _FIELDS}

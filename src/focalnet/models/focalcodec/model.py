@@ -34,6 +34,9 @@ from focalnet.variants import Recompute
 
 SAMPLE_RATE = 16000
 """Samples per second that every encoder hears."""
+AT_ONCE = 750
+"""Chunks of a causal codec that are coded together: of a longer sound the next ones follow as in a stream, so that it
+takes no more memory."""
 DEFAULTS = FocalCodecOptions()
 
 
@@ -134,6 +137,9 @@ class FocalCodec(Network[CodecOutputs]):
             UserError: no waves.
         """
         self.check_waves(waves)
+        if self.chunk_size and not torch.compiler.is_compiling() and waves.shape[1] > AT_ONCE * self.chunk_size:
+            stream = self.stream()
+            return torch.cat([stream.encode(part) for part in waves.split(AT_ONCE * self.chunk_size, 1)], 1)
         with torch.no_grad():
             return self.quantizer.lats_to_toks(self.compressor(self.encoder(waves)))
 
