@@ -120,9 +120,10 @@ class FocalNetConfig:
         return build(cls, fields, where)
 
 
+MOST_CHANNELS = 9999
 _BOUNDS = {
     "embed_dim": (1, 2**14), "depths": (1, 1000), "focal_levels": (0, 32), "focal_windows": (1, 999),
-    "focal_factor": (0, 99), "patch_size": (1, 999), "in_channels": (1, 9999), "mlp_ratio": (0.01, 99.0),
+    "focal_factor": (0, 99), "patch_size": (1, 999), "in_channels": (1, MOST_CHANNELS), "mlp_ratio": (0.01, 99.0),
     "stem_padding": (0, 99),
 }  # fmt: skip
 """Far beyond every network there is: what is outside is a mistake, and would take all memory."""

@@ -91,6 +91,7 @@ def test_what_would_be_misread_is_told_once(tmp_path, capsys, caplog):
         (("--mean", 0.5, 0.5, 0.5, "--std", 0, 1, 1), "--std is 0.0 1.0 1.0"),
         (("--max-pixels", 0), "--max-pixels is 0"),
         (("--channels", 0), "--channels is 0"),
+        (("--channels", 10**9), "--channels is 1,000,000,000; give at most 9,999"),
     ],
 )
 def test_options_out_of_range(tmp_path, capsys, options, sentence):

@@ -21,6 +21,7 @@ from focalnet.tasks.common_options import (
     default_model,
 )
 from focalnet.tasks.signal_options import CodecOptions, SignalOptions, SoundOptions, VideoOptions
+from focalnet.variants import MOST_CHANNELS
 
 __all__ = ["OPTIONS", "ClassifyOptions", "DenseOptions", "DetectOptions", "ImageOptions", "PanopticOptions",
            "SegmentOptions", "TaskOptions", "check_task"]  # fmt: skip
@@ -65,6 +66,8 @@ class ImageOptions(TaskOptions):
         for option, value in (("--channels", self.channels), ("--max-pixels", self.max_pixels)):
             if value is not None and value < 1:
                 raise UserError(f"{option} is {value}; give 1 or more, or leave it out.")
+        if self.channels is not None and self.channels > MOST_CHANNELS:
+            raise UserError(f"--channels is {self.channels:,}; give at most {MOST_CHANNELS:,}.")
         if (self.mean is None) != (self.std is None):
             raise UserError("--mean and --std belong together; give both, or --normalize data.")
         if self.std is not None and not min(self.std, default=0) > 0:
