@@ -93,6 +93,9 @@ def test_sounds_that_take_all_memory_or_leave_nothing(tmp_path, monkeypatch):
         UserError, match=r"slow.wav has more than 134,217,728 samples .8000 x 1 channel at 1 per second"
     ):
         Audio(sample_rate=20000).read(tmp_path / "slow.wav")
+    soundfile.write(tmp_path / "few.wav", tone()[:3000], 1)
+    with pytest.raises(UserError, match=r"few.wav has 1 sample per second, no sound; remove it"):
+        Audio().read(tmp_path / "few.wav")
     soundfile.write(tmp_path / "short.wav", tone()[:1], 192000)
     with pytest.raises(UserError, match=r"short.wav has too few samples .1 at 192000 per second"):
         Audio().read(tmp_path / "short.wav")

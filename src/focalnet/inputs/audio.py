@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LONGEST = 2**27
 """Most samples of a file, and of what it is resampled to: two hours at 16,000 per second."""
+LEAST_RATE = 100
+"""Fewest samples per second of a file: some kilobytes at one per second would be an hour at 16,000."""
 MOST_SECONDS = 3600.0
 LEAST_POWER = 1e-14
 """Added to the power before the root, which has no slope at zero."""
@@ -91,6 +93,8 @@ class Audio:
                 if rate < 1 or max(size, file.frames * self.sample_rate / rate) > LONGEST:
                     size = f"{file.frames} x {counted(file.channels, 'channels')} at {rate} per second"
                     raise UserError(f"{name} has more than {LONGEST:,} samples ({size}); cut it into pieces.")
+                if rate < LEAST_RATE:
+                    raise BadFileError(f"{name} has {counted(rate, 'samples')} per second, no sound; remove it.")
                 samples = file.read(dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             raise BadFileError(
