@@ -1,8 +1,10 @@
 """Exported files compute what their networks do, say what they are, and predict by the code of the library."""
 
 import functools
+import importlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +14,17 @@ import focalnet
 from command_line import run
 from focalnet.errors import UserError
 from focalnet.exporting import export
-from focalnet.exporting.check import _difference, _same
+from focalnet.exporting.check import _alike, _difference, _same
 from focalnet.exporting.tracing import part_names
 from focalnet.models.create import create_model
-from focalnet.models.exported import KEY, open_exported, read_record
+from focalnet.models.exported import ExportRecord, _around, open_exported, read_record
+from focalnet.models.registry import build
+from focalnet.models.runtimes import KEY, reason
+from focalnet.structures import encode_masks
+from focalnet.tasks.segment import SegmentPrediction
 
 SMALL = {"embed_dim": 8, "depths": (1, 1, 1), "focal_levels": 1}
+checking = importlib.import_module("focalnet.exporting.check")  # `exporting.check` is its function
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
 
@@ -53,7 +60,7 @@ def test_a_file_predicts_as_its_network(file_of, model, images, kind):
     written = file_of(kind)
     assert written.check.difference < 1e-5
     assert written.check.agree == (4, 4)
-    assert [shape[0] for shape in written.check.shapes] == [1, 2, 3, 1]
+    assert written.check.shapes == ((1, 3, 32, 32), (2, 3, 32, 32), (3, 3, 32, 32), (1, 3, 64, 96))
     assert written.record.free == (0, 2, 3)
     ours, theirs = focalnet.Predictor(model), focalnet.Predictor(str(written.path))
     assert theirs.model.spec.classes == ("ant", "bee", "fly")
@@ -146,10 +153,27 @@ def test_other_numbers_are_noticed(model):
 
 def test_other_answers_are_noticed():
     one = {"label": "ant", "score": 0.5, "top": [{"label": "ant", "score": 0.5}]}
-    assert _same(one, {**one, "score": 0.5002})
-    assert not _same(one, {**one, "score": 0.51})
-    assert not _same(one, {**one, "label": "bee"})
-    assert not _same(one, {**one, "top": []})
+    assert _alike(one, {**one, "score": 0.5002})
+    assert not _alike(one, {**one, "score": 0.51})
+    assert not _alike(one, {**one, "label": "bee"})
+    assert not _alike(one, {**one, "top": []})
+
+
+def test_a_pixel_more_is_no_other_answer():
+    masks = torch.zeros(3, 20, 20, dtype=torch.bool)
+    masks[:, 2:18, 2:18] = True
+    masks[1, 2, 2] = masks[2, 2:10] = False
+    rows = [{"label": "ant", "score": 0.5, "box": [2.0, 2.0, 18.0, 18.0], "mask": rle} for rle in encode_masks(masks)]
+    assert _alike(rows[0], {**rows[1], "box": [2.01, 2.0, 18.0, 18.0]})
+    assert not _alike(rows[0], rows[2])
+    assert not _alike(rows[0], {**rows[0], "box": [2.1, 2.0, 18.0, 18.0]})
+
+    labels = np.zeros((40, 40), np.uint8)
+    other = labels.copy()
+    other[0, 0] = 1
+    maps = [SegmentPrediction(values, ("ant", "bee")) for values in (labels, other, 1 - labels)]
+    assert _same(maps[0], maps[1])
+    assert not _same(maps[0], maps[2])
 
 
 @pytest.mark.slow
@@ -203,3 +227,71 @@ def test_wrong_shapes_and_names_are_said(file_of, model, tmp_path):
     with pytest.raises(UserError, match=r"end in \.onnx"):
         export(model, tmp_path / "net.pt2", format="onnx")
     assert KEY == "focalnet"
+
+
+def around(model, runner, **changes):
+    """`model` as if in a file that `runner` computes."""
+    record = ExportRecord(
+        **{
+            "version": 1, "spec": json.loads(model.spec.to_json()), "outputs": ("map_0",), "shape": (1, 3, 32, 32),
+            "free": (), "sizes": False, "library": "1", **changes,
+        }
+    )  # fmt: skip
+    with torch.device("meta"):
+        network = build(model.spec).eval()
+    return _around(network, record, runner, "net.pte")
+
+
+def test_a_file_of_one_image_takes_batches_one_by_one(model):
+    seen = []
+
+    def run(arrays):
+        seen.append(arrays[0].shape)
+        return [model(torch.from_numpy(arrays[0])).detach().numpy()]
+
+    network, images = around(model, run), torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(network(images), model(images))
+    assert seen == [(1, 3, 32, 32)] * 3
+    with pytest.raises(UserError, match=r"inputs of shape \(1, 3, 32, 32\), got \(1, 3, 64, 32\)"):
+        network(torch.randn(1, 3, 64, 32))
+    with pytest.raises(UserError, match=r"shape \(3, 3, 32, 32\), got \(2, 3, 32, 32\)"):
+        around(model, run, shape=(3, 3, 32, 32))(images[:2])
+
+
+def test_smaller_images_are_padded_where_a_file_takes_their_sizes(model):
+    def run(arrays):
+        images, sizes = arrays
+        assert images.shape == (1, 3, 32, 32)
+        assert images[..., 20:, :].any() == images[..., 24:].any() == False  # noqa: E712
+        assert sizes.tolist() == [[20, 24]]
+        return [images[:, :, 0, 0]]
+
+    images = torch.rand(2, 3, 20, 24) + 1
+    assert torch.equal(around(model, run, sizes=True)(images), images[:, :, 0, 0])
+
+
+def test_what_a_runtime_cannot_compute_is_said_in_one_sentence(model, monkeypatch):
+    def fail(arrays):
+        raise RuntimeError("no such operator\nat all")
+
+    network = around(model, fail)
+    with pytest.raises(UserError, match=r"net\.pte cannot be run \(no such operator\)"):
+        network(torch.zeros(1, 3, 32, 32))
+    monkeypatch.setattr(checking, "open_exported", lambda path: network)
+    says = r"OpenVINO cannot run classifier \(no such operator\): nothing was written; a \.pt2 file holds it"
+    with pytest.raises(UserError, match=says):
+        checking.check(model, Path("net.xml"), network.exported, [], 1e-4)
+    with pytest.raises(UserError, match=r"torch cannot run classifier \(no such operator\): nothing was written\."):
+        checking.check(model, Path("net.pt2"), network.exported, [], 1e-4)
+
+
+def test_parts_of_a_file_cannot_be_looked_into(model):
+    network = around(model, lambda arrays: [model(torch.from_numpy(arrays[0])).detach().numpy()])
+    with pytest.raises(UserError, match=r"net\.pte computes the network as a whole"):
+        network.patch_embed(torch.zeros(1, 3, 32, 32))
+
+
+def test_the_line_that_says_what_went_wrong_is_told():
+    openvino = "Exception from src/inference/core.cpp:84:\nCheck 'x' failed at src/memory.cpp:446:\nundefined memory"
+    assert reason(RuntimeError(openvino)) == "undefined memory"
+    assert reason(RuntimeError("no such file\nat line 3")) == "no such file"

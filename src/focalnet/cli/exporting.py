@@ -10,7 +10,7 @@ def export(
     model: tyro.conf.Positional[str],
     out: tyro.conf.Positional[Path],
     weights: str | None = None,
-    format: Literal["torch", "onnx", "openvino"] | None = None,  # noqa: A002
+    format: Literal["torch", "onnx", "openvino", "executorch"] | None = None,  # noqa: A002
     image_size: int | tuple[int, int] | None = None,
     tolerance: float = 1e-4,
     parts: bool = False,
@@ -22,7 +22,7 @@ def export(
 
     Args:
         model: A run folder, a model folder or a weight file, or the name of a network with --weights.
-        out: The file to write: .onnx, .xml (OpenVINO) or .pt2 (torch.export).
+        out: The file to write: .onnx, .xml (OpenVINO), .pt2 (torch.export) or .pte (ExecuTorch).
         weights: "official", "timm", "transformers", a file or a hub id.
         format: The format, if the ending of the file does not say it.
         image_size: Side of the inputs, or height and width, of detectors, whose files have one size.

@@ -3,13 +3,14 @@
     torch      a program of `torch.export`, .pt2
     onnx       opset 20, through torch's dynamo exporter, .onnx
     openvino   OpenVINO's intermediate representation, .xml and .bin
+    executorch a program of ExecuTorch for phones, with XNNPACK, .pte: one input at a time, of one size
 
 Raw outputs are exported; post-processing stays the library's (`models.exported`). The focal operator becomes depth-wise
 convolutions, and no format needs an operator of ours. The file says what it is: classes, preprocessing, licence.
 
 Before a file is kept, it is opened as users will open it and run beside the network, on batches of one, two and three
-and, where sizes are free, on a second size: the largest difference is told, and whether the predictions agree. Beyond
-the tolerance there is no file.
+samples and, where sizes are free, on a second size: the largest difference is told, and whether the predictions agree.
+Beyond the tolerance there is no file.
 """
 
 import json
@@ -26,11 +27,14 @@ from focalnet._version import __version__
 from focalnet.errors import UserError, unknown
 from focalnet.exporting.check import Check, check
 from focalnet.exporting.formats import WRITERS
-from focalnet.exporting.tracing import trace
+from focalnet.exporting.tracing import Traced, trace
 from focalnet.models.create import load_model
-from focalnet.models.exported import SUFFIXES, VERSION, ExportRecord
+from focalnet.models.exported import VERSION, ExportRecord
+from focalnet.models.runtimes import SUFFIXES
 
-Format = Literal["torch", "onnx", "openvino"]
+Format = Literal["torch", "onnx", "openvino", "executorch"]
+FIXED = ("executorch",)
+"""Formats whose files take one input at a time, of one size."""
 ENDINGS = {name: suffix for suffix, name in SUFFIXES.items()}
 
 __all__ = ["ENDINGS", "Check", "Exported", "Format", "export"]
@@ -51,6 +55,14 @@ class Exported:
     check: Check
 
 
+def record_of(traced: Traced) -> ExportRecord:
+    """What a file says of itself."""
+    return ExportRecord(
+        version=VERSION, spec=json.loads(traced.spec.to_json()), outputs=traced.outputs, shape=traced.shape,
+        free=traced.free, sizes=traced.sizes, library=__version__, parts=traced.parts,
+    )  # fmt: skip
+
+
 def export(
     model: str | os.PathLike[str] | nn.Module,
     path: str | os.PathLike[str],
@@ -65,7 +77,7 @@ def export(
 
     Args:
         model: as for `Predictor`: a run folder, a model folder, a weight file, or a model of `create_model`.
-        path: the file to write; its ending says the format: .pt2, .onnx or .xml.
+        path: the file to write; its ending says the format: .pt2, .onnx, .xml or .pte.
         format: the format, where the ending is another.
         samples: sources that the file is checked with, as `Predictor` takes them; drawn at random without.
         size: side of the inputs, or height and width, for networks whose files have a fixed size.
@@ -93,11 +105,8 @@ def export(
     training = network.training
     network.eval()
     try:
-        traced = trace(network, size, parts=parts)
-        record = ExportRecord(
-            version=VERSION, spec=json.loads(traced.spec.to_json()), outputs=traced.outputs, shape=traced.shape,
-            free=traced.free, sizes=traced.sizes, library=__version__, parts=traced.parts,
-        )  # fmt: skip
+        traced = trace(network, size, parts=parts, fixed=kind in FIXED)
+        record = record_of(traced)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
             written = Path(folder) / path.name

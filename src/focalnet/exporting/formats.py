@@ -3,7 +3,7 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from torch.export import ExportedProgram
 
 from focalnet.errors import MissingExtraError, UserError, first_line
-from focalnet.models.exported import KEY, ExportRecord
+from focalnet.models.exported import ExportRecord
 from focalnet.models.registry import get_family
+from focalnet.models.runtimes import KEY
 
 OPSET = 20
 """The first opset that has Gelu."""
@@ -52,6 +53,26 @@ def write_openvino(program: ExportedProgram, record: ExportRecord, path: Path) -
         file.unlink()
 
 
+def write_executorch(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
+    """A .pte file, whose method "focalnet" gives the letters of the record.
+
+    Raises:
+        MissingExtraError: executorch is not installed.
+        UserError: it cannot write the network.
+    """
+    try:
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+    except ImportError:
+        raise MissingExtraError("Exporting to ExecuTorch", "mobile") from None
+    letters = torch.tensor(list(record.to_json().encode()), dtype=torch.uint8)
+    with _writing("ExecuTorch", record):
+        lowered = to_edge_transform_and_lower(
+            program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: letters}
+        )  # fmt: skip
+        path.write_bytes(lowered.to_executorch().buffer)
+
+
 def _onnx(program: ExportedProgram, record: ExportRecord) -> Any:
     try:
         import onnx  # noqa: F401
@@ -59,24 +80,33 @@ def _onnx(program: ExportedProgram, record: ExportRecord) -> Any:
     except ImportError:
         raise MissingExtraError("Exporting to ONNX", "export") from None
     names = ["inputs", "sizes"][: 1 + record.sizes]
+    with _writing("ONNX", record):
+        made: Any = torch.onnx.export(
+            program, dynamo=True, opset_version=OPSET, input_names=names, verbose=False,
+            output_names=[*record.outputs, *record.parts], external_data=False,
+        )  # fmt: skip
+    made.model.metadata_props[KEY] = record.to_json()
+    return made
+
+
+@contextlib.contextmanager
+def _writing(name: str, record: ExportRecord) -> Iterator[None]:
+    """Silence a writer, and let it say in one sentence what it cannot write."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
-            made: Any = torch.onnx.export(
-                program, dynamo=True, opset_version=OPSET, input_names=names, verbose=False,
-                output_names=[*record.outputs, *record.parts], external_data=False,
-            )  # fmt: skip
-        except Exception as error:  # the exporter's errors have many classes
+            yield
+        except Exception as error:  # the writers' errors have many classes
             family = get_family(record.spec["head"])
             raise UserError(
-                f"torch cannot write {family.title or family.name} as ONNX ({first_line(error)}); a .pt2 file holds it."
+                f"torch cannot write {family.title or family.name} as {name} "
+                f"({first_line(error.__cause__ or error)}); a .pt2 file holds it."
             ) from error
-    made.model.metadata_props[KEY] = record.to_json()
-    return made
 
 
 WRITERS: Mapping[str, Callable[[ExportedProgram, ExportRecord, Path], None]] = {
     "torch": write_torch,
     "onnx": write_onnx,
     "openvino": write_openvino,
+    "executorch": write_executorch,
 }

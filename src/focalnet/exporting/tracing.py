@@ -99,29 +99,38 @@ def example_of(network: Any, batch: int = 2, size: tuple[int, int] | None = None
     return torch.randn(shape, generator=generator).to(weight)
 
 
-def trace(network: Any, size: int | tuple[int, int] | None = None, *, parts: bool = False) -> Traced:
-    """The program of a network in evaluation mode; `parts` as for `Raw`.
+def trace(
+    network: Any, size: int | tuple[int, int] | None = None, *, parts: bool = False, fixed: bool = False
+) -> Traced:
+    """The program of a network in evaluation mode.
+
+    Args:
+        network: what to trace.
+        size: side of the inputs, or height and width, where they have a fixed size.
+        parts: as for `Raw`.
+        fixed: nothing is free: one input at a time, of one size.
 
     Raises:
         UserError: the family has no program, or torch cannot trace it.
     """
-    free_axes = get_family(network.spec.head).export
+    family, spec = get_family(network.spec.head), network.spec
     sides = (size, size) if isinstance(size, int) else size
-    spec = network.spec
-    if free_axes == "less":
+    framed = family.export == "less" or (fixed and family.learns == "label_map")
+    if framed:
         sides, spec = _framed(spec, sides)
-    example = example_of(network, size=sides)
-    batch, free = Dim("batch", min=1, max=MOST), (0,)
-    shapes: dict[int, Any] = {0: batch}
-    if free_axes == "all":
-        rows, columns = example.ndim - 2, example.ndim - 1
-        shapes |= {rows: Dim.AUTO, columns: Dim.AUTO}
-        free = (0, rows, columns)
+    elif sides and (fixed or family.export == "none") and spec.preprocessing.kind != "audio":
+        side = sides[0] if sides[0] == sides[1] else sides
+        spec = spec.replace(preprocessing=dataclasses.replace(spec.preprocessing, input_size=side))
+    example = example_of(network, 1 if fixed else 2, sides)
     arguments: tuple[Tensor, ...] = (example,)
-    dynamic: tuple[Any, ...] = (shapes,)
-    if free_axes == "less":
+    if framed:
         arguments += (torch.tensor([example.shape[2:]] * len(example)),)
-        dynamic += ({0: batch},)
+    free: tuple[int, ...] = () if fixed else (0,)
+    if family.export == "all" and not fixed:
+        free += tuple(range(1 if spec.preprocessing.kind == "audio" else 2, example.ndim))
+    batch = Dim("batch", min=1, max=MOST)
+    shapes = {axis: Dim.AUTO if axis else batch for axis in free}
+    dynamic = (shapes, {0: batch})[: len(arguments)] if free else None
     raw = Raw(network, parts=parts)
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -137,7 +146,7 @@ def trace(network: Any, size: int | tuple[int, int] | None = None, *, parts: boo
     names = getattr(found, "_fields", [f"map_{index}" for index in range(len(values))])
     outputs = tuple(name for name, value in zip(names, values, strict=True) if value is not None)
     named = part_names(network) if parts else ()
-    return Traced(program, spec, outputs, tuple(example.shape), free, free_axes == "less", named)
+    return Traced(program, spec, outputs, tuple(example.shape), free, framed, named)
 
 
 def _framed(spec: ModelSpec, sides: tuple[int, int] | None) -> tuple[tuple[int, int], ModelSpec]:

@@ -1,4 +1,4 @@
-"""Networks that live in an exported file: ONNX, OpenVINO, or torch's own program.
+"""Networks that live in an exported file: ONNX, OpenVINO, ExecuTorch, or torch's own program.
 
 Such a file computes the raw outputs of a network. What it is, how it wants its input and what becomes of its outputs
 stands in an `ExportRecord` inside the file; `open_exported` builds the same network without weights around it, so that
@@ -7,7 +7,6 @@ predictions, metrics and pre- and post-processing are those of the library, by t
 
 import json
 import typing
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focalnet.errors import MissingExtraError, UserError, first_line
-from focalnet.models.programs import load_program
+from focalnet.errors import UserError
 from focalnet.models.registry import build
+from focalnet.models.runtimes import SUFFIXES, Runner, open_file, reason
 from focalnet.reading import parse_json
 from focalnet.schemas import build as build_dataclass
 from focalnet.weights.spec import ModelSpec
 
-SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
-"""Endings of exported files, and their formats."""
-KEY = "focalnet"
-"""Under which a file keeps its record."""
 VERSION = 1
 """Of the record. A change that an older version of the library would misread raises it."""
-
-Runner = Callable[[list[np.ndarray]], list[np.ndarray]]
-"""Inputs in their order -> outputs in theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +65,7 @@ def open_exported(path: str | Path) -> Any:
     its parts not looked into.
 
     Args:
-        path: an .onnx, .xml or .pt2 file that `focalnet.export` wrote.
+        path: an .onnx, .xml, .pt2 or .pte file that `focalnet.export` wrote.
 
     Raises:
         UserError: no such file, a damaged one, or one without a record.
@@ -82,7 +74,7 @@ def open_exported(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is no file; check the path.")
-    text, runner = _OPEN[SUFFIXES[path.suffix.lower()]](path)
+    text, runner = open_file(path)
     record = read_record(text, str(path))
     spec = ModelSpec.from_dict(record.spec, f"the record in {path}")
     with torch.device("meta"):
@@ -104,6 +96,16 @@ def read_record(text: str | None, name: str) -> ExportRecord:
     return record
 
 
+def fit(record: ExportRecord, inputs: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+    """The inputs of a file: padded to its size where it takes `sizes`, which then come second."""
+    if not record.sizes:
+        return (inputs,)
+    sides = inputs.shape[2:]
+    whole = torch.tensor(sides, device=inputs.device).expand(inputs.shape[0], 2) if sizes is None else sizes
+    missing = [max(most - side, 0) for most, side in zip(record.shape[2:], sides, strict=True)]
+    return F.pad(inputs, (0, missing[1], 0, missing[0])), whole
+
+
 def _around(network: Any, record: ExportRecord, runner: Runner, path: Path) -> Any:
     """The network, computing by the file; its weights are gone. `exported` is the record, and `computed` gives all that
     the file computes by name, gates and modulators too."""
@@ -116,20 +118,17 @@ def _around(network: Any, record: ExportRecord, runner: Runner, path: Path) -> A
         )
 
     def computed(inputs: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
-        shape = tuple(inputs.shape)
-        whole = torch.tensor(shape[2:]).expand(shape[0], 2) if sizes is None else sizes
-        if record.sizes and all(side <= most for side, most in zip(shape[2:], record.shape[2:], strict=False)):
-            rows, columns = (most - side for side, most in zip(shape[2:], record.shape[2:], strict=True))
-            inputs = F.pad(inputs, (0, columns, 0, rows))
-        if not _fits(tuple(inputs.shape), record):
-            raise UserError(f"{path} was exported for inputs of shape {_shape(record)}, got {shape}.")
-        arrays = [inputs.detach().float().cpu().numpy()]
-        if record.sizes:
-            arrays.append(whole.cpu().numpy().astype(np.int64))
+        whole, *rest = fit(record, inputs, sizes) if inputs.ndim == len(record.shape) else (inputs,)
+        if not _fits(tuple(whole.shape), record):
+            raise UserError(f"{path} was exported for inputs of shape {_shape(record)}, got {tuple(inputs.shape)}.")
+        arrays = [whole.detach().float().cpu().numpy(), *(one.cpu().numpy().astype(np.int64) for one in rest)]
+        step = len(whole) if 0 in record.free else record.shape[0]
         try:
-            outputs = [torch.from_numpy(np.array(values)).to(inputs.device) for values in runner(arrays)]
+            turns = [runner([one[at : at + step] for one in arrays]) for at in range(0, len(whole), step)]
+            joined = [np.concatenate(values) if len(values) > 1 else values[0] for values in zip(*turns, strict=True)]
+            outputs = [torch.from_numpy(np.array(values)).to(inputs.device) for values in joined]
         except Exception as error:  # what runs files has errors of its own
-            raise UserError(f"{path} cannot be run ({first_line(error)}): export it again.") from error
+            raise UserError(f"{path} cannot be run ({reason(error)}): export it again.") from error
         names = (*record.outputs, *record.parts)
         if len(outputs) != len(names):
             raise UserError(f"{path} gives {len(outputs)} outputs, and its record {len(names)}: export it again.")
@@ -142,95 +141,28 @@ def _around(network: Any, record: ExportRecord, runner: Runner, path: Path) -> A
             return outputs[0] if kind is Tensor else outputs
         return kind(**dict.fromkeys(fields) | dict(zip(record.outputs, outputs, strict=True)))
 
-    for module in network.modules():  # they were never there
+    def refuse(*inputs: Any, **options: Any) -> Any:
+        raise UserError(f"{path} computes the network as a whole; look into the one that was exported.")
+
+    nothing = nn.Parameter(torch.zeros(0), requires_grad=False)  # says where and in what type it computes
+    for module in network.modules():  # what is in them was never there
         module._parameters.clear()
         module._buffers.clear()
-    network.register_parameter("exported_weights", nn.Parameter(torch.zeros(0), requires_grad=False))
+        module.register_parameter("exported_weights", nothing)
+        module.forward = refuse
     network.forward, network.computed = forward, computed
     network.exported = record
     return network
 
 
 def _fits(shape: tuple[int, ...], record: ExportRecord) -> bool:
+    """Whether a file computes inputs of this shape; a batch of another size than its own goes through it in parts."""
     pairs = zip(shape, record.shape, strict=False)
     return len(shape) == len(record.shape) and all(
-        one == other or axis in record.free for axis, (one, other) in enumerate(pairs)
+        one == other or axis in record.free or (axis == 0 and one % other == 0)
+        for axis, (one, other) in enumerate(pairs)
     )
 
 
 def _shape(record: ExportRecord) -> str:
     return "(" + ", ".join("any" if axis in record.free else str(n) for axis, n in enumerate(record.shape)) + ")"
-
-
-def _open_onnx(path: Path) -> tuple[str | None, Runner]:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError("Running ONNX files", "export") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no base
-        raise _damaged(path, error) from error
-    names = [node.name for node in session.get_inputs()]
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
-
-    def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
-        outputs: Any = session.run(None, dict(zip(names, arrays, strict=True)))
-        return outputs
-
-    return text, run
-
-
-def _open_openvino(path: Path) -> tuple[str | None, Runner]:
-    try:
-        import openvino
-    except ImportError:
-        raise MissingExtraError("Running OpenVINO files", "export") from None
-    core = openvino.Core()
-    try:
-        model = core.read_model(str(path))
-        compiled = core.compile_model(
-            model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        )
-        text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
-    except (RuntimeError, UnicodeDecodeError) as error:
-        raise _damaged(path, error, str(error).strip().rpartition("\n")[2]) from error
-    request = compiled.create_infer_request()
-
-    def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
-        found = request.infer(arrays)
-        return [np.array(found[port]) for port in compiled.outputs]
-
-    return text, run
-
-
-def _open_torch(path: Path) -> tuple[str | None, Runner]:
-    import torchvision.ops  # noqa: F401  # its operators may be part of the program
-
-    try:
-        program, text = load_program(path, f"{KEY}.json")
-    except UserError:
-        raise
-    except Exception as error:  # a zip file of other content fails in many ways
-        raise _damaged(path, error) from error
-
-    def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
-        with torch.inference_mode():
-            outputs: Sequence[Tensor] = program(*map(torch.from_numpy, arrays))
-        return [values.numpy() for values in outputs]
-
-    return text, run
-
-
-def _damaged(path: Path, error: Exception, reason: str = "") -> UserError:
-    return UserError(f"{path} cannot be opened ({reason or first_line(error)}): export it again.")
-
-
-_OPEN: Mapping[str, Callable[[Path], tuple[str | None, Runner]]] = {
-    "onnx": _open_onnx,
-    "openvino": _open_openvino,
-    "torch": _open_torch,
-}

@@ -92,13 +92,12 @@ class Sound(SoundOptions, ClassTask):
             wave = how(signal)[None].to(weight)
             with torch.inference_mode():
                 (probabilities,) = model.postprocess(model(wave))
-                mask = model.interpret(wave)
-                spectrogram, heard = model.spectrogram(wave), model.play(wave, mask)
+                parts = [model.spectrogram(wave)]
+                if not hasattr(model, "exported"):  # a file tells the answer alone
+                    parts += [mask := model.interpret(wave), model.play(wave, mask)]
             answer = ClassPrediction.from_probabilities(probabilities.cpu(), names)
-            arrays = [values[0].float().cpu().numpy() for values in (spectrogram, mask, heard)]
-            predictions.append(
-                SoundPrediction(answer.top, arrays[0], arrays[1].astype(bool), arrays[2], how.sample_rate)
-            )
+            arrays = [(one if one.dtype == torch.bool else one.float())[0].cpu().numpy() for one in parts]
+            predictions.append(SoundPrediction(answer.top, how.sample_rate, *arrays))
         return predictions
 
 
@@ -107,30 +106,31 @@ class SoundPrediction(ClassPrediction):
     """What a classifier says of one sound, and what it listened to.
 
     Attributes:
-        spectrogram: (F, N), frames and frequencies.
-        mask: (F, N), bool, what it listened to.
-        heard: (T,), the sound of that.
         sample_rate: of `heard`, in samples per second.
+        spectrogram: (F, N), frames and frequencies.
+        mask: (F, N), bool, what it listened to; None where a file computed the answer.
+        heard: (T,), the sound of that.
     """
 
-    spectrogram: np.ndarray
-    mask: np.ndarray
-    heard: np.ndarray
     sample_rate: int
+    spectrogram: np.ndarray
+    mask: np.ndarray | None = None
+    heard: np.ndarray | None = None
 
     def draw(self, signal: Any) -> Image:
         return annotate(self.draw_mask(), [f"{name}  {probability:.1%}" for name, probability in self.top])
 
     def draw_mask(self) -> Image:
-        """The spectrogram, in color where it was listened to."""
+        """The spectrogram, in color where it was listened to, if that is known."""
         return draw_spectrogram(self.spectrogram, self.mask)
 
     def heard_file(self) -> bytes:
         """`heard` as a WAV file."""
+        assert self.heard is not None
         return wav(self.heard / max(float(np.abs(self.heard).max(initial=0)), 1e-9), self.sample_rate)
 
     def files(self) -> dict[str, bytes]:
-        return {"heard.wav": self.heard_file()}
+        return {} if self.heard is None else {"heard.wav": self.heard_file()}
 
 
 class SoundMetric(ClassificationMetric):

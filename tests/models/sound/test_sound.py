@@ -14,7 +14,7 @@ from broken import CONTEXTS, use_context
 from focalnet.errors import UserError
 from focalnet.inputs.audio import Audio
 from focalnet.models.sound.layouts import LAYOUTS
-from focalnet.models.sound.model import SoundFocalNet
+from focalnet.models.sound.model import SoundFocalNet, _convolved
 from focalnet.modulation import strongest
 from focalnet.variants import FocalNetConfig
 
@@ -168,3 +168,19 @@ def test_interpreting_leaves_every_module_in_its_mode(drawn):
     assert drawn.head.training
     assert not drawn.backbone.layers[0].training
     drawn.eval()
+
+
+@pytest.mark.parametrize("audio", [Audio(), Audio(n_fft=63, win_length=40, hop_length=17)])
+def test_exported_files_hear_the_same_by_a_convolution(audio):
+    waves = torch.rand(2, 1000, generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+    whole, parts = audio.spectrum(waves), _convolved(audio, waves)
+    torch.testing.assert_close(torch.complex(*parts), whole)
+
+
+def test_an_exported_file_tells_the_answer_without_what_it_listened_to():
+    model = focalnet.create_model("sound_minifocal_128", num_classes=2, embed_dim=8, depths=(1,), focal_levels=1, focal_windows=3).eval()
+    model.exported = "a record"
+    found = focalnet.Predictor(model)(np.sin(np.arange(4000, dtype=np.float32)))
+    assert found.mask is None
+    assert found.files() == {}
+    assert found.draw(None).size[0] > 100

@@ -139,13 +139,14 @@ def suppress(
         kept = [row[batched_nms(boxes[row], scores[row], groups[row], threshold)[:limit]] for row in rows]
         return torch.cat(kept)
     # One call for the batch: groups are moved apart in x, images in y, so that coordinates grow no larger than needed.
-    step = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).amax() + 1
+    step = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).amax(0) + 1
     apart = boxes + (torch.stack([groups, images], 1).to(boxes) * step).repeat(1, 2)
     # torchvision tells the tracer that at least two are kept: two boxes beside all others see to that, and leave again.
     beside = step * apart.new_tensor([[-2.0] * 2 + [-1.0] * 2, [-4.0] * 2 + [-3.0] * 2])
     kept = nms(torch.cat([apart, beside]), torch.cat([scores, scores.new_full((2,), -1.0)]), threshold)
     kept = kept[torch.where(kept < scores.shape[0])[0]]
-    kept = kept[images[kept].argsort(stable=True)]
+    order = torch.arange(kept.shape[0], device=kept.device)  # ONNX knows no stable sorting, and these have no equals
+    kept = kept[(images[kept] * kept.shape[0] + order).argsort()]
     return kept[torch.where(places(images[kept], count) < limit)[0]]
 
 

@@ -15,8 +15,9 @@ Legend: B batch, T samples, F frames, N frequencies, K classes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -156,12 +157,12 @@ class SoundFocalNet(Network[Tensor]):
         """
         return self.audio.spectrogram(self._spectrum(waves))
 
-    def _spectrum(self, waves: Tensor) -> Tensor:
+    def _spectrum(self, waves: Tensor) -> Any:
         if waves.ndim != 2 or waves.shape[1] == 0:
             raise UserError(f"the model takes waveforms of shape (B, T), got {tuple(waves.shape)}.")
         largest = waves.amax(1, keepdim=True)
-        scaled = waves / largest.where(largest > 0, torch.ones_like(largest))
-        return self.audio.spectrum(scaled.clamp(-LOUDEST, LOUDEST))
+        scaled = (waves / largest.where(largest > 0, torch.ones_like(largest))).clamp(-LOUDEST, LOUDEST)
+        return _convolved(self.audio, scaled) if torch.compiler.is_exporting() else self.audio.spectrum(scaled)
 
     @torch.no_grad()
     def interpret(self, waves: Tensor, *, share: float = 0.1) -> Tensor:
@@ -194,3 +195,23 @@ class SoundFocalNet(Network[Tensor]):
         spectrum = self._spectrum(waves)
         kept = (mask * self.audio.spectrogram(spectrum)).expm1()
         return self.audio.waves(torch.polar(kept, spectrum.angle()))
+
+
+class Spectrum(NamedTuple):
+    """A complex tensor in two parts."""
+
+    real: Tensor
+    imag: Tensor
+
+
+def _convolved(audio: Audio, waves: Tensor) -> Spectrum:
+    """`Audio.spectrum` as one convolution with the window's sines and cosines, as no format has complex numbers."""
+    before = (audio.n_fft - audio.win_length) // 2
+    after = audio.n_fft - audio.win_length - before
+    angles = 2 * np.pi / audio.n_fft * np.outer(np.arange(audio.n_fft // 2 + 1), before + np.arange(audio.win_length))
+    window = 0.54 - 0.46 * np.cos(2 * np.pi / audio.win_length * np.arange(audio.win_length))
+    waving = torch.tensor(np.concatenate([np.cos(angles), -np.sin(angles)]) * window).to(waves)
+    half = audio.n_fft // 2
+    padded = F.pad(waves[:, None], (half - before, half - after))
+    real, imaginary = F.conv1d(padded, waving[:, None], stride=audio.hop_length).transpose(1, 2).chunk(2, -1)
+    return Spectrum(real, imaginary)
