@@ -19,6 +19,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -155,7 +156,14 @@ def read_object(
     return content
 
 
-def parse_json(text: str, where: Any, *, undefined: bool = False, mend: str = "copy or download it again") -> Any:
+def parse_json(
+    text: str,
+    where: Any,
+    *,
+    undefined: bool = False,
+    mend: str = "copy or download it again",
+    largest: int = LARGEST,
+) -> Any:
     """What a JSON text holds.
 
     Args:
@@ -163,6 +171,7 @@ def parse_json(text: str, where: Any, *, undefined: bool = False, mend: str = "c
         where: what to call it.
         undefined: whether NaN and Infinity, which JSON does not have but Python writes, are taken as NaN.
         mend: how to mend it, the end of the sentence.
+        largest: above every whole number.
 
     Raises:
         UserError: it is no JSON, too deep, or has a number that is infinite or too large.
@@ -170,7 +179,7 @@ def parse_json(text: str, where: Any, *, undefined: bool = False, mend: str = "c
     try:
         content = json.loads(
             text,
-            parse_int=_whole,
+            parse_int=partial(_whole, largest=largest),
             parse_float=_finite,
             parse_constant=(lambda _: math.nan) if undefined else _no_number,
         )
@@ -281,9 +290,9 @@ def _check_scalar(value: Any, where: Any, mend: str) -> None:
         raise UserError(f"{where} has the number {shown(value)}; {mend}.")
 
 
-def _whole(digits: str) -> int:
-    value = int(digits) if len(digits) <= 20 else LARGEST
-    if abs(value) >= LARGEST:
+def _whole(digits: str, largest: int) -> int:
+    value = int(digits) if len(digits) <= 20 else largest
+    if abs(value) >= largest:
         raise ValueError(f"a whole number of {len(digits)} digits")
     return value
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from focalnet.errors import MissingExtraError, UserError, first_line
 from focalnet.models.exported import ExportRecord
 from focalnet.models.registry import get_family
 from focalnet.models.runtimes import KEY
+from focalnet.reading import LARGEST
 
 OPSET = 20
 """The first opset that has Gelu."""
@@ -61,8 +63,8 @@ def write_executorch(program: ExportedProgram, record: ExportRecord, path: Path)
         UserError: it cannot write the network.
     """
     try:
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner  # pyright: ignore[reportMissingImports]
+        from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingExtraError("Exporting to ExecuTorch", "mobile") from None
     letters = torch.tensor(list(record.to_json().encode()), dtype=torch.uint8)
@@ -84,9 +86,17 @@ def _onnx(program: ExportedProgram, record: ExportRecord) -> Any:
         made: Any = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=names, verbose=False,
             output_names=[*record.outputs, *record.parts], external_data=False,
+            custom_translation_table={operator.le: _at_most},
         )  # fmt: skip
     made.model.metadata_props[KEY] = record.to_json()
     return made
+
+
+def _at_most(rows: Any, bound: Any) -> Any:
+    """An assertion on a number of rows, whose bound, added up of several, may pass what ONNX holds."""
+    from onnxscript import opset20
+
+    return opset20.LessOrEqual(rows, min(bound, LARGEST - 1) if isinstance(bound, int) else bound)
 
 
 @contextlib.contextmanager

@@ -125,7 +125,7 @@ def _around(network: Any, record: ExportRecord, runner: Runner, path: Path) -> A
         step = len(whole) if 0 in record.free else record.shape[0]
         try:
             turns = [runner([one[at : at + step] for one in arrays]) for at in range(0, len(whole), step)]
-            joined = [np.concatenate(values) if len(values) > 1 else values[0] for values in zip(*turns, strict=True)]
+            joined = turns[0] if len(turns) == 1 else map(np.concatenate, zip(*turns, strict=True))
             outputs = [torch.from_numpy(np.array(values)).to(inputs.device) for values in joined]
         except Exception as error:  # what runs files has errors of its own
             raise UserError(f"{path} cannot be run ({reason(error)}): export it again.") from error

@@ -37,7 +37,8 @@ NAME = re.compile(r"[\w.]*")
 PLAIN = re.compile(r"[\w.,:;+*/<>=()\[\]{} |\"'-]*")
 """Text that is a value: an equation of einsum, a mode, the structure of inputs and outputs."""
 VALUES = frozenset(("as_string", "as_float", "in_spec", "out_spec", "type", "index", "torch_version"))
-LARGEST_NUMBER = 2**31
+LARGEST_NUMBER = 2**66
+"""In sizes: torch adds up bounds of 2^63."""
 
 
 def load_program(path: Path, extra: str) -> tuple[Any, str | None]:
@@ -75,7 +76,8 @@ def _check(reader: Any, name: str) -> None:
         torch.load(io.BytesIO(reader.read_bytes("data/sample_inputs/model.pt")), weights_only=True)
     except Exception as error:
         raise _more(name, "a pickle in place of the inputs that were traced") from error
-    _check_program(parse_json(reader.read_string("models/model.json"), f"{name}: the program"), name)
+    program = parse_json(reader.read_string("models/model.json"), f"{name}: the program", largest=LARGEST_NUMBER)
+    _check_program(program, name)
 
 
 def _check_program(program: Any, name: str) -> None:

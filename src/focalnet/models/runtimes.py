@@ -87,7 +87,7 @@ def _open_openvino(path: Path) -> tuple[str | None, Runner]:
 
 def _open_executorch(path: Path) -> tuple[str | None, Runner]:
     try:
-        from executorch.runtime import Runtime, Verification
+        from executorch.runtime import Runtime, Verification  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingExtraError("Running ExecuTorch files", "mobile") from None
     program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
