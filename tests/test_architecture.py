@@ -19,6 +19,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "focalnet"
 FLOORS = {
     "errors": -4,
     "_version": -4,
+    "machine": -4,
     "reading": -3,
     "schemas": -2,
     "structures": -1,

@@ -2,13 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from focalnet.bench import BenchOptions, bench
+from focalnet.bench import BenchOptions, bench, files
 from focalnet.bench import measure as module
 from focalnet.errors import UserError
+from focalnet.models.create import create_model
+from focalnet.models.exported import ExportRecord, around
 
 QUICK = {"models": ("focalnet_tiny_srf",), "batch": 1, "size": (32, 32), "repeats": 2, "device": "cpu"}
 
@@ -84,3 +87,27 @@ def test_the_turns_rotate(monkeypatch):
     times = module.take_turns(calls, BenchOptions(**{**QUICK, "repeats": 3}))
     assert "".join(order) == "abcbcacab"
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_an_exported_file_takes_turns_with_its_network(tmp_path, monkeypatch):
+    spec = create_model("minifocal_32", classes=["ant", "bee"], embed_dim=8, depths=(1, 1, 1), focal_levels=1).spec
+    record = ExportRecord(
+        version=1, spec=json.loads(spec.to_json()), outputs=("map_0",), shape=(2, 3, 32, 32), free=(0, 2, 3),
+        sizes=False, library="1",
+    )  # fmt: skip
+    shapes = set()
+
+    def run(arrays):
+        shapes.add(arrays[0].shape)
+        return [np.zeros((len(arrays[0]), 2), np.float32)]
+
+    monkeypatch.setattr(files, "open_exported", lambda path: around(record, run, path))
+    options = BenchOptions(models=("nets/net.onnx",), batch=3, size=(32, 64), repeats=2, device="cpu")
+    rows = bench(options)
+    assert [(row["model"], row["candidate"], row["precision"]) for row in rows] == [
+        ("net", "focalnet", "float32"),
+        ("net", "net.onnx", "float32"),
+    ]
+    assert shapes == {(3, 3, 32, 64)}
+    with pytest.raises(UserError, match="computes on the CPU, and --device is cuda"):
+        bench(BenchOptions(models=("net.onnx",), device="cuda"))

@@ -17,8 +17,8 @@ from focalnet.exporting import export
 from focalnet.exporting.check import _alike, _difference, _same
 from focalnet.exporting.tracing import part_names
 from focalnet.models.create import create_model
-from focalnet.models.exported import ExportRecord, _around, open_exported, read_record
-from focalnet.models.registry import build
+from focalnet.models.exported import ExportRecord, open_exported, read_record
+from focalnet.models.exported import around as made_around
 from focalnet.models.runtimes import KEY, reason
 from focalnet.structures import encode_masks
 from focalnet.tasks.segment import SegmentPrediction
@@ -237,9 +237,7 @@ def around(model, runner, **changes):
             "free": (), "sizes": False, "library": "1", **changes,
         }
     )  # fmt: skip
-    with torch.device("meta"):
-        network = build(model.spec).eval()
-    return _around(network, record, runner, "net.pte")
+    return made_around(record, runner, Path("net.pte"))
 
 
 def test_a_file_of_one_image_takes_batches_one_by_one(model):

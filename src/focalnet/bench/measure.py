@@ -4,6 +4,8 @@ Every candidate gets the same weights, and its output is compared with ours befo
 in one process, one call each per round, in an order that rotates: what disturbs the machine disturbs every side.
 `ratio` is the median over the rounds of (time of the candidate / our time in the same round): above 1 we are faster.
 
+An exported file takes turns with the network that it was exported from, whose weights are random here.
+
 Two parts: `operator` is `focal_context` alone, once per block of the network, beside plain PyTorch (what timm and
 transformers do between `f` and `h`); `model` is the network with its head. Two passes: `forward`, and `training`:
 forward, backward and, for a model, AdamW. Detection size is `--size 800 1216 --windows 9`.
@@ -20,8 +22,9 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +32,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from focalnet.bench.files import file_calls
 from focalnet.bench.options import BenchOptions
 from focalnet.bench.peers import official_network, other_networks, same_network
+from focalnet.errors import UserError
 from focalnet.models.classifier.model import FocalNetClassifier
+from focalnet.models.exported import is_exported
 from focalnet.ops import BACKENDS, focal_context
 from focalnet.ops.linear import ROW
 from focalnet.variants import FocalNetConfig, get_variant
@@ -46,10 +52,13 @@ def bench(options: BenchOptions) -> list[dict[str, Any]]:
     """Measure, print a table, and return its rows.
 
     Raises:
-        UserError: an unknown model, or a rival whose package or file is missing.
+        UserError: an unknown model, an exported file and a GPU, or a rival whose package or file is missing.
     """
     if options.device is None:
         options = dataclasses.replace(options, device="cuda" if torch.cuda.is_available() else "cpu")
+    files = [name for name in options.models if is_exported(name)]
+    if files and options.device != "cpu":
+        raise UserError(f"{files[0]} computes on the CPU, and --device is {options.device}; give --device cpu.")
     facts = {
         "commit": commit(), "time": datetime.now(UTC).isoformat(timespec="seconds"), "torch": torch.__version__,
         "device": device_name(options.device), "threads": torch.get_num_threads(), **roofline(options),
@@ -57,8 +66,12 @@ def bench(options: BenchOptions) -> list[dict[str, Any]]:
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     rows = []
     _show({name: name for name in COLUMNS})
-    for what in itertools.product(options.models, options.parts, options.passes, options.precisions):
-        for row in _measure(*what, options):
+    names = [name for name in options.models if name not in files]
+    work = [partial(_measure_file, Path(name), options) for name in files]
+    for what in itertools.product(names, options.parts, options.passes, options.precisions):
+        work.append(partial(_measure, *what, options))
+    for measure in work:
+        for row in measure():
             rows.append(row | {"batch": options.batch, "size": options.size, "windows": options.windows})
             _show(row)
             if options.out is not None:
@@ -98,12 +111,27 @@ def _measure(name: str, part: str, direction: str, precision: str, options: Benc
             raise AssertionError(f"{candidate} differs from ours by {error:.1e} relative in {precision} ({part})")
     for call in calls.values():
         call()
+    facts = {"model": name, "part": part, "pass": direction, "precision": precision}
+    return _rows(facts, calls, errors, options)
+
+
+def _measure_file(path: Path, options: BenchOptions) -> list[dict[str, Any]]:
+    precision, calls = file_calls(path, options.batch, options.size)
+    for call in calls.values():
+        call()
+    facts = {"model": path.stem, "part": "model", "pass": "forward", "precision": precision}
+    return _rows(facts, calls, {}, options)
+
+
+def _rows(
+    facts: dict[str, Any], calls: Mapping[str, Callable[[], Any]], errors: Mapping[str, float], options: BenchOptions
+) -> list[dict[str, Any]]:
     seconds = take_turns(calls, options)
     rows = []
     for candidate, times in seconds.items():
         memory, launches = cuda_costs(calls[candidate], options)
         ratio = statistics.median(theirs / ours for theirs, ours in zip(times, seconds[OURS], strict=True))
-        rows.append({"model": name, "part": part, "pass": direction, "precision": precision, "candidate": candidate,
+        rows.append({**facts, "candidate": candidate,
                      "ms": round(1000 * statistics.median(times), 2), "ratio": round(ratio, 3), "mib": memory,
                      "launches": launches,
                      "error": float(f"{errors[candidate]:.0e}") if candidate in errors else None})  # fmt: skip
@@ -220,7 +248,7 @@ def _synchronize(options: BenchOptions) -> None:
         torch.cuda.synchronize()
 
 
-def take_turns(calls: dict[str, Call], options: BenchOptions) -> dict[str, list[float]]:
+def take_turns(calls: Mapping[str, Callable[[], Any]], options: BenchOptions) -> dict[str, list[float]]:
     """Seconds per candidate, one entry per round; the order rotates from round to round."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)

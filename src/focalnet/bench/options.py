@@ -10,6 +10,7 @@ class BenchOptions:
     """What to measure."""
 
     models: tuple[str, ...] = ("focalnet_tiny_lrf",)
+    """Networks by name, or exported files (.onnx, .xml, .pt2)."""
     parts: tuple[Literal["operator", "model"], ...] = ("operator", "model")
     passes: tuple[Literal["forward", "training"], ...] = ("forward", "training")
     precisions: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16")

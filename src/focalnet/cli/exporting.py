@@ -12,8 +12,10 @@ def export(
     weights: str | None = None,
     format: Literal["torch", "onnx", "openvino", "executorch"] | None = None,  # noqa: A002
     image_size: int | tuple[int, int] | None = None,
-    tolerance: float = 1e-4,
     parts: bool = False,
+    tolerance: float | None = None,
+    int8: str | None = None,
+    int8_method: Literal["matmul", "matmul_8bit", "all", "all_8bit"] = "matmul",
 ) -> None:
     """Write a network as one file that other programs run, and `focalnet predict` and `evaluate` too.
 
@@ -26,15 +28,28 @@ def export(
         weights: "official", "timm", "transformers", a file or a hub id.
         format: The format, if the ending of the file does not say it.
         image_size: Side of the inputs, or height and width, of detectors, whose files have one size.
-        tolerance: Largest difference from the network that is kept, as a share of the largest output.
         parts: Gates and modulators of the last block of each stage are outputs too.
+        tolerance: Largest difference from the network that is kept, as a share of the largest output (1e-4); with
+            --int8, the points of the task's metric that may be lost (0.5).
+        int8: Compute products in 8 bits: a folder of samples to calibrate with, or "run" for those that the run was
+            trained on. The task's metric is measured before and after, on the run's held-out samples, else on the
+            folder's.
+        int8_method: What computes in 8 bits: products of weights, which 7 bits have (matmul), or all that can (all);
+            with _8bit, weights have 8 bits, which needs a processor with VNNI.
     """
-    from focalnet.exporting import export
+    from focalnet.exporting import export, find_samples
     from focalnet.models.create import load_model
     from focalnet.predict import held_out
 
     network: Any = load_model(model, weights)
     run = (Path(model) / "metrics.jsonl").exists()
     signals = [signal for _, signal in held_out(model, 8, network.spec.preprocessing.read)] if run else []
-    written = export(network, out, format=format, samples=signals, size=image_size, tolerance=tolerance, parts=parts)
+    written = export(
+        network, out, format=format, samples=signals, size=image_size, tolerance=tolerance, parts=parts,
+        int8_method=int8_method, int8=None if int8 is None else find_samples(model, network.spec, int8),
+    )  # fmt: skip
     print(f"{written.path}: {written.check}")
+    if cost := written.record.int8:
+        for name in sorted(cost.before, key=lambda name: name != cost.score):
+            print(f"{name}  {cost.before[name]:.4f} in float32, {cost.after[name]:.4f} in int8")
+        print(f"{cost}")

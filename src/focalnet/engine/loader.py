@@ -177,19 +177,11 @@ class EvalSampler(Sampler[list[Key]]):
             yield [(0, index) for index in indices] or [(0, -1 - min(first, self.length - 1))]
 
 
-class TrainSample:
-    """Some of the training samples, the same ones whenever the seed is the same, to measure on.
+class Part:
+    """The samples of a data set at `indices`."""
 
-    Args:
-        dataset: the training split.
-        count: how many, at most.
-        seed: of the run.
-    """
-
-    def __init__(self, dataset: MapDataset, count: int, seed: int) -> None:
-        generator = torch.Generator().manual_seed(stable_seed(seed, "train sample"))
-        self.dataset = dataset
-        self.indices = sorted(torch.randperm(len(dataset), generator=generator)[:count].tolist())
+    def __init__(self, dataset: MapDataset, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, indices
 
     @property
     def sizes(self) -> list[tuple[int, int]] | None:
@@ -201,6 +193,20 @@ class TrainSample:
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[self.indices[index]]
+
+
+class TrainSample(Part):
+    """Some of the training samples, the same ones whenever the seed is the same, to measure on.
+
+    Args:
+        dataset: the training split.
+        count: how many, at most.
+        seed: of the run.
+    """
+
+    def __init__(self, dataset: MapDataset, count: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(stable_seed(seed, "train sample"))
+        super().__init__(dataset, sorted(torch.randperm(len(dataset), generator=generator)[:count].tolist()))
 
 
 def build_loader(examples: Examples, sampler: Sampler[list[Key]], *, workers: int, pin_memory: bool) -> DataLoader:

@@ -17,7 +17,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,9 +25,13 @@ from torch import nn
 
 from focalnet._version import __version__
 from focalnet.errors import UserError, unknown
-from focalnet.exporting.check import Check, check
+from focalnet.exporting.check import Check, check, compare
 from focalnet.exporting.formats import WRITERS
+from focalnet.exporting.int8 import WRITERS as INT8_WRITERS
+from focalnet.exporting.int8 import Method, quantize
+from focalnet.exporting.samples import Samples, find_samples
 from focalnet.exporting.tracing import Traced, trace
+from focalnet.machine import abilities
 from focalnet.models.create import load_model
 from focalnet.models.exported import VERSION, ExportRecord
 from focalnet.models.runtimes import SUFFIXES
@@ -37,7 +41,12 @@ FIXED = ("executorch",)
 """Formats whose files take one input at a time, of one size."""
 ENDINGS = {name: suffix for suffix, name in SUFFIXES.items()}
 
-__all__ = ["ENDINGS", "Check", "Exported", "Format", "export"]
+DIFFERENCE = 1e-4
+"""From the network that a file may have, as a share of the largest output."""
+POINTS = 0.5
+"""Of a metric that int8 may lose."""
+
+__all__ = ["ENDINGS", "Check", "Exported", "Format", "Method", "Samples", "export", "find_samples"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ def record_of(traced: Traced) -> ExportRecord:
     """What a file says of itself."""
     return ExportRecord(
         version=VERSION, spec=json.loads(traced.spec.to_json()), outputs=traced.outputs, shape=traced.shape,
-        free=traced.free, sizes=traced.sizes, library=__version__, parts=traced.parts,
+        free=traced.free, sizes=traced.sizes, library=__version__, parts=traced.parts, cpu=abilities(),
     )  # fmt: skip
 
 
@@ -70,8 +79,10 @@ def export(
     format: Format | None = None,  # noqa: A002 - the name of the option
     samples: Sequence[Any] = (),
     size: int | tuple[int, int] | None = None,
-    tolerance: float = 1e-4,
     parts: bool = False,
+    tolerance: float | None = None,
+    int8: str | os.PathLike[str] | Samples | None = None,
+    int8_method: Method = "matmul",
 ) -> Exported:
     """Write a network as one file.
 
@@ -81,8 +92,12 @@ def export(
         format: the format, where the ending is another.
         samples: sources that the file is checked with, as `Predictor` takes them; drawn at random without.
         size: side of the inputs, or height and width, for networks whose files have a fixed size.
-        tolerance: largest difference from the network that is kept, as a share of the largest output.
         parts: gates and modulators are outputs too, see `tracing.Raw`.
+        tolerance: largest difference from the network that is kept, as a share of the largest output (1e-4); in int8
+            the points of the task's metric that may be lost (0.5).
+        int8: compute products in 8 bits, calibrated with these samples: a folder, or "run" for those that the run was
+            trained on. The task's metric is measured before and after; see `exporting.samples`.
+        int8_method: which operators, see `exporting.int8`.
 
     Returns:
         what was written.
@@ -102,6 +117,10 @@ def export(
         raise UserError("this network is in an exported file already; export the one that was trained.")
     if getattr(network, "spec", None) is None:
         raise UserError(f"{type(network).__name__} has no spec; make it with focalnet.create_model.")
+    if int8 is not None and kind not in INT8_WRITERS:
+        raise UserError(f"int8 is written as {' or '.join(ENDINGS[name] for name in INT8_WRITERS)}, {path} is {kind}.")
+    if int8 is not None and not isinstance(int8, Samples):
+        int8 = find_samples(model, network.spec, int8)
     training = network.training
     network.eval()
     try:
@@ -111,7 +130,11 @@ def export(
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
             written = Path(folder) / path.name
             WRITERS[kind](traced.program, record, written)
-            found = check(network, written, record, samples, tolerance)
+            found = check(network, written, record, samples, DIFFERENCE if tolerance is None or int8 else tolerance)
+            if int8 is not None:
+                points = POINTS if tolerance is None else tolerance
+                record = quantize(written, kind, record, int8, int8_method, points)
+                found = replace(compare(network, written, record, samples), agree=None)  # the metrics say it
             for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):  # itself at last
                 os.replace(file, path.parent / file.name)
     finally:

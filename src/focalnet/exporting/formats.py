@@ -48,7 +48,7 @@ def write_openvino(program: ExportedProgram, record: ExportRecord, path: Path) -
         raise MissingExtraError("Exporting to OpenVINO", "export") from None
     between = path.with_suffix(".onnx")
     write_onnx(program, record, between)
-    model = openvino.convert_model(str(between))
+    model = openvino.Core().read_model(str(between))  # convert_model would tell its makers
     model.set_rt_info(record.to_json(), [KEY])
     openvino.save_model(model, str(path), compress_to_fp16=False)
     for file in path.parent.glob(f"{between.name}*"):
@@ -73,6 +73,26 @@ def write_executorch(program: ExportedProgram, record: ExportRecord, path: Path)
             program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: letters}
         )  # fmt: skip
         path.write_bytes(lowered.to_executorch().buffer)
+
+
+def stamp_onnx(path: Path, record: ExportRecord) -> None:
+    """Put a record into an .onnx file, in the place of its own."""
+    import onnx
+
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {KEY: record.to_json()})
+    onnx.save(model, str(path))
+
+
+def stamp_openvino(path: Path, record: ExportRecord) -> None:
+    """Put a record into an .xml file, in the place of its own."""
+    import openvino
+
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # the file that is read is written
+    model = core.read_model(str(path))
+    model.set_rt_info(record.to_json(), [KEY])
+    openvino.save_model(model, str(path), compress_to_fp16=False)
 
 
 def _onnx(program: ExportedProgram, record: ExportRecord) -> Any:

@@ -6,6 +6,7 @@ predictions, metrics and pre- and post-processing are those of the library, by t
 """
 
 import json
+import logging
 import typing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focalnet.errors import UserError
+from focalnet.machine import abilities
 from focalnet.models.registry import build
 from focalnet.models.runtimes import SUFFIXES, Runner, open_file, reason
 from focalnet.reading import parse_json
@@ -25,6 +27,42 @@ from focalnet.weights.spec import ModelSpec
 
 VERSION = 1
 """Of the record. A change that an older version of the library would misread raises it."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """What int8 cost.
+
+    Attributes:
+        method: how the file was quantized, see `exporting.int8`.
+        calibrated: samples that gave the ranges of values.
+        measured: held-out samples of the metrics.
+        score: the metric that it was judged by.
+        before: metrics of the file in float32.
+        after: metrics in int8.
+    """
+
+    method: str
+    calibrated: int
+    measured: int
+    score: str
+    before: dict[str, float]
+    after: dict[str, float]
+
+    @property
+    def loss(self) -> float:
+        """Points of the score that are lost: hundredths, of a score above 1 or below 0 hundredths of its value."""
+        before, after = self.before[self.score], self.after[self.score]
+        return 100 * (before - after) / (1.0 if 0 <= before <= 1 else abs(before))
+
+    def __str__(self) -> str:
+        before, after = self.before[self.score], self.after[self.score]
+        return (
+            f"{self.score} {before:.4f} in float32 and {after:.4f} in int8 on {self.measured:,} held-out samples "
+            f"({-self.loss:+.2f} points; {self.method}, calibrated on {self.calibrated:,})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +78,8 @@ class ExportRecord:
         sizes: whether the second input is `sizes`.
         library: version of focalnet that wrote it.
         parts: names of further outputs, which no prediction needs: gates and modulators.
+        cpu: abilities of the processor that it was checked on (`machine.abilities`).
+        int8: what quantization cost; None of a file in float32.
     """
 
     version: int
@@ -50,6 +90,8 @@ class ExportRecord:
     sizes: bool
     library: str
     parts: tuple[str, ...] = ()
+    cpu: tuple[str, ...] = ()
+    int8: Quantization | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -60,26 +102,44 @@ def is_exported(place: str | Path) -> bool:
     return Path(place).suffix.lower() in SUFFIXES
 
 
-def open_exported(path: str | Path) -> Any:
+def open_exported(path: str | Path, precision: str = "fp32") -> Any:
     """The network in an exported file, which computes on the CPU. It predicts as any other; it cannot be trained, and
     its parts not looked into.
 
     Args:
         path: an .onnx, .xml, .pt2 or .pte file that `focalnet.export` wrote.
+        precision: "fp32" for the arithmetic of the file, or "bf16" of OpenVINO where the processor has it.
 
     Raises:
-        UserError: no such file, a damaged one, or one without a record.
+        UserError: no such file, a damaged one, one without a record, or a precision that is not to be had.
         MissingExtraError: what runs it is not installed.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is no file; check the path.")
-    text, runner = open_file(path)
+    kind = SUFFIXES[path.suffix.lower()]
+    if precision != "fp32" and (kind, precision) != ("openvino", "bf16"):
+        raise UserError(
+            f"--precision is {precision}, and {path} computes as it was exported: leave it out; of exported files only "
+            f"those of OpenVINO (.xml) compute in bf16."
+        )
+    text, runner = open_file(path, precision)
     record = read_record(text, str(path))
-    spec = ModelSpec.from_dict(record.spec, f"the record in {path}")
-    with torch.device("meta"):
-        network = build(spec)
-    return _around(network.eval(), record, runner, path)
+    if told := elsewhere(record):
+        log.warning("%s: %s", path, told)
+    network = around(record, runner, path)
+    network.precision = precision
+    return network
+
+
+def elsewhere(record: ExportRecord) -> str:
+    """What to know of an int8 file whose answers were measured on a processor with other abilities; else nothing."""
+    if record.int8 is None or not record.cpu or not abilities() or set(record.cpu) == set(abilities()):
+        return ""
+    return (
+        f"int8 was measured on a processor with {', '.join(record.cpu)}, and this one has {', '.join(abilities())}: "
+        f"answers may differ, which focalnet evaluate measures."
+    )
 
 
 def read_record(text: str | None, name: str) -> ExportRecord:
@@ -106,9 +166,12 @@ def fit(record: ExportRecord, inputs: Tensor, sizes: Tensor | None = None) -> tu
     return F.pad(inputs, (0, missing[1], 0, missing[0])), whole
 
 
-def _around(network: Any, record: ExportRecord, runner: Runner, path: Path) -> Any:
-    """The network, computing by the file; its weights are gone. `exported` is the record, and `computed` gives all that
-    the file computes by name, gates and modulators too."""
+def around(record: ExportRecord, runner: Runner, path: Path) -> Any:
+    """The network that a record describes, computing by a file; its weights are gone. `exported` is the record, and
+    `computed` gives all that the file computes by name, gates and modulators too."""
+    spec = ModelSpec.from_dict(record.spec, f"the record in {path}")
+    with torch.device("meta"):
+        network: Any = build(spec).eval()
     kind: Any = typing.get_type_hints(type(network).forward).get("return", Tensor)
     fields = getattr(kind, "_fields", None)
     if fields is not None and not set(record.outputs) <= set(fields):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from focalnet.errors import MissingExtraError, UserError, first_line
+from focalnet.machine import abilities
 from focalnet.models.programs import load_program
 
 KEY = "focalnet"
@@ -25,15 +26,19 @@ Runner = Callable[[list[np.ndarray]], list[np.ndarray]]
 """Inputs in their order -> outputs in theirs."""
 
 
-def open_file(path: Path) -> tuple[str | None, Runner]:
+def open_file(path: Path, precision: str = "fp32") -> tuple[str | None, Runner]:
     """The record of a file, None where it has none, and what computes it.
 
+    Args:
+        path: the file.
+        precision: "fp32" for the arithmetic of the file, or "bf16" of OpenVINO.
+
     Raises:
-        UserError: the file is damaged, or its runtime cannot compute it.
+        UserError: the file is damaged, its runtime cannot compute it, or the processor has no bf16.
         MissingExtraError: what runs it is not installed.
     """
     try:
-        return _OPEN[SUFFIXES[path.suffix.lower()]](path)
+        return _open_openvino(path, "bf16") if precision == "bf16" else _OPEN[SUFFIXES[path.suffix.lower()]](path)
     except UserError:
         raise
     except Exception as error:  # the runtimes' errors share no base, and a zip file of other content fails in many ways
@@ -65,15 +70,20 @@ def _open_onnx(path: Path) -> tuple[str | None, Runner]:
     return text, run
 
 
-def _open_openvino(path: Path) -> tuple[str | None, Runner]:
+def _open_openvino(path: Path, hint: str = "f32") -> tuple[str | None, Runner]:
     try:
         import openvino
     except ImportError:
         raise MissingExtraError("Running OpenVINO files", "export") from None
     core = openvino.Core()
+    if hint == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise UserError(
+            f"--precision bf16 is nothing that this processor has ({', '.join(abilities())}), and OpenVINO would "
+            f"compute in float32 without a word: leave it out."
+        )
     model = core.read_model(str(path))
     compiled = core.compile_model(
-        model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        model, "CPU", {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     )
     text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
     request = compiled.create_infer_request()

@@ -24,9 +24,8 @@ from focalnet.inputs.ahead import MOST_THREADS, default_threads, in_order
 from focalnet.inputs.image import Range
 from focalnet.inputs.quiet import quiet_decoders
 from focalnet.inputs.video import Frames, Newest, VideoWriter, is_video
-from focalnet.models.create import load_model
 from focalnet.predict.pipeline import Item, by_likeness
-from focalnet.predict.precision import Precision, arithmetic
+from focalnet.predict.precision import Precision, arithmetic, load
 from focalnet.predict.tracking import LOW, Tracker, bytetrack, follow
 from focalnet.predict.words import draw, stem, told
 from focalnet.tasks import task_of
@@ -57,7 +56,7 @@ class Predictor:
         range: what the values of images with other than 8 bits mean; without it, what they meant in training.
         max_pixels: most pixels of an image; without it, Pillow's limit.
         precision: arithmetic of the network: "fp32"; "tf32", on NVIDIA GPUs; "bf16" or "fp16" where autocast deems
-            them safe.
+            them safe. Of an exported file: "fp32" for its own, or "bf16" of an .xml on a processor that has it.
         threads: how many decode and resize images ahead of the network; without it, one per core; 0 does it in turn.
 
     Raises:
@@ -87,14 +86,14 @@ class Predictor:
         if threads is not None and not 0 <= threads <= MOST_THREADS:
             raise UserError(f"--threads is {threads}; give 0 to {MOST_THREADS}.")
         place = find_device(device)
-        network: Network = model if isinstance(model, nn.Module) else load_model(os.fspath(model), weights)
+        network: Network = model if isinstance(model, nn.Module) else load(os.fspath(model), weights, precision)
         self.model = network.to(place).eval()
         self.task = task_of(network.spec)().with_options(threshold=threshold, window=window, detections=detections)
         self._reading = {"range": range, "max_pixels": max_pixels}
         self._remarked = False
         self._threads = default_threads() if threads is None else threads
         self._precision: Precision = precision
-        self._arithmetic = arithmetic(precision, place)
+        self._arithmetic = arithmetic(network, precision, place)
 
     @property
     def input(self) -> inputs.Input:
