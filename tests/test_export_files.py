@@ -229,6 +229,13 @@ def test_wrong_shapes_and_names_are_said(file_of, model, tmp_path):
     assert KEY == "focalnet"
 
 
+@pytest.mark.parametrize("size", [-1, 0, (32, 5000)])
+def test_a_size_that_is_none_is_refused(model, tmp_path, size):
+    with pytest.raises(UserError, match=r"the size is .*; give a side in pixels"):
+        export(model, tmp_path / "net.pt2", size=size)
+    assert list(tmp_path.iterdir()) == []
+
+
 def around(model, runner, **changes):
     """`model` as if in a file that `runner` computes."""
     record = ExportRecord(

@@ -11,6 +11,7 @@ import torch
 import focalnet
 from focalnet.errors import UserError
 from focalnet.explain import explain
+from focalnet.models import programs
 from focalnet.models.exported import open_exported
 
 KEPT = Path(__file__).parents[1] / "fixtures" / "exported"
@@ -103,6 +104,11 @@ def test_what_would_run_is_refused(tmp_path, monkeypatch, attack):
 
 
 @pytest.mark.slow
+def test_bounds_that_torch_added_up_are_sizes():
+    assert programs._is_arithmetic("LessThan(Symbol('u8', integer=True), Integer(27670116110564327418))")
+    assert not programs._is_arithmetic("Integer(2) ** Integer(99)")
+
+
 def test_guards_of_a_file_are_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     parts = {MODEL: with_json(lambda rows: rows.update(guards_code=[CODE]))}

@@ -116,7 +116,8 @@ def _at_most(rows: Any, bound: Any) -> Any:
     """An assertion on a number of rows, whose bound, added up of several, may pass what ONNX holds."""
     from onnxscript import opset20
 
-    return opset20.LessOrEqual(rows, min(bound, LARGEST - 1) if isinstance(bound, int) else bound)
+    held: Any = min(bound, LARGEST - 1) if isinstance(bound, int) else bound
+    return opset20.LessOrEqual(rows, held)
 
 
 @contextlib.contextmanager

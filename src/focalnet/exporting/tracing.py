@@ -115,6 +115,8 @@ def trace(
     """
     family, spec = get_family(network.spec.head), network.spec
     sides = (size, size) if isinstance(size, int) else size
+    if sides is not None and not all(1 <= side <= MOST for side in sides):
+        raise UserError(f"the size is {size}; give a side in pixels, or height and width, 1 to {MOST}.")
     framed = family.export == "less" or (fixed and family.learns == "label_map")
     if framed:
         sides, spec = _framed(spec, sides)

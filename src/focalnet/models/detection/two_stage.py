@@ -105,7 +105,7 @@ class TwoStageDetector(Detector[TwoStageOutputs]):
     """
 
     title: ClassVar[str]
-    backbone_prefix = "backbone.body."
+    backbone_prefix: ClassVar[str] = "backbone.body."
     backbone: Pyramid
     rpn: ProposalNetwork
     num_classes: int

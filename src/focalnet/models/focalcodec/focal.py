@@ -118,8 +118,8 @@ class FocalBlock(nn.Module):
 
     def stream(self, x: Tensor, past: Sequence[Tensor] | None) -> tuple[Tensor, Past]:
         """The next frames of a sequence, if causal."""
-        y, past = self.modulation.stream(x if self.post_norm else self.modulation_norm(x), past)
-        return self._finish(x, y), past
+        y, kept = self.modulation.stream(x if self.post_norm else self.modulation_norm(x), past)
+        return self._finish(x, y), kept
 
     def _finish(self, x: Tensor, modulated: Tensor) -> Tensor:
         y = self.modulation_norm(modulated) if self.post_norm else modulated
