@@ -46,7 +46,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "upernet": ("upernet_minifocal_128", {"num_classes": 3}),
     "mask2former": ("mask2former_minifocal_128", {"num_classes": 3}),
     "focal_unet": ("focal_unet_minifocal_128", {"num_classes": 3}),
-    "focal_tsmp": ("focal_tsmp_minifocal_128", {"in_channels": 5, "depths": (1, 1, 1)}),
+    "focal_tsmp": ("focal_tsmp_minifocal_128", {"in_channels": 5, "depths": (1, 1, 1), "focal_windows": 3}),
     "sound": ("sound_minifocal_128", {"num_classes": 3}),
     "video_focalnet": ("video_focalnet_tiny", {"num_classes": 3}),
     "focalcodec": ("focalcodec_small", {}),
@@ -86,9 +86,10 @@ def network_of(family: str) -> Any:
     if how.kind != "audio":
         sizes = ["input_size", *(["long_side"] if getattr(how, "long_side", None) else [])]
         network.spec = network.spec.replace(preprocessing=dataclasses.replace(how, **dict.fromkeys(sizes, SIDE)))
-    for name in network.class_parameters():
+    parameters = dict(network.named_parameters())
+    for name in [] if family == "backbone" else sorted(parameters.keys() & {*network.class_parameters()}):
         if name.endswith("weight") and not re.search("bbox_pred|fc_reg|mask_fcn_logits|conv_logits", name):
-            nn.init.normal_(network.get_parameter(name), std=0.2)
+            nn.init.normal_(parameters[name], std=0.2)
     return network
 
 
@@ -105,16 +106,13 @@ def measure(family: str, formats: Sequence[str]) -> Iterator[Row]:
     """The rows of a family in these formats."""
     network = network_of(family)
     samples = samples_of(network) if get_family(family).tasks else []
-    traced = {}
     for kind in formats:
-        fixed = kind in FIXED
         try:
-            if fixed not in traced:
-                traced[fixed] = trace(network, fixed=fixed)
-            record = record_of(traced[fixed])
+            traced = trace(network, fixed=kind in FIXED)  # a writer may change a program
+            record = record_of(traced)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"net{ENDINGS[kind]}"
-                WRITERS[kind](traced[fixed].program, record, path)
+                WRITERS[kind](traced.program, record, path)
                 found = check(network, path, record, samples, TOLERANCE)
         except MissingExtraError:
             raise

@@ -12,6 +12,7 @@ from focalnet.engine import check as checks
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.train import train
 from focalnet.errors import UserError
+from focalnet.inputs.folders import cache_folder
 from focalnet.tasks.classify import Classify
 from html_pages import Page
 from scene_files import write_coco, write_panoptic, write_semantic
@@ -83,7 +84,7 @@ def test_a_second_start_does_not_look_again(images, tmp_path, monkeypatch):
 
 def test_a_damaged_cache_is_made_anew(images):
     first = focalnet.check(str(images))
-    file = max(checks._folder().iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    file = max(cache_folder("checks").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     file.write_text('{"kind": 3}')
     assert focalnet.check(str(images)) == first
 

@@ -150,7 +150,7 @@ class ModelSpec:
         """
         values = as_type(fields, dict[str, Any], where)
         for name, of in (("architecture", FocalNetConfig.from_dict), ("preprocessing", inputs.from_dict)):
-            if values.get(name) is not None:
+            if name in values and not (name == "architecture" and values[name] is None):
                 values[name] = of(values[name], f"{where}: {name}")
         if "said" in values:
             raise unknown(f"field of {where}", "said", _FIELDS)

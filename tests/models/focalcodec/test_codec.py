@@ -134,6 +134,7 @@ def test_saved_and_converted(tmp_path, small, caplog):
     assert "coding of speech" in (tmp_path / "small" / "README.md").read_text()
     codec = focalnet.create_model(weights=published("causal", tmp_path / "codec", "v0.0.1"))
     save_pretrained(codec, tmp_path / "ours")
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "focalnet"):
         for source in ("codec", "ours"):
             convert_file(tmp_path / source, tmp_path / f"{source}.safetensors", to="v0.0.2")

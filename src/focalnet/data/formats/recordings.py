@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from focalnet.data.base import Opener, Openers, Request, Split
@@ -16,14 +17,20 @@ from focalnet.data.kinds import input_of, noun_of
 from focalnet.data.problems import endings
 from focalnet.data.splits import split_of
 from focalnet.errors import UserError, counted
+from focalnet.inputs.audio import Audio
 from focalnet.inputs.folders import folders_in, walk
 
 log = logging.getLogger(__name__)
 
+LOOKED_AT = 1000
+"""Files of a folder whose endings tell what it holds."""
+
 
 def is_recordings(source: str) -> bool:
-    """Whether a source is a folder."""
-    return Path(source).expanduser().is_dir()
+    """Whether a sound is among the first files of a folder, or it holds nothing."""
+    files = islice((name for _, _, names in os.walk(Path(source).expanduser()) for name in names), LOOKED_AT)
+    found = [Path(name).suffix.lower() in Audio.suffixes for name in files]
+    return Path(source).expanduser().is_dir() and (not found or any(found))
 
 
 def find_recordings(source: str, request: Request) -> Openers:

@@ -44,6 +44,25 @@ class _Classifier(nn.Conv2d):
         return super().forward(self.drop(input))
 
 
+class _Pool(nn.AdaptiveAvgPool2d):
+    """The pooling of torch; in exported programs as two products, since ONNX pools maps of one size alone."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the name is PyTorch's
+        if not torch.compiler.is_exporting():
+            return super().forward(input)
+        side: Any = self.output_size
+        rows, columns = (_shares(length, side, input) for length in input.shape[-2:])
+        return rows @ input @ columns.mT
+
+
+def _shares(length: int, cells: int, like: Tensor) -> Tensor:
+    """(cells, length): what each position counts in the mean of each cell, as torch divides them."""
+    cell = torch.arange(cells, device=like.device)[:, None]
+    position = torch.arange(length, device=like.device)
+    inside = (position >= cell * length // cells) & (position < ((cell + 1) * length + cells - 1) // cells)
+    return inside.to(like.dtype) / inside.sum(1, keepdim=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class UperNetOptions:
     """Options of a `UperNet`."""
@@ -116,6 +135,9 @@ class UperNet(Network[UperNetOutputs]):
         )
         self.options = options
         self.net: Any = UperNetForSemanticSegmentation(config)
+        for module in self.net.decode_head.modules():
+            if isinstance(module, nn.AdaptiveAvgPool2d):
+                module.__class__ = _Pool
         for head, width in (
             (self.net.decode_head, options.channels),
             (self.net.auxiliary_head, options.aux_channels),
