@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from focalnet.errors import UserError
+from focalnet.inputs.folders import cache_folder
 
 VERSION = "1.30.0"
 PACKAGE = f"onnxruntime-web@{VERSION}"
@@ -33,12 +34,11 @@ def fetch_runtime() -> Path:
     Raises:
         UserError: there is no npm, or it cannot fetch the package.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "focalnet"
-    folder = cache / f"onnxruntime-web-{VERSION}"
+    folder = cache_folder(f"onnxruntime-web-{VERSION}")
     if all((folder / name).is_file() for name in FILES.values()):
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as place:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
         archive = _pack(Path(place))
         if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != SHA512:
             raise UserError(f"npm gave another {PACKAGE} than the known one; ask whoever runs your npm registry.")
