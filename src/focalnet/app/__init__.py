@@ -20,6 +20,7 @@ import PIL.Image
 from focalnet.app.description import check_shown, describe
 from focalnet.app.runtime import fetch_runtime
 from focalnet.app.serving import open_server, serve
+from focalnet.engine.run import is_run
 from focalnet.errors import UserError
 from focalnet.exporting import export
 from focalnet.inputs.image import Signal
@@ -69,8 +70,7 @@ def build(
     network: Any = load_model(place, weights)
     check_shown(network.spec)
     runtime = fetch_runtime()
-    run = examples > 0 and (Path(place) / "metrics.jsonl").exists()
-    shown = held_out(place, examples, network.spec.preprocessing.read) if run else []
+    shown = held_out(place, examples, network.spec.preprocessing.read) if examples > 0 and is_run(place) else []
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as made:
         page = Path(made)

@@ -37,13 +37,14 @@ def export(
         int8_method: What computes in 8 bits: products of weights, which 7 bits have (matmul), or all that can (all);
             with _8bit, weights have 8 bits, which needs a processor with VNNI.
     """
+    from focalnet.engine.run import is_run
     from focalnet.exporting import export, find_samples
     from focalnet.models.create import load_model
     from focalnet.predict import held_out
 
     network: Any = load_model(model, weights)
-    run = (Path(model) / "metrics.jsonl").exists()
-    signals = [signal for _, signal in held_out(model, 8, network.spec.preprocessing.read)] if run else []
+    shown = held_out(model, 8, network.spec.preprocessing.read) if is_run(model) else []
+    signals = [signal for _, signal in shown]
     written = export(
         network, out, format=format, samples=signals, size=image_size, tolerance=tolerance, parts=parts,
         int8_method=int8_method, int8=None if int8 is None else find_samples(model, network.spec, int8),

@@ -19,7 +19,7 @@ from focalnet.engine.loader import build_eval_loader
 from focalnet.engine.record import data_is_gone, load_run, open_run_data
 from focalnet.engine.report import write_results, write_run_report
 from focalnet.engine.results import Evaluation
-from focalnet.engine.run import RunFolder
+from focalnet.engine.run import RunFolder, is_run
 from focalnet.errors import UserError
 from focalnet.inputs.image import Range
 from focalnet.models.create import create_model, load_model
@@ -80,7 +80,7 @@ def evaluate(
     own: tuple[RunFolder, MapDataset] | None = None
     run: RunFolder | None = None
     network: Network
-    if isinstance(model, str) and (Path(model) / "metrics.jsonl").exists():
+    if isinstance(model, str) and is_run(model):
         run = RunFolder.open(model)
         task, config = load_run(run)
         network = create_model(None, weights=str(run.checkpoint("best")))

@@ -177,7 +177,7 @@ class EvalSampler(Sampler[list[Key]]):
             yield [(0, index) for index in indices] or [(0, -1 - min(first, self.length - 1))]
 
 
-class Part:
+class Subset:
     """The samples of a data set at `indices`."""
 
     def __init__(self, dataset: MapDataset, indices: Sequence[int]) -> None:
@@ -195,7 +195,7 @@ class Part:
         return self.dataset[self.indices[index]]
 
 
-class TrainSample(Part):
+class TrainSample(Subset):
     """Some of the training samples, the same ones whenever the seed is the same, to measure on.
 
     Args:

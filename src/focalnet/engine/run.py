@@ -30,6 +30,7 @@ from focalnet.reading import parse_json, read_json, read_object, read_text, show
 from focalnet.schemas import as_type
 
 MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
 SKIPPED = "skipped.json"
 PARTS: dict[str, Any] = {
     "task": dict[str, Any], "train": dict[str, Any], "data": dict[str, Any], "recipe": str | None, "focalnet": str,
@@ -42,6 +43,11 @@ COUNTS = ("epoch", "step")
 """What is a whole number in a row of `metrics.jsonl`."""
 MEND_ROW = "mend or remove the line"
 CHECKPOINTS = ("last", "best")
+
+
+def is_run(place: Any) -> bool:
+    """Whether a place is the folder of a run that has got somewhere; anything else than a path is none."""
+    return isinstance(place, str | os.PathLike) and (Path(place) / METRICS).exists()
 
 
 class RunFolder:
@@ -94,7 +100,7 @@ class RunFolder:
     def discard_without_checkpoint(self) -> None:
         """Take back `create` where there is no checkpoint to go on from, so that a new run can have the folder."""
         if not any((self.path / name).exists() for name in ("last", "last.old", "best", "best.old")):
-            for name in ("config.json", "metrics.jsonl"):
+            for name in ("config.json", METRICS):
                 (self.path / name).unlink(missing_ok=True)
 
     def config(self) -> dict[str, Any]:
@@ -119,7 +125,7 @@ class RunFolder:
         Raises:
             UserError: another line is damaged, or no row of numbers with its step.
         """
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         *lines, unfinished = read_text(path).split("\n") if path.exists() else [""]
         rows = []
         for number, line in enumerate([*lines, unfinished], 1):
@@ -142,7 +148,7 @@ class RunFolder:
 
     def append_row(self, row: Mapping[str, Any]) -> None:
         """Add a row to `metrics.jsonl` and flush it to the disk."""
-        with disk_errors(self.path), open(self.path / "metrics.jsonl", "a") as file:
+        with disk_errors(self.path), open(self.path / METRICS, "a") as file:
             file.write(write_json(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -163,7 +169,7 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drop the rows of `metrics.jsonl` that a resumed run will write again: of epochs that end after `step`."""
         rows = [row for row in self.rows() if row["step"] <= step]
-        write_atomically(self.path / "metrics.jsonl", "".join(write_json(row) + "\n" for row in rows).encode())
+        write_atomically(self.path / METRICS, "".join(write_json(row) + "\n" for row in rows).encode())
 
     def save_checkpoint(self, name: str, files: Mapping[str, Callable[[], bytes]]) -> None:
         """Replace the checkpoint `name`.

@@ -8,9 +8,9 @@ from typing import Any
 
 from focalnet.data.survey import reading
 from focalnet.engine.evaluate import own_split
-from focalnet.engine.loader import Part
+from focalnet.engine.loader import Subset
 from focalnet.engine.record import load_run
-from focalnet.engine.run import RunFolder
+from focalnet.engine.run import RunFolder, is_run
 from focalnet.errors import UserError
 from focalnet.inputs.files import find_files
 from focalnet.tasks import task_of
@@ -53,7 +53,7 @@ def find_samples(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) ->
         UserError: "run" of what is none, or the samples cannot be opened.
     """
     how, source = spec.preprocessing, os.fspath(source)
-    if isinstance(model, str | os.PathLike) and (Path(model) / "metrics.jsonl").exists():
+    if is_run(model):
         run = RunFolder.open(Path(model))
         task, config = load_run(run)
         held_out = reading(own_split(run, task, config, lambda: spec)[0], how.read)
@@ -75,7 +75,7 @@ def find_samples(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) ->
         except UserError:
             divided = False
         if not divided:
-            learned, held_out = (Part(held_out, range(first, len(held_out), 2)) for first in (0, 1))
+            learned, held_out = (Subset(held_out, range(first, len(held_out), 2)) for first in (0, 1))
     chosen = _spread(range(len(learned)), CALIBRATION)
 
     def signals() -> Iterator[Any]:
@@ -85,7 +85,7 @@ def find_samples(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) ->
 
 
 def _measured(dataset: MapDataset) -> MapDataset:
-    return Part(dataset, _spread(range(len(dataset)), MEASURED))
+    return Subset(dataset, _spread(range(len(dataset)), MEASURED))
 
 
 def _spread(items: Sequence[Any], most: int) -> Sequence[Any]:

@@ -1,7 +1,6 @@
 """Signals that a run was not trained on."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from focalnet.errors import UserError
@@ -28,10 +27,10 @@ def held_out(
     from focalnet.data.survey import reading
     from focalnet.engine.evaluate import own_split
     from focalnet.engine.record import load_run
-    from focalnet.engine.run import RunFolder
+    from focalnet.engine.run import RunFolder, is_run
     from focalnet.models.create import load_model
 
-    if not (Path(model) / "metrics.jsonl").exists():
+    if not is_run(model):
         raise UserError(f"{model} is no run folder with images of its own; name an image, folder, glob or URL.")
     run = RunFolder.open(model)
     task, config = load_run(run)
