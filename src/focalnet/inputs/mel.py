@@ -1,4 +1,4 @@
-"""Log-mel spectrograms of waveforms, differentiable, as HiFi-GAN and its successors measure speech.
+"""Log-mel spectrograms of waveforms, differentiable, as HiFi-GAN and its successors measure speech; and their pieces.
 
 spectrum   short-time Fourier transform under a Hann window, centred, mirrored at the ends
 mel        magnitudes under `mels` triangles that are equally far apart on Slaney's mel scale, each of area 1
@@ -43,9 +43,22 @@ def _triangles(sample_rate: int, n_fft: int, mels: int, highest: float) -> Tenso
     """(n_fft // 2 + 1, mels), the weight of each frequency in each band."""
     frequencies = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
     edges = _hertz(torch.linspace(0, _mel(highest), mels + 2, dtype=torch.float64))
-    rising = (frequencies[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - frequencies[:, None]) / (edges[2:] - edges[1:-1])
-    return (torch.minimum(rising, falling).clamp(min=0) * 2 / (edges[2:] - edges[:-2])).float()
+    return (triangles(edges, frequencies).T * 2 / (edges[2:] - edges[:-2])).float()
+
+
+def triangles(corners: Tensor, frequencies: Tensor) -> Tensor:
+    """(bands, F): the height at each frequency of triangles of height 1 from one corner to the next but one."""
+    slopes = frequencies - corners[:, None]
+    rising = slopes[:-2] / (corners[1:-1] - corners[:-2])[:, None]
+    falling = -slopes[2:] / (corners[2:] - corners[1:-1])[:, None]
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+def waves_of_window(n_fft: int) -> Tensor:
+    """(2 (n_fft / 2 + 1), n_fft), float64: cosines, then negative sines, of a Fourier transform of real numbers."""
+    angles = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[:, None] * torch.arange(n_fft, dtype=torch.float64)
+    angles = angles * (2 * torch.pi / n_fft)
+    return torch.cat([angles.cos(), -angles.sin()])
 
 
 def _mel(hertz: float) -> float:

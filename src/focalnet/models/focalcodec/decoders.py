@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from focalnet.inputs.mel import waves_of_window
 from focalnet.models.focalcodec.focal import joined
-from focalnet.models.focalcodec.mel import waves_of_window
 from focalnet.models.focalcodec.options import DecoderOptions
 
 LOUDEST = 100.0

@@ -13,15 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from focalnet.inputs.mel import triangles, waves_of_window
+
 LEAST = 1e-5
 """What a band has at least, before the logarithm."""
-
-
-def waves_of_window(n_fft: int) -> Tensor:
-    """(2 (n_fft / 2 + 1), n_fft), float64: cosines, then negative sines, of a Fourier transform of real numbers."""
-    angles = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[:, None] * torch.arange(n_fft, dtype=torch.float64)
-    angles = angles * (2 * torch.pi / n_fft)
-    return torch.cat([angles.cos(), -angles.sin()])
 
 
 def mel_bands(bands: int, n_fft: int, sample_rate: int, highest: float | None = None) -> Tensor:
@@ -29,10 +24,7 @@ def mel_bands(bands: int, n_fft: int, sample_rate: int, highest: float | None = 
     most = 2595 * torch.log10(torch.tensor(1 + (highest or sample_rate / 2) / 700, dtype=torch.float64))
     corners = 700 * (10 ** (torch.linspace(0, 1, bands + 2, dtype=torch.float64) * most / 2595) - 1)
     frequencies = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
-    slopes = corners[:, None] - frequencies
-    rising = -slopes[:-2] / (corners[1:-1] - corners[:-2])[:, None]
-    falling = slopes[2:] / (corners[2:] - corners[1:-1])[:, None]
-    return torch.minimum(rising, falling).clamp(min=0).float()
+    return triangles(corners, frequencies).float()
 
 
 class LogMel(nn.Module):

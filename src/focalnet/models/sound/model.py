@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from focalnet.backbone import FocalNetBase, Recompute
 from focalnet.errors import UserError
 from focalnet.inputs.audio import Audio
+from focalnet.inputs.mel import waves_of_window
 from focalnet.models.base import Network
 from focalnet.modulation import capture, evaluating, strongest
 from focalnet.variants import FocalNetConfig
@@ -208,9 +209,9 @@ def _convolved(audio: Audio, waves: Tensor) -> Spectrum:
     """`Audio.spectrum` as one convolution with the window's sines and cosines, as no format has complex numbers."""
     before = (audio.n_fft - audio.win_length) // 2
     after = audio.n_fft - audio.win_length - before
-    angles = 2 * np.pi / audio.n_fft * np.outer(np.arange(audio.n_fft // 2 + 1), before + np.arange(audio.win_length))
+    table = waves_of_window(audio.n_fft)[:, before : before + audio.win_length]
     window = 0.54 - 0.46 * np.cos(2 * np.pi / audio.win_length * np.arange(audio.win_length))
-    waving = torch.tensor(np.concatenate([np.cos(angles), -np.sin(angles)]) * window).to(waves)
+    waving = (table * torch.tensor(window)).to(waves)
     half = audio.n_fft // 2
     padded = F.pad(waves[:, None], (half - before, half - after))
     real, imaginary = F.conv1d(padded, waving[:, None], stride=audio.hop_length).transpose(1, 2).chunk(2, -1)
