@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from focalnet.data import open_data, open_evaluation
-from focalnet.data.formats import sentences
+from focalnet.data.formats import recordings, sentences
 from focalnet.errors import BadFileError, UserError
 from focalnet.inputs import Audio
 
@@ -24,6 +24,21 @@ def opened(source, **options):
 
 def names(samples):
     return [samples.reader.name(entry) for entry in samples.entries]
+
+
+def test_folders_of_images_or_films_are_no_recordings(tmp_path):
+    for number in range(3):
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        (tmp_path / "texts" / f"{number}.txt").write_text("what is said")
+    assert recordings.is_recordings(str(tmp_path))
+    for name in ("cover.jpg", "clip.mp4"):
+        (tmp_path / name).write_bytes(b"")
+        assert not recordings.is_recordings(str(tmp_path))
+        (tmp_path / "said.wav").write_bytes(b"")
+        assert recordings.is_recordings(str(tmp_path))
+        (tmp_path / "said.wav").unlink()
+        (tmp_path / name).unlink()
+    assert not recordings.is_recordings(str(tmp_path / "texts" / "0.txt"))
 
 
 def test_any_folders_are_one_set_of_which_a_share_is_set_aside(tmp_path, caplog):

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from focalnet.data.base import Opener, Openers, Request, Split
 from focalnet.data.formats.folder import Files
-from focalnet.data.kinds import input_of, noun_of
+from focalnet.data.kinds import SUFFIXES, input_of, noun_of
 from focalnet.data.problems import endings
 from focalnet.data.splits import split_of
 from focalnet.errors import UserError, counted
-from focalnet.inputs.audio import Audio
 from focalnet.inputs.folders import folders_in, walk
 
 log = logging.getLogger(__name__)
@@ -27,10 +26,13 @@ LOOKED_AT = 1000
 
 
 def is_recordings(source: str) -> bool:
-    """Whether a sound is among the first files of a folder, or it holds nothing."""
-    files = islice((name for _, _, names in os.walk(Path(source).expanduser()) for name in names), LOOKED_AT)
-    found = [Path(name).suffix.lower() in Audio.suffixes for name in files]
-    return Path(source).expanduser().is_dir() and (not found or any(found))
+    """Whether a source is a folder that does not look like one of images or films: these are among its first files, and
+    no sound is."""
+    root = Path(source).expanduser()
+    files = islice((name for _, _, names in os.walk(root) for name in names), LOOKED_AT)
+    found = {Path(name).suffix.lower() for name in files}
+    sounds = input_of("speech").suffixes
+    return root.is_dir() and (not found & (SUFFIXES - sounds) or bool(found & sounds))
 
 
 def find_recordings(source: str, request: Request) -> Openers:
