@@ -41,9 +41,10 @@ def arithmetic(
     if precision not in get_args(Precision):
         raise UserError(f"--precision is {precision}; give {', '.join(get_args(Precision))}.")
     if getattr(network, "exported", None):
-        own = getattr(network, "precision", "fp32")
-        if precision != own:
-            raise UserError(f"--precision is {precision}, and the exported file was opened in {own}; give its path.")
+        if precision != network.precision:
+            raise UserError(
+                f"--precision is {precision}, and the exported file was opened in {network.precision}; give its path."
+            )
         return nullcontext
     if precision == "fp32":
         return nullcontext

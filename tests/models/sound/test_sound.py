@@ -181,7 +181,7 @@ def test_an_exported_file_tells_the_answer_without_what_it_listened_to():
     model = focalnet.create_model(
         "sound_minifocal_128", num_classes=2, embed_dim=8, depths=(1,), focal_levels=1, focal_windows=3
     ).eval()
-    model.exported = "a record"
+    model.exported, model.precision = "a record", "fp32"
     found = focalnet.Predictor(model)(np.sin(np.arange(4000, dtype=np.float32)))
     assert found.mask is None
     assert found.files() == {}
