@@ -15,7 +15,7 @@ from focalnet.models.dino.model import Dino
 from focalnet.models.mask2former.model import Mask2Former
 from focalnet.models.mask_rcnn.model import MaskRCNN
 from focalnet.models.sparse_rcnn.model import SparseRCNN
-from focalnet.models.upernet.model import UperNet
+from focalnet.models.upernet.model import UperNet, _shares
 from focalnet.variants import FocalNetConfig
 
 SMALL = FocalNetConfig(embed_dim=8, depths=(1, 1, 1, 1), focal_levels=1)
@@ -74,6 +74,14 @@ def assert_same(program: nn.Module, model: nn.Module, *inputs: torch.Tensor) -> 
 
 
 LONG = ("upernet", "atss", "sparse_rcnn", "cascade_mask_rcnn")
+
+
+@pytest.mark.parametrize("size", [(1, 9), (2, 2), (7, 5), (13, 6), (16, 25)])
+@pytest.mark.parametrize("side", [1, 2, 3, 6])
+def test_exported_pooling_divides_maps_as_torch_does(size, side):
+    maps = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    rows, columns = (_shares(length, side, maps) for length in size)
+    torch.testing.assert_close(rows @ maps @ columns.mT, nn.functional.adaptive_avg_pool2d(maps, side))
 
 
 @pytest.mark.filterwarnings("ignore:`create_unbacked_symint` is deprecated:FutureWarning")  # torchvision calls it
