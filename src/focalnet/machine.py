@@ -26,3 +26,8 @@ def abilities() -> tuple[str, ...]:
 
     found = getattr(torch.cpu, "get_capabilities", dict)()
     return tuple(words for name, words in ABILITIES.items() if found.get(name))
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor multiplies matrices of bfloat16, or torch is too old to tell."""
+    return not abilities() or any("bf16" in words.lower() for words in abilities())

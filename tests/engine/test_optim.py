@@ -231,14 +231,44 @@ def test_muon_leaves_the_classes_of_a_classifier_to_adamw():
     assert "layers.0.blocks.0.mlp.fc1.weight" in ours
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("shape", [(7, 5), (5, 7), (16, 64), (64, 16)])
-def test_orthogonalize_makes_singular_values_alike(shape):
+def test_orthogonalize_makes_singular_values_alike(shape, dtype):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    one, other = orthogonalize(torch.stack((matrix, torch.zeros(shape))))
+    one, other = orthogonalize(torch.stack((matrix, torch.zeros(shape))), dtype)
     before, after = torch.linalg.svdvals(matrix), torch.linalg.svdvals(one)
     assert before.max() / before.min() > 1.5
     assert 0.6 < after.min() < after.max() < 1.3
     assert other.eq(0).all()
+    assert torch.equal(one, one.to(dtype).float())
+
+
+@pytest.mark.parametrize(
+    ("multiplies", "begun", "dtype"),
+    [
+        (True, "now", torch.bfloat16),
+        (False, "now", torch.float32),
+        (True, "before", torch.bfloat16),
+        (False, "before", torch.bfloat16),
+    ],
+)
+def test_muon_computes_in_what_the_processor_multiplies(monkeypatch, multiplies, begun, dtype):
+    """But a run that an earlier version began goes on as it began."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, 2))
+    optimizer = build_optimizer(model, TrainConfig(optimizer="muon"))
+    if begun == "before":
+        state = optimizer.state_dict()
+        for group in state["param_groups"]:
+            group["muon"] = bool(group.get("muon"))
+        optimizer.load_state_dict(state)
+    model(torch.randn(3, 4)).square().mean().backward()
+    used = []
+    monkeypatch.setattr("focalnet.engine.optim.muon.multiplies_bfloat16", lambda: multiplies)
+    monkeypatch.setattr(
+        "focalnet.engine.optim.muon.orthogonalize", lambda x, dtype: used.append(dtype) or orthogonalize(x, dtype)
+    )
+    optimizer.step()
+    assert set(used) == {dtype}
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")

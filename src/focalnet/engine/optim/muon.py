@@ -8,7 +8,8 @@
 learned as fast as common ones. The factor gives the step the size of one of AdamW (Liu et al., 2025), so a learning
 rate and a decay for AdamW do for both. Only weights that multiply a hidden signal, of linear layers and of
 convolutions that mix channels, are such matrices; everything else takes AdamW's step. It is not the paper's: from
-random weights it needs about half the steps (docs/log.md).
+random weights it needs about half the steps (docs/log.md). `NS` is computed in bfloat16, on processors that emulate it
+in float32, which is 25 times as fast there; a run that began before this was so goes on as it began.
 
 It is our own because `torch.optim.Muon` (since torch 2.9; we run from 2.7 on) refuses what is not exactly
 two-dimensional, so every convolution; has no AdamW for the other parameters, so that a run would hold two optimizers;
@@ -27,10 +28,14 @@ from torch import Tensor, nn
 from focalnet.engine.optim.adamw import fused
 from focalnet.engine.optim.options import MuonOptions
 from focalnet.engine.optim.rows import Groups
+from focalnet.machine import multiplies_bfloat16
+
+SUITED = "suited"
+"""What a group says as `muon` whose `NS` suits the processor; one that says True, as all did, has it in bfloat16."""
 
 
 class Muon(torch.optim.AdamW):
-    """Muon for the groups that say `muon: True`, AdamW for the others.
+    """Muon for the groups that say `muon`, AdamW for the others.
 
     Args:
         groups: parameter groups, each with `muon`.
@@ -64,6 +69,8 @@ class Muon(torch.optim.AdamW):
 
     def _step_of_matrices(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         alike: dict[tuple[int, ...], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
+        on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
+        widen = group["muon"] == SUITED and on_cpu and not multiplies_bfloat16()
         for parameter in parameters:
             gradient: Any = parameter.grad
             state = self.state[parameter]
@@ -73,18 +80,20 @@ class Muon(torch.optim.AdamW):
             update = gradient.lerp(state["momentum"], self.momentum).flatten(1)
             alike[update.shape].append((parameter, update))
         for shape, pairs in alike.items():
-            updates = orthogonalize(torch.stack([update for _, update in pairs]))
+            updates = orthogonalize(
+                torch.stack([update for _, update in pairs]), torch.float32 if widen else torch.bfloat16
+            )
             for (parameter, _), update in zip(pairs, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update.view(parameter.shape), alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
-    """The singular vectors of each of `matrices` (P, M, N) with singular values of 0.7 to 1.2: five rounds, in
-    bfloat16, of X <- 3.4445 X - 4.775 (X Xᵀ) X + 2.0315 (X Xᵀ)² X, which at 0 is as steep as it can be."""
+def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """The singular vectors of each of `matrices` (P, M, N) with singular values of 0.7 to 1.2: five rounds, in `dtype`,
+    of X <- 3.4445 X - 4.775 (X Xᵀ) X + 2.0315 (X Xᵀ)² X, which at 0 is as steep as it can be."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    x = (x.mT if tall else x).to(torch.bfloat16, memory_format=torch.contiguous_format)
+    x = (x.mT if tall else x).to(dtype, memory_format=torch.contiguous_format)
     for _ in range(5):
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=-4.775, alpha=2.0315), x, beta=3.4445)
@@ -116,4 +125,5 @@ def split_matrices(network: nn.Module, groups: Groups) -> Groups:
 def build(network: nn.Module, groups: Groups, lr: float, options: MuonOptions) -> torch.optim.Optimizer:
     """Muon for the matrices in `groups`, AdamW for the rest."""
     split = [group for group in split_matrices(network, groups) if group["params"]]
-    return Muon([group if group["muon"] else fused([group])[0] for group in split], lr, options)
+    groups = [{**group, "muon": SUITED} if group["muon"] else fused([group])[0] for group in split]
+    return Muon(groups, lr, options)
