@@ -169,7 +169,7 @@ def launches(
         )
         weights = [torch.empty(channels, 1, size, size, dtype=dtype) for size in windows]
         if backward:
-            triton._backward(torch.empty_like(context.contiguous()), context, gates, weights, True, [])
+            triton._backward(torch.empty_like(context.contiguous()), context, gates, weights, True)
         else:
             triton.focal_context(context, gates, weights)
     finally:

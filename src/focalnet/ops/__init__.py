@@ -1,8 +1,9 @@
 """The focal operator: one function on tensors, several backends.
 
 `focal_context` tries `BACKENDS` in order and takes the first whose `can_run` says yes; the choice and the reason
-are logged at DEBUG. The environment variable `FOCALNET_BACKEND` forces one by name. Plain PyTorch alone serves what
-relatives of FocalNet add: biases, even and dense kernels, and `causal_focal_context`, which works in chunks.
+are logged at DEBUG. The order on GPUs is what `benchmarks/gpu.py` measured. The environment variable
+`FOCALNET_BACKEND` forces one by name. Plain PyTorch alone serves what relatives of FocalNet add: biases, even and dense
+kernels, and `causal_focal_context`, which works in chunks.
 `linear` is the other thing that FocalNet does to a feature map: a product over the channel axis.
 """
 
@@ -11,13 +12,13 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from focalnet.errors import UserError, unknown
 from focalnet.ops import reference
+from focalnet.ops.compiling import is_exporting
 from focalnet.ops.linear import linear, linear_slices
 
 __all__ = ["BACKENDS", "Backend", "causal_focal_context", "focal_context", "linear", "linear_slices"]
@@ -45,9 +46,8 @@ HAS_NUMBA = importlib.util.find_spec("numba") is not None
 NUMBA_WORK = 10**8
 """Multiplications of one call from which numba is worth the seconds that its first call takes to compile."""
 KEPT = "torch.export keeps plain PyTorch"
-TRITON_UNASKED: Literal["always", "inference", "never"] = "never"
-"""Where the Triton kernels run without being asked for by `FOCALNET_BACKEND=triton`: as `benchmarks/gpu.py` decides.
-They have run on the interpreter and through the compiler, and no GPU has timed them yet."""
+TRITON_WORK = 2 * 10**9
+"""Multiplications of one call from which the Triton kernels win over their launches, which take the host a while."""
 
 
 def _beyond_the_paper(kernels: Sequence[Tensor], biases: Sequence[Tensor] | None) -> str | None:
@@ -58,17 +58,41 @@ def _beyond_the_paper(kernels: Sequence[Tensor], biases: Sequence[Tensor] | None
     return "a kernel is dense" if any(kernel.shape[1] > 1 for kernel in kernels) else None
 
 
+def _cuda_can_run(
+    context: Tensor, gates: Tensor, kernels: Sequence[Tensor], biases: Sequence[Tensor] | None = None
+) -> tuple[bool, str]:
+    if context.device.type != "cuda" or torch.version.cuda is None:
+        return False, f"its kernels run on CUDA devices, and the tensors are on {context.device.type}"
+    if is_exporting():
+        return False, KEPT
+    beyond = _beyond_the_paper(kernels, biases)
+    if beyond is not None:
+        return False, f"{beyond}, which plain PyTorch alone serves"
+    from focalnet.ops import cuda
+
+    return cuda.can_run(context, gates, kernels)
+
+
+def _cuda_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Tensor:
+    from focalnet.ops import cuda
+
+    return cuda.focal_context(context, gates, kernels)
+
+
 def _triton_can_run(
     context: Tensor, gates: Tensor, kernels: Sequence[Tensor], biases: Sequence[Tensor] | None = None
 ) -> tuple[bool, str]:
     if not HAS_TRITON:
         return False, "the package triton is not installed"
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return False, KEPT
     if context.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return False, f"its kernels run on CUDA devices, and the tensors are on {context.device.type}"
-    if os.environ.get("FOCALNET_BACKEND") != "triton" and not _triton_unasked(context, gates, kernels):
-        return False, "it is not measured to be faster here; FOCALNET_BACKEND=triton asks for it"
+    if os.environ.get("FOCALNET_BACKEND") != "triton":
+        if _learns(context, gates, kernels):
+            return False, "its gradient is no faster than plain PyTorch; FOCALNET_BACKEND=triton asks for it"
+        if _is_below(TRITON_WORK, context, kernels):
+            return False, "the map is too small to wait for its launches"
     beyond = _beyond_the_paper(kernels, biases)
     if beyond is not None:
         return False, f"{beyond}, which plain PyTorch alone serves"
@@ -77,9 +101,8 @@ def _triton_can_run(
     return triton.can_run(context, gates, kernels)
 
 
-def _triton_unasked(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> bool:
-    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (context, gates, *kernels))
-    return TRITON_UNASKED == "always" or (TRITON_UNASKED == "inference" and not learns)
+def _learns(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (context, gates, *kernels))
 
 
 def _triton_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Tensor:
@@ -93,9 +116,9 @@ def _numba_can_run(
 ) -> tuple[bool, str]:
     if not HAS_NUMBA:
         return False, "the package numba is not installed"
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return False, KEPT
-    if os.environ.get("FOCALNET_BACKEND") != "numba" and _is_small(context, kernels):
+    if os.environ.get("FOCALNET_BACKEND") != "numba" and _is_below(NUMBA_WORK, context, kernels):
         return False, "the map is too small to wait for its compiler"
     beyond = _beyond_the_paper(kernels, biases)
     if beyond is not None:
@@ -105,8 +128,8 @@ def _numba_can_run(
     return numba.can_run(context, gates, kernels)
 
 
-def _is_small(context: Tensor, kernels: Sequence[Tensor]) -> bool:
-    small = context.numel() * sum(kernel[0].numel() for kernel in kernels) < NUMBA_WORK
+def _is_below(work: int, context: Tensor, kernels: Sequence[Tensor]) -> bool:
+    small = context.numel() * sum(kernel[0].numel() for kernel in kernels) < work
     if not torch.compiler.is_compiling():
         return small
     from torch.fx.experimental.symbolic_shapes import statically_known_true
@@ -121,6 +144,7 @@ def _numba_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Ten
 
 
 BACKENDS = [
+    Backend("cuda", _cuda_can_run, _cuda_run),
     Backend("triton", _triton_can_run, _triton_run),
     Backend("numba", _numba_can_run, _numba_run),
     Backend("reference", lambda *_: (True, "plain PyTorch runs everywhere"), reference.focal_context),

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from focalnet.ops.compiling import is_exporting
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x @ weight.T + bias` over the last axis.
@@ -35,6 +37,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 ROW = 8
 """Elements that the outputs of `linear_slices` are padded to on CUDA devices: 16 bytes in half precision."""
+ROW_POSITIONS = 4096
+"""Positions from which on padding is worth its launches."""
 
 
 def linear_slices(x: Tensor, weight: Tensor, bias: Tensor | None, sizes: Sequence[int]) -> Sequence[Tensor]:
@@ -47,8 +51,9 @@ def linear_slices(x: Tensor, weight: Tensor, bias: Tensor | None, sizes: Sequenc
 
 
 def _spare(x: Tensor, weight: Tensor) -> int:
-    on_gpu = x.device.type == "cuda" and not torch.compiler.is_exporting()
-    return -weight.shape[0] % ROW if on_gpu else 0
+    if x.device.type != "cuda" or is_exporting() or x.numel() < ROW_POSITIONS * x.shape[-1]:
+        return 0
+    return -weight.shape[0] % ROW
 
 
 @cache

@@ -27,7 +27,8 @@ import torch
 from llvmlite import binding, ir
 from numba import extending, njit, types
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from focalnet.ops.compiling import is_transformed
 
 intrinsic = cast("Callable[[Any], Callable[..., Any]]", extending.intrinsic)
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
@@ -58,16 +59,11 @@ def can_run(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> tuple[
     if context.shape[3] % LANES or context.numel() == 0:
         return False, f"{context.shape[3]} channels are not a multiple of {LANES}"
     if not torch.compiler.is_compiling():
-        if any(_transformed(tensor) for tensor in (context, gates, *kernels)):
+        if is_transformed():
             return False, "it knows neither torch.func nor forward derivatives"
         if 2 * context.shape[0] * context.shape[3] // LANES < torch.get_num_threads():
             return False, "there are too few channels to keep the threads busy"
     return True, f"{context.dtype} without gradients"
-
-
-def _transformed(x: Tensor) -> bool:
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
-    return wrapped or forward_ad.unpack_dual(x).tangent is not None
 
 
 def focal_context(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> Tensor:

@@ -1,9 +1,9 @@
-"""The focal operator on CUDA: launches the Triton kernels, and is one operator to autograd, compile and CUDA graphs.
+"""The focal operator in Triton: launches its kernels, and is one operator to autograd, compile and CUDA graphs.
 
-Keeps nothing for the backward pass but its inputs: the levels are computed again, unless
-`KEEP_LEVELS`. Reads and writes maps in memory
-3L + 1 times forward (plain PyTorch: about 34 for L = 3). Storage is float16, bfloat16 or float32, sums are float32.
-Sequences run as images of one row. Two runs on one device give the same bits. There is no second derivative.
+For maps that do not fit into the shared memory that `ops.cuda` needs, for float32 and for sequences, which are images
+of one row. Keeps nothing for the backward pass but its inputs: the levels are computed again, which is faster than to
+read them. Reads and writes maps in memory 3L + 1 times forward (plain PyTorch: about 34 for L = 3). Storage is float16,
+bfloat16 or float32, sums are float32. Two runs on one device give the same bits. There is no second derivative.
 
 Nothing is tuned while a user waits: `SETTINGS` are taken. With `FOCALNET_TUNE=1` they are measured on the device and
 kept (`tuning`).
@@ -45,8 +45,6 @@ COLUMNS = 7
 WEIGHT_SUMS = 14
 """Sums that a thread of the weight gradient keeps per channel: rows of the kernel times its width."""
 WEIGHT_PROGRAMS = 2048
-KEEP_LEVELS = False
-"""Keep the levels and the slopes of GELU for the backward pass: 2L maps of memory instead of L launches."""
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 KERNEL_LIMIT = 15
 
@@ -70,40 +68,14 @@ def focal_context(context: Tensor, gates: Tensor, kernels: Sequence[Tensor]) -> 
     if context.ndim == 3:
         context, gates = context.unsqueeze(1), gates.unsqueeze(1)
         return focal_context(context, gates, [kernel.unsqueeze(2) for kernel in kernels]).squeeze(1)
-    if KEEP_LEVELS and torch.is_grad_enabled():
-        return _forward_keeping(context, gates, list(kernels))[0]
     return _forward(context, gates, list(kernels))
 
 
 @torch.library.custom_op("focalnet::focal_context", mutates_args=())
 def _forward(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> Tensor:
-    return _run_forward(context, gates, kernels, slopes=False)[0]
-
-
-@_forward.register_fake
-def _(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> Tensor:
-    return context.new_empty(context.shape)
-
-
-@torch.library.custom_op("focalnet::focal_context_keeping", mutates_args=())
-def _forward_keeping(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The output; the levels and slopes (L, B, H, W, C) and the mean (B, C) that the backward pass needs."""
-    return _run_forward(context, gates, kernels, slopes=True)
-
-
-@_forward_keeping.register_fake
-def _(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    levels = context.new_empty((len(kernels), *context.shape))
-    mean = context.new_empty((context.shape[0], context.shape[-1]), dtype=torch.float32)
-    return context.new_empty(context.shape), levels, torch.empty_like(levels), mean
-
-
-def _run_forward(
-    context: Tensor, gates: Tensor, kernels: list[Tensor], *, slopes: bool
-) -> tuple[Tensor, Tensor, Any, Tensor]:
     with torch.cuda.device_of(context):  # Triton launches on the current device
         context = _rows_of_channels(context)
-        levels, slope, mean = _levels(context, kernels, _pack(kernels), slopes=slopes)
+        levels, _, mean = _levels(context, kernels, _pack(kernels), slopes=False)
         out = torch.empty_like(levels[0])
         batch, height, width, channels = context.shape
         block = _block(channels)
@@ -112,20 +84,25 @@ def _run_forward(
             levels, gates, mean, out, height, width, channels, levels.stride(0), *gates.stride(),
             L=len(kernels), BP=positions, BC=block, num_warps=4,
         )  # fmt: skip
-        return out, levels, slope, mean
+        return out
+
+
+@_forward.register_fake
+def _(context: Tensor, gates: Tensor, kernels: list[Tensor]) -> Tensor:
+    return context.new_empty(context.shape)
 
 
 @torch.library.custom_op("focalnet::focal_context_backward", mutates_args=())
 def _backward(
-    grad: Tensor, context: Tensor, gates: Tensor, kernels: list[Tensor], weights: bool, kept: list[Tensor]
+    grad: Tensor, context: Tensor, gates: Tensor, kernels: list[Tensor], weights: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     with torch.cuda.device_of(context):  # Triton launches on the current device
         context, grad = _rows_of_channels(context), _rows_of_channels(grad)
         batch, height, width, channels = context.shape
         packed = _pack(kernels)
-        levels, slopes, mean = kept or _levels(context, kernels, packed, slopes=True)
+        levels, slopes, mean = _levels(context, kernels, packed, slopes=True)
         assert slopes is not None
-        grads = torch.empty_like(slopes) if kept else slopes  # of the levels before GELU
+        grads = slopes  # of the levels before GELU take their place
         block = _block(channels)
         positions = 32
         tiles = triton.cdiv(height * width, positions)
@@ -152,9 +129,16 @@ def _backward(
         return grad_context, grad_gates, grad_kernels[::-1]
 
 
+def backward(
+    grad: Tensor, context: Tensor, gates: Tensor, kernels: list[Tensor]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The gradients of `focal_context` by its context, gates and kernels."""
+    return _backward(grad, context, gates, kernels, True)
+
+
 @_backward.register_fake
 def _(
-    grad: Tensor, context: Tensor, gates: Tensor, kernels: list[Tensor], weights: bool, kept: list[Tensor]
+    grad: Tensor, context: Tensor, gates: Tensor, kernels: list[Tensor], weights: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     grads = [torch.empty_like(kernel) for kernel in kernels] if weights else []
     return context.new_empty(context.shape), gates.new_empty(gates.shape), grads
@@ -162,17 +146,13 @@ def _(
 
 def _keep(ctx, inputs, output) -> None:
     context, gates, kernels = inputs
-    kept = [] if isinstance(output, Tensor) else output[1:]
-    ctx.set_materialize_grads(False)  # nothing is asked of what is kept
-    ctx.save_for_backward(context, gates, *kept, *kernels)
-    ctx.kept = len(kept)
+    ctx.save_for_backward(context, gates, *kernels)
 
 
-def _differentiate(ctx, grad: Tensor, *_) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-    context, gates, *rest = ctx.saved_tensors
-    kept, kernels = rest[: ctx.kept], rest[ctx.kept :]
+def _differentiate(ctx, grad: Tensor) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    context, gates, *kernels = ctx.saved_tensors
     weights = any(ctx.needs_input_grad[2])
-    grad_context, grad_gates, grad_kernels = _backward(grad, context, gates, kernels, weights, kept)
+    grad_context, grad_gates, grad_kernels = _backward(grad, context, gates, kernels, weights)
     return grad_context, grad_gates, list(grad_kernels) if weights else [None] * len(kernels)
 
 
@@ -183,7 +163,6 @@ def _no_second_derivative(ctx, *grads):
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
-_forward_keeping.register_autograd(_differentiate, setup_context=_keep)
 _backward.register_autograd(_no_second_derivative, setup_context=lambda ctx, inputs, output: None)
 
 

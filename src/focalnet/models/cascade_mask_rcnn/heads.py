@@ -28,6 +28,7 @@ from focalnet.models.detection.pyramid import xavier
 from focalnet.models.detection.regions import RoIPool
 from focalnet.models.detection.sampling import labels_of, mask_loss, sample, with_masks
 from focalnet.models.detection.two_stage import Found, TwoStageOptions
+from focalnet.ops.compiling import is_exporting
 
 BOX_WEIGHT = 10.0
 """Of the GIoU loss."""
@@ -66,7 +67,7 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, h, w)."""
         norm: Any = self.bn
-        if isinstance(norm, nn.Identity) or not torch.compiler.is_exporting():
+        if isinstance(norm, nn.Identity) or not is_exporting():
             return F.relu(norm(self.conv(x)))
         # PyTorch's batch norm asks whether there is any region, which a program cannot know
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torchvision.models.detection import _utils as torchvision_utils
 from torchvision.ops import batched_nms, nms
 
+from focalnet.ops.compiling import is_exporting
+
 
 class BoxOutputs(NamedTuple):
     """What a detector without masks says, for D `detections` per image, the best first. Where fewer are found, the
@@ -134,7 +136,7 @@ def suppress(
     Returns:
         indices of what is kept, image by image, in each the best first.
     """
-    if not torch.compiler.is_exporting():
+    if not is_exporting():
         rows = [torch.where(images == image)[0] for image in range(count)]
         kept = [row[batched_nms(boxes[row], scores[row], groups[row], threshold)[:limit]] for row in rows]
         return torch.cat(kept)

@@ -28,6 +28,7 @@ from focalnet.inputs.audio import Audio
 from focalnet.inputs.mel import waves_of_window
 from focalnet.models.base import Network
 from focalnet.modulation import capture, evaluating, strongest
+from focalnet.ops.compiling import is_exporting
 from focalnet.variants import FocalNetConfig
 
 LOUDEST = 1e6
@@ -163,7 +164,7 @@ class SoundFocalNet(Network[Tensor]):
             raise UserError(f"the model takes waveforms of shape (B, T), got {tuple(waves.shape)}.")
         largest = waves.amax(1, keepdim=True)
         scaled = (waves / largest.where(largest > 0, torch.ones_like(largest))).clamp(-LOUDEST, LOUDEST)
-        return _convolved(self.audio, scaled) if torch.compiler.is_exporting() else self.audio.spectrum(scaled)
+        return _convolved(self.audio, scaled) if is_exporting() else self.audio.spectrum(scaled)
 
     @torch.no_grad()
     def interpret(self, waves: Tensor, *, share: float = 0.1) -> Tensor:

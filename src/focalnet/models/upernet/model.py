@@ -25,6 +25,7 @@ from focalnet.errors import UserError
 from focalnet.models.base import Network, require_four_stages
 from focalnet.models.segmentation import IGNORE, probabilities
 from focalnet.models.transformers import FocalNetBackboneConfig  # first: it says which extra is missing
+from focalnet.ops.compiling import is_exporting
 from focalnet.variants import FocalNetConfig
 
 from transformers import UperNetConfig, UperNetForSemanticSegmentation  # isort: skip
@@ -48,7 +49,7 @@ class _Pool(nn.AdaptiveAvgPool2d):
     """The pooling of torch; in exported programs as two products, since ONNX pools maps of one size alone."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the name is PyTorch's
-        if not torch.compiler.is_exporting():
+        if not is_exporting():
             return super().forward(input)
         side: Any = self.output_size
         rows, columns = (_shares(length, side, input) for length in input.shape[-2:])
