@@ -16,9 +16,8 @@ The claims, for B-LRF at batch 128, 224 pixels, bfloat16:
     both compiled             1.2 times timm compiled          memory of a training step    at most 0.6 of timm's
     one image, CUDA graph     at most 0.4 of eager             800 x 1216, windows 9 11 13  2   times timm
 
-The rule for the order of backends on CUDA: triton first if it is right and at least 1.1 times plain PyTorch forward
-and training at both batches of the model; forward alone at both: first where nothing is learned; else last. This is
-what TRITON_UNASKED of `focalnet.ops` says: "always", "inference" or "never".
+The rule for the order of backends on CUDA: ours first if it is right and at least 1.1 times plain PyTorch forward and
+training at both batches of the model; forward alone at both: first where nothing is learned; else last.
 """
 
 import argparse
@@ -41,7 +40,7 @@ STEPS = {
 BUDGET = 560
 LACKING = (
     "tyro", "docstring_parser", "typeguard", "captum", "supervision", "pycocotools", "faster_coco_eval", "datasets",
-    "webdataset", "av",
+    "webdataset", "av", "hypothesis",
 )  # fmt: skip
 HIDE = f"""
 from importlib.machinery import PathFinder
@@ -51,6 +50,7 @@ def find_others(finder, name, path=None, target=None):
 PathFinder.find_spec = classmethod(find_others)
 """
 WIN = 1.1
+OURS = "cuda"
 
 
 def run_step(name: str, seconds: float, out: Path, options: argparse.Namespace, command: list[str]) -> str:
@@ -109,7 +109,7 @@ def decision(rows: list[dict[str, Any]]) -> str:
     checks = {row["what"]: row for row in rows if row["step"] == "right"}
     wrong = [f"{what} (error {row['error']:.1e})" for what, row in checks.items() if not row["ok"]]
     if wrong:
-        return f"triton last: it is wrong at {', '.join(wrong)}"
+        return f"{OURS} last: it is wrong at {', '.join(wrong)}"
     if not checks:
         return "no decision: nothing was checked"
     ratios: dict[tuple[str, int], float] = {}
@@ -122,12 +122,12 @@ def decision(rows: list[dict[str, Any]]) -> str:
     if not ratios:
         return "no decision: no model was measured"
     if all(wins.values()):
-        return f"triton first on CUDA ({words} times plain PyTorch)"
+        return f"{OURS} first on CUDA ({words} times plain PyTorch)"
     if any(len(found) < 2 for found in passes.values()):
         return f"no decision yet: {words} times plain PyTorch, the rest was not measured"
     if wins["forward"]:
-        return f"triton first on CUDA where nothing is learned ({words} times plain PyTorch)"
-    return f"triton last ({words} times plain PyTorch)"
+        return f"{OURS} first on CUDA where nothing is learned ({words} times plain PyTorch)"
+    return f"{OURS} last ({words} times plain PyTorch)"
 
 
 def claims(rows: list[dict[str, Any]]) -> list[tuple[str, float, float | None]]:
@@ -141,17 +141,17 @@ def claims(rows: list[dict[str, Any]]) -> list[tuple[str, float, float | None]]:
         ("forward", 4.0, 1.8, "forward"), ("training", 3.0, 1.6, "with backward"),
     ):  # fmt: skip
         facts = {"step": "kernels", "part": "operator", "pass": direction, "stage": "all"}
-        ms = [cell(rows, "ms", **facts, candidate=name) for name in ("reference", "triton")]
+        ms = [cell(rows, "ms", **facts, candidate=name) for name in ("reference", OURS)]
         found.append((f"operator {words}, x plain PyTorch", operator, over(*ms)))
         facts = {"step": "models", "decides": True, "large": True, "pass": direction}
         found.append((f"model {words}, x timm", eager, cell(rows, "ratio", **facts, candidate="timm")))
         facts = {"step": f"compiled_{direction}"}
-        ms = [cell(rows, "ms", **facts, candidate=name) for name in ("timm, compiled", "triton, compiled")]
+        ms = [cell(rows, "ms", **facts, candidate=name) for name in ("timm, compiled", f"{OURS}, compiled")]
         found.append((f"model {words}, both compiled, x timm", 1.2, over(*ms)))
     facts = {"step": "models", "decides": True, "large": True, "pass": "training"}
-    mib = [cell(rows, "mib", **facts, candidate=name) for name in ("triton", "timm")]
+    mib = [cell(rows, "mib", **facts, candidate=name) for name in (OURS, "timm")]
     found.append(("memory of a training step, of timm's (at most)", 0.6, over(*mib)))
-    ms = [cell(rows, "ms", step="single", candidate=name) for name in ("triton, CUDA graph", "triton")]
+    ms = [cell(rows, "ms", step="single", candidate=name) for name in (f"{OURS}, CUDA graph", OURS)]
     found.append(("one image, CUDA graph over eager (at most)", 0.4, over(*ms)))
     ratio = cell(rows, "ratio", step="single", what="detection", candidate="timm")
     return [*found, ("detection size forward, x timm", 2.0, ratio)]

@@ -76,10 +76,14 @@ class Scale:
     detection_batch: int = 4
     repeats: int = 12
     workers: int = 12
-    backend: str = "triton"
-    """What whole networks run on: a rehearsal cannot wait for Triton's interpreter."""
+    backends: tuple[str, ...] = ("cuda", "triton")
+    """Beside plain PyTorch, the best first; whole networks of a rehearsal have no other."""
     operators: FocalNetConfig | None = None
     """Shapes of the operator alone, where they are not those of the networks."""
+
+    def operator_backends(self) -> tuple[str, ...]:
+        """Of the operator alone."""
+        return ("triton",) if self.device == "cpu" else self.backends
 
     def options(self, **changes: Any) -> BenchOptions:
         return BenchOptions(
@@ -102,7 +106,7 @@ class Scale:
 FULL = Scale()
 TINY = Scale(
     device="cpu", precision="float32", main="focalnet_tiny_srf", dense="focalnet_tiny_srf", batch=2, small=1,
-    size=(32, 32), detection=(32, 64), detection_batch=1, repeats=1, workers=1, backend="reference",
+    size=(32, 32), detection=(32, 64), detection_batch=1, repeats=1, workers=1, backends=("reference",),
     operators=FocalNetConfig(embed_dim=4, depths=(1,), focal_levels=(1,), patch_size=8),
 )  # fmt: skip
 
@@ -152,16 +156,16 @@ def machine(scale: Scale, emit: Emit) -> None:
     emit(**versions, **bench.roofline(scale.options()))
 
 
-def launch(what: str, precision: str, direction: str, scale: Scale, batch: int) -> tuple[str, float]:
+def launch(what: str, backend: str, direction: str, scale: Scale, batch: int) -> tuple[str, float]:
     """Compile what one map needs; runs in a worker."""
     begin = time.perf_counter()
     where = next(each for each in (*scale.maps(), *scale.other_maps()) if each.stage == what)
     options = scale.options(batch=batch, size=where.size)
-    call = next(bench.operators("", where.config, direction, precision, options))[1]
-    using("triton", call)()
+    call = next(bench.operators("", where.config, direction, scale.precision, options))[1]
+    using(backend, call)()
     if scale.device == "cuda":
         torch.cuda.synchronize()
-    return f"{what} {precision} {direction} batch {batch}", time.perf_counter() - begin
+    return f"{what} {backend} {direction} batch {batch}", time.perf_counter() - begin
 
 
 def in_parallel(
@@ -185,47 +189,55 @@ def in_parallel(
 
 
 def warm(scale: Scale, emit: Emit) -> None:
-    """Fill Triton's cache from many processes at once: what later steps would compile one after the other."""
+    """Fill the caches from many processes at once: what later steps would compile one after the other."""
     jobs: list[tuple[Any, ...]] = []
-    for where in (*scale.maps(), *scale.other_maps()):
-        for direction in ("training", "forward")[where.stage.startswith("detection") :]:
-            for batch in {2, scale.small, scale.batch} if scale.workers > 1 else {1}:
-                jobs.append((where.stage, scale.precision, direction, scale, batch))
+    for backend in scale.operator_backends():
+        for where in (*scale.maps(), *scale.other_maps()):
+            found = where.stage.startswith("detection")
+            if backend == "cuda" and found and where.size[1] > 56:
+                continue  # does not fit into shared memory
+            jobs.append((where.stage, backend, "forward" if found else "training", scale, scale.small))
     in_parallel(launch, jobs, scale, emit)
 
 
 def right(scale: Scale, emit: Emit) -> None:
     """Output and every gradient against plain PyTorch in float64, and two runs against each other."""
-    from focalnet.ops import triton
+    from focalnet.ops import cuda, triton
 
-    precisions = (scale.precision,) if scale.device == "cpu" else (scale.precision, "float32")
+    functions = {"cuda": cuda.focal_context, "triton": triton.focal_context}
     for where in (*scale.maps(), *scale.other_maps()[3::2]):
-        for precision in precisions:
-            torch.manual_seed(0)
-            channels, levels = where.config.channels[0], where.config.focal_levels[0]
-            sizes = [where.config.focal_windows[0] + 2 * level for level in range(levels)]
-            make: dict[str, Any] = {"device": scale.device, "dtype": DTYPES[precision]}
-            batch = 1 if where.stage.startswith("detection") or scale.workers == 1 else 4
-            whole = torch.randn(batch, *where.size, 2 * channels + levels + 1, **make)
-            kernels = [torch.randn(channels, 1, size, size, **make) / size for size in sizes]
-            cotangent = torch.randn(batch, *where.size, channels, **make)
+        torch.manual_seed(0)
+        channels, levels = where.config.channels[0], where.config.focal_levels[0]
+        sizes = [where.config.focal_windows[0] + 2 * level for level in range(levels)]
+        make: dict[str, Any] = {"device": scale.device, "dtype": DTYPES[scale.precision]}
+        batch = 1 if where.stage.startswith("detection") or scale.workers == 1 else 9
+        spare = -(2 * channels + levels + 1) % 8
+        whole = torch.randn(batch, *where.size, 2 * channels + levels + 1 + spare, **make)
+        kernels = [torch.randn(channels, 1, size, size, **make) / size for size in sizes]
+        cotangent = torch.randn(batch, *where.size, channels, **make)
 
-            def everything(function: Callable[..., Tensor], whole: Tensor, kernels: list[Tensor], cotangent: Tensor):
-                leaves = [tensor.detach().clone().requires_grad_() for tensor in (whole, *kernels)]
-                _, context, gates = leaves[0].split((kernels[0].shape[0],) * 2 + (len(kernels) + 1,), dim=-1)
-                out = function(context, gates, leaves[1:])
-                return [out.detach(), *torch.autograd.grad(out, leaves, cotangent)]
+        def everything(function: Callable[..., Tensor], whole: Tensor, kernels: list[Tensor], cotangent: Tensor):
+            leaves = [tensor.detach().clone().requires_grad_() for tensor in (whole, *kernels)]
+            channels, levels = kernels[0].shape[0], len(kernels) + 1
+            _, context, gates, _ = leaves[0].split(
+                (channels, channels, levels, leaves[0].shape[-1] - 2 * channels - levels), dim=-1
+            )
+            out = function(context, gates, leaves[1:])
+            return [out.detach(), *torch.autograd.grad(out, leaves, cotangent)]
 
-            ours = everything(triton.focal_context, whole, kernels, cotangent)
-            again = everything(triton.focal_context, whole, kernels, cotangent)
-            doubles = [each.double() for each in (whole, *kernels, cotangent)]
-            exact = everything(reference.focal_context, doubles[0], doubles[1:-1], doubles[-1])
+        doubles = [each.double() for each in (whole, *kernels, cotangent)]
+        exact = everything(reference.focal_context, doubles[0], doubles[1:-1], doubles[-1])
+        for backend in scale.operator_backends():
+            arguments = functions[backend], whole, kernels, cotangent
+            if backend == "cuda" and not cuda.can_run(whole[..., :channels], whole[..., :1], kernels)[0]:
+                continue
+            ours, again = everything(*arguments), everything(*arguments)
             errors = [
                 ((got.double() - wanted).norm() / wanted.norm()).item() for got, wanted in zip(ours, exact, strict=True)
             ]
             same = all(torch.equal(*pair) for pair in zip(ours, again, strict=True))
             worst = max(errors, key=lambda error: float("inf") if error != error else error)
-            emit(what=f"{where.stage} {precision}", ok=worst <= TOLERANCE[precision] and same,
+            emit(what=f"{where.stage} {backend}", ok=worst <= TOLERANCE[scale.precision] and same,
                  error=float(f"{worst:.1e}"), errors=[float(f"{error:.1e}") for error in errors],
                  same_bits=same)  # fmt: skip
 
@@ -251,7 +263,7 @@ def kernel_times(call: Call) -> Iterator[tuple[str, float]]:
 def kernels(scale: Scale, emit: Emit) -> None:
     """The operator per stage and backend, then every kernel of it; a depth-wise convolution beside."""
     for direction in ("forward", "training"):
-        total = dict.fromkeys(("triton", "reference"), 0.0)
+        total = dict.fromkeys((*scale.operator_backends(), "reference"), 0.0)
         for where, backend in ((where, backend) for where in scale.maps() for backend in total):
             ms = milliseconds(using(backend, operator(where, direction, scale.batch, scale)), scale)
             total[backend] += where.depth * ms
@@ -260,7 +272,7 @@ def kernels(scale: Scale, emit: Emit) -> None:
             emit(part="operator", stage="all", candidate=backend, ms=round(ms, 3), **{"pass": direction})
     if scale.device != "cuda":
         return
-    for where, backend in ((where, backend) for where in scale.maps() for backend in ("triton", "reference")):
+    for where, backend in ((where, backend) for where in scale.maps() for backend in scale.backends):
         call = using(backend, operator(where, "training", scale.batch, scale))
         call()
         numbers = scale.batch * where.size[0] * where.size[1] * where.config.channels[0]
@@ -270,7 +282,7 @@ def kernels(scale: Scale, emit: Emit) -> None:
 
 
 def measure_networks(name: str, options: BenchOptions, direction: str, scale: Scale, emit: Emit, **facts: Any) -> None:
-    """Ours on both backends and in two variants, and timm, taking turns; ratios are over ours on Triton."""
+    """Ours on every backend and with rows that are not padded, and timm, taking turns; ratios are over our best."""
     from focalnet.ops import linear
 
     module = sys.modules[linear.__module__]
@@ -279,38 +291,27 @@ def measure_networks(name: str, options: BenchOptions, direction: str, scale: Sc
             name, get_variant(name).replace(drop_path_rate=0.0), direction, options.precisions[0], options
         )
     )
+    best = scale.backends[0]
 
     def without_spare() -> Any:
         before, module.ROW = module.ROW, 1
         try:
-            return using(scale.backend, found["focalnet"])()
+            return using(best, found["focalnet"])()
         finally:
             module.ROW = before
 
-    def keeping() -> Any:
-        from focalnet.ops import triton
-
-        triton.KEEP_LEVELS = True
-        try:
-            return using(scale.backend, found["focalnet"])()
-        finally:
-            triton.KEEP_LEVELS = False
-
-    calls = {
-        "triton": using(scale.backend, found["focalnet"]), "reference": using("reference", found["focalnet"]),
-        "timm": found["timm"], "triton, rows not padded": without_spare,
-    }  # fmt: skip
-    if scale.device == "cuda" and direction == "training":
-        calls["triton, levels kept"] = keeping
+    calls = {backend: using(backend, found["focalnet"]) for backend in dict.fromkeys((*scale.backends, "reference"))}
+    calls |= {"timm": found["timm"], f"{best}, rows not padded": without_spare}
     outputs = {candidate: call().float() for candidate, call in calls.items()}
     for call in calls.values():
         call()
     seconds = bench.take_turns(calls, options)
     for candidate, times in seconds.items():
-        error = (outputs[candidate] - outputs["triton"]).abs().max() / outputs["triton"].abs().max()
-        ratio = statistics.median(theirs / ours for theirs, ours in zip(times, seconds["triton"], strict=True))
+        error = (outputs[candidate] - outputs[best]).abs().max() / outputs[best].abs().max()
+        ratio = statistics.median(theirs / ours for theirs, ours in zip(times, seconds[best], strict=True))
+        mib, launches = bench.cuda_costs(calls[candidate], options)
         emit(candidate=candidate, ms=round(1000 * statistics.median(times), 2), ratio=round(ratio, 3),
-             mib=bench.cuda_costs(calls[candidate], options)[0], error=float(f"{error.item():.0e}"), model=name,
+             mib=mib, launches=launches, error=float(f"{error.item():.0e}"), model=name,
              batch=options.batch, **{"pass": direction}, **facts)  # fmt: skip
 
 
@@ -364,26 +365,28 @@ def tune(scale: Scale, emit: Emit) -> None:
 def single(scale: Scale, emit: Emit) -> None:
     """One image, with and without a CUDA graph; and forward passes of detection size beside timm."""
     options = scale.options(batch=1, cuda_graph=scale.device == "cuda", repeats=3 * scale.repeats)
-    os.environ["FOCALNET_BACKEND"] = scale.backend
+    os.environ["FOCALNET_BACKEND"] = scale.backends[0]
     calls = dict(bench.networks_of(scale.main, get_variant(scale.main), "forward", scale.precision, options))
     for call in calls.values():
         call()
     for candidate, times in bench.take_turns(calls, options).items():
         emit(
             what="one image",
-            candidate=candidate.replace("focalnet", "triton"),
+            candidate=candidate.replace("focalnet", scale.backends[0]),
             ms=round(1000 * statistics.median(times), 3),
         )
     options = scale.options(batch=scale.detection_batch, size=scale.detection)
     config = get_variant(scale.dense).replace(drop_path_rate=0.0, focal_windows=(9,))
     found = dict(bench.networks_of(scale.dense, config, "forward", scale.precision, options))
-    calls = {"triton": using(scale.backend, found["focalnet"]), "reference": using("reference", found["focalnet"])}
-    calls["timm"] = found["timm"]
+    backends = dict.fromkeys((scale.backends[-1], "reference"))  # maps that do not fit into shared memory
+    calls = {backend: using(backend, found["focalnet"]) for backend in backends} | {"timm": found["timm"]}
     for call in calls.values():
         call()
     seconds = bench.take_turns(calls, options)
     for candidate, times in seconds.items():
-        ratio = statistics.median(theirs / ours for theirs, ours in zip(times, seconds["triton"], strict=True))
+        ratio = statistics.median(
+            theirs / ours for theirs, ours in zip(times, seconds[scale.backends[-1]], strict=True)
+        )
         emit(what="detection", candidate=candidate, ms=round(1000 * statistics.median(times), 2), ratio=round(ratio, 3))
 
 
@@ -391,7 +394,7 @@ def compiled(direction: str, scale: Scale, emit: Emit) -> None:
     """Ours and timm under torch.compile, measured and kept one after the other."""
     config = get_variant(scale.main).replace(drop_path_rate=0.0)
     options = scale.options(compiled=True)
-    os.environ["FOCALNET_BACKEND"] = scale.backend
+    os.environ["FOCALNET_BACKEND"] = scale.backends[0]
     calls = bench.networks_of(scale.main, config, direction, scale.precision, options)
     for candidate, call in calls:
         if "compiled" not in candidate:
@@ -400,36 +403,18 @@ def compiled(direction: str, scale: Scale, emit: Emit) -> None:
         call()
         compile_s = round(time.perf_counter() - begin, 1)
         call()
-        emit(candidate=candidate.replace("focalnet", "triton"), compile_s=compile_s,
+        emit(candidate=candidate.replace("focalnet", scale.backends[0]), compile_s=compile_s,
              ms=round(milliseconds(call, scale, 0.5), 3))  # fmt: skip
 
 
 def tests(scale: Scale, emit: Emit) -> None:
-    """The tests of the Triton backend, but those that compile hundreds of kernels or need no GPU."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-W",
-        "default",
-        "-p",
-        "no:cacheprovider",
-        "tests/ops/test_triton.py",
-    ]
-    command += [
-        "-m",
-        "slow or not slow",
-        "-k",
-        "not any_shape and not no_kernel_spills",
-        "-n",
-        "12",
-        "--dist",
-        "worksteal",
-    ]
-    if scale.device != "cuda":
-        command[-4:] = []
-        command += ["-k", "dense_and_permuted"]
+    """The tests of the kernels, but those that compile hundreds of them or need no GPU."""
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
+    if scale.device == "cuda":
+        command += ["tests/ops/test_cuda.py", "tests/ops/test_triton.py", "-m", "slow or not slow", "-n", "12"]
+        command += ["--dist", "worksteal", "-k", "not any_shape and not no_kernel_spills"]
+    else:
+        command += ["tests/ops/test_triton.py", "-k", "dense_and_permuted"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print(done.stdout, flush=True)
     lines = done.stdout.strip().splitlines()

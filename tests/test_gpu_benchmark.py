@@ -46,7 +46,7 @@ def test_the_whole_rehearsal(tmp_path):
     words, rows = rehearse(tmp_path)
     assert {row["step"] for row in rows} == set(gpu.STEPS)
     assert [row["code"] for row in rows if row["step"] == "tests"] == [0]
-    assert "order of backends: triton" in words
+    assert "order of backends: cuda" in words
 
 
 def test_out_of_time_keeps_what_was_measured(tmp_path, monkeypatch):
@@ -83,9 +83,9 @@ def model(direction, batch, ratio):
 @pytest.mark.parametrize(
     ("forward", "training", "words"),
     [
-        ((1.3, 1.2), (1.1, 1.4), "triton first on CUDA (forward at batch 8 1.30,"),
-        ((1.3, 1.2), (1.0, 1.4), "triton first on CUDA where nothing is learned"),
-        ((1.3, 1.0), (1.2, 1.4), "triton last"),
+        ((1.3, 1.2), (1.1, 1.4), "cuda first on CUDA (forward at batch 8 1.30,"),
+        ((1.3, 1.2), (1.0, 1.4), "cuda first on CUDA where nothing is learned"),
+        ((1.3, 1.0), (1.2, 1.4), "cuda last"),
         ((1.3, 1.2), (), "no decision yet"),
         ((), (), "no decision: no model was measured"),
     ],
@@ -96,13 +96,13 @@ def test_the_rule(forward, training, words):
     assert gpu.decision([RIGHT, *rows]).startswith(words)
     assert gpu.decision(rows) == "no decision: nothing was checked"
     wrong = {**RIGHT, "what": "stage 2", "ok": False, "error": 0.5}
-    assert gpu.decision([RIGHT, wrong, *rows]) == "triton last: it is wrong at stage 2 (error 5.0e-01)"
+    assert gpu.decision([RIGHT, wrong, *rows]) == "cuda last: it is wrong at stage 2 (error 5.0e-01)"
 
 
 def test_the_claims_are_read_off_the_rows(tmp_path):
     operator = {"step": "kernels", "part": "operator", "pass": "forward", "stage": "all"}
     rows = [
-        operator | {"candidate": "triton", "ms": 2.0},
+        operator | {"candidate": "cuda", "ms": 2.0},
         operator | {"candidate": "reference", "ms": 9.0},
         model("forward", 128, 1.5) | {"candidate": "timm", "large": True},
     ]
