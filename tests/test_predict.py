@@ -309,6 +309,7 @@ def _batch(task, segmenter, image):
     return example["image"][None], torch.tensor([example["target"]["size"]])
 
 
+@pytest.mark.slow
 def test_the_command_measures_in_windows(segmenter, tmp_path):
     from scene_files import write_semantic
 

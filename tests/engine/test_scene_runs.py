@@ -65,7 +65,7 @@ def test_kill_9_and_resume(data, tmp_path, head):
     assert "data:image/png" in (tmp_path / "killed" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("head", some("mask_rcnn"))
+@pytest.mark.parametrize("head", some())
 def test_two_processes_train_and_measure_as_one(data, tmp_path, head):
     import subprocess
 

@@ -89,7 +89,7 @@ def check(batch, sizes, channels, windows, dtype, seed=0):
     ("batch", "sizes", "channels", "windows", "dtype"),
     [
         (1, (1, 1), 8, (3,), torch.float32),
-        (2, (3, 10), 7, (3, 5), torch.float32),
+        (1, (2, 9), 7, (3, 5), torch.float32),
         (1, (5, 6), 16, (3,), torch.bfloat16),
         (1, (5, 6), 16, (3,), torch.float16),
         (1, (19,), 8, (3, 5), torch.float32),
@@ -213,7 +213,8 @@ def test_the_operator_is_well_registered():
 
 
 @runs
-@pytest.mark.parametrize("spatial_dims", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("spatial_dims", [1, 2])
 def test_compiles_as_one_graph_and_trains(spatial_dims, monkeypatch):
     monkeypatch.setenv("FOCALNET_BACKEND", "triton")
     torch.compiler.reset()
@@ -381,9 +382,9 @@ def test_tuned_settings_give_the_same_numbers_and_are_kept(tmp_path, monkeypatch
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(tuning, "measure", measure)
-    monkeypatch.setattr(host, "CANDIDATES", host.CANDIDATES[:4])
+    monkeypatch.setattr(host, "CANDIDATES", host.CANDIDATES[:3])
     tuning._known.cache_clear()
-    whole, kernels, cotangent = problem(1, (3, 4), 8, (3, 5), torch.float32)
+    whole, kernels, cotangent = problem(1, (2, 3), 8, (3,), torch.float32)
     plain = everything(host.focal_context, whole, kernels, cotangent)
     assert not tried
     monkeypatch.setenv("FOCALNET_TUNE", "1")
@@ -392,12 +393,12 @@ def test_tuned_settings_give_the_same_numbers_and_are_kept(tmp_path, monkeypatch
         torch.testing.assert_close(one, other)
     kept = json.loads((tmp_path / "focalnet" / "tuned.json").read_text())
     assert set(kept.values()) == {2}
-    assert len(tried) == 4 * len(kept)
+    assert len(tried) == 3 * len(kept)
     everything(host.focal_context, whole, kernels, cotangent)
-    assert len(tried) == 4 * len(kept)  # nothing is measured twice
+    assert len(tried) == 3 * len(kept)  # nothing is measured twice
     tuning._known.cache_clear()
     everything(host.focal_context, whole, kernels, cotangent)  # not even by the next process
-    assert len(tried) == 4 * len(kept)
+    assert len(tried) == 3 * len(kept)
 
 
 @runs
