@@ -48,12 +48,8 @@ def arguments(data, out, head, *more):
     return ["train", "--task", task, "--model", model, "--data", data[task], "--out", out, *OPTIONS.split(), *more]
 
 
-def some(*heads):
-    """All heads; those not named are slow."""
-    return [pytest.param(head, marks=[] if head in heads else [pytest.mark.slow]) for head in TASKS]
-
-
-@pytest.mark.parametrize("head", some())
+@pytest.mark.slow
+@pytest.mark.parametrize("head", TASKS)
 def test_kill_9_and_resume(data, tmp_path, head):
     done = focalnet(*arguments(data, tmp_path / "whole", head))
     assert done.returncode == 0, done.stderr
@@ -65,7 +61,8 @@ def test_kill_9_and_resume(data, tmp_path, head):
     assert "data:image/png" in (tmp_path / "killed" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("head", some())
+@pytest.mark.slow
+@pytest.mark.parametrize("head", TASKS)
 def test_two_processes_train_and_measure_as_one(data, tmp_path, head):
     import subprocess
 
