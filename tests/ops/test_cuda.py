@@ -197,6 +197,18 @@ def test_the_cpu_and_transforms_are_refused():
     assert not seen[0][0]
 
 
+def test_a_card_that_the_compiler_does_not_know(monkeypatch, caplog):
+    def program(options, device):
+        raise RuntimeError("NVRTC: invalid value for --gpu-architecture")
+
+    monkeypatch.setattr(plan, "_program", program)
+    plan._maps.cache_clear()
+    context, gates = torch.zeros(1, 4, 4, 8, dtype=B16), torch.zeros(1, 4, 4, 2, dtype=B16)
+    assert "invalid value" in cuda.can_run(context, gates, [torch.zeros(8, 1, 3, 3, dtype=B16)])[1]
+    plan._maps.cache_clear()
+    assert len(caplog.records) == 1
+
+
 def facts(height, width, channels, batch=128):
     return plan.Maps((3, 5, 7), batch, height, width, channels, B16, B16, torch.device(DEVICE))
 

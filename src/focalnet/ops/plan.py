@@ -1,6 +1,7 @@
 """How maps are cut into blocks for the kernels of `focal.cu`, and what is compiled for them."""
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from focalnet.ops import nvrtc
+
+log = logging.getLogger(__name__)
 
 DTYPES = (torch.float16, torch.bfloat16)
 WORD = 8
@@ -54,6 +57,11 @@ class Maps:
             return f"{self.channels} channels are no multiple of {WORD}, or the map is empty"
         if self.forward is None:
             return f"a map of {self.height} x {self.width} does not fit into shared memory"
+        try:
+            _ = self.forward.program
+        except RuntimeError as error:
+            log.warning("the kernels for tensor cores do not compile here, others are taken: %s", error)
+            return str(error)
         return None
 
     @cached_property
@@ -188,5 +196,5 @@ def _multiprocessors(device: torch.device) -> int:
 
 @functools.cache
 def _most_shared(device: torch.device) -> int:
-    properties: Any = torch.cuda.get_device_properties(device)
-    return properties.shared_memory_per_block_optin
+    properties = torch.cuda.get_device_properties(device)
+    return getattr(properties, "shared_memory_per_block_optin", 48 * 1024)
