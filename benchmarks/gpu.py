@@ -33,7 +33,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = {
-    "machine": 25, "warm": 60, "right": 35, "kernels": 50, "models": 100, "tune": 50, "single": 40,
+    "machine": 25, "warm": 60, "right": 35, "kernels": 50, "models": 100, "cuts": 50, "single": 40,
     "compiled_forward": 65, "compiled_training": 65, "tests": 70,
 }  # fmt: skip
 """Step -> its seconds, in the order in which they tell most."""

@@ -327,39 +327,63 @@ def models(scale: Scale, emit: Emit) -> None:
         measure_networks(scale.odd, scale.options(), direction, scale, emit)
 
 
-def try_settings(stage: str, scale: Scale) -> tuple[str, float]:
-    """Compile every candidate of one map, measuring nothing; runs in a worker."""
-    from focalnet.ops import tuning
+CUTS = (
+    (8, 1, 2), (8, 1, 3), (8, 1, 4), (8, 1, 5), (8, 2, 1), (8, 2, 2), (8, 4, 1),
+    (4, 2, 2), (4, 4, 1), (4, 4, 2), (4, 8, 1), (16, 1, 1), (16, 1, 2), (16, 1, 3), (16, 2, 1), (32, 1, 1),
+)  # fmt: skip
+"""Channels of a block, warps of a channel, blocks on a multiprocessor."""
 
-    tuning.measure = lambda run: (run(), 1.0)[1]
-    tuning._write = lambda known: None
+
+def cut_of(where: Map, backward: bool, cut: tuple[int, int, int], scale: Scale) -> Any:
+    """How the kernels for tensor cores would cut a map."""
+    from focalnet.ops import plan
+
+    config, device = where.config, torch.device(scale.device, 0)
+    sizes = tuple(config.focal_windows[0] + 2 * level for level in range(config.focal_levels[0]))
+    dtype = DTYPES[scale.precision]
+    facts = plan.Maps(sizes, scale.batch, *where.size, config.channels[0], dtype, dtype, device)
+    found = plan.Plan(facts, cut[0], backward)
+    found.__dict__["warps"], found.__dict__["blocks"] = cut[1:]
+    return found
+
+
+def compile_cut(stage: str, backward: bool, cut: tuple[int, int, int], scale: Scale) -> tuple[str, float]:
+    """Compile one cut; runs in a worker."""
     begin = time.perf_counter()
-    tune_map(next(where for where in scale.maps() if where.stage == stage), scale)
-    return f"candidates of {stage}", time.perf_counter() - begin
+    _ = cut_of(next(where for where in scale.maps() if where.stage == stage), backward, cut, scale).program
+    return f"{stage} {'backward' if backward else 'forward'} {cut}", time.perf_counter() - begin
 
 
-def tune_map(where: Map, scale: Scale) -> None:
-    os.environ["FOCALNET_TUNE"] = "1"
-    try:
-        using("triton", operator(where, "training", scale.batch, scale))()
-    finally:
-        del os.environ["FOCALNET_TUNE"]
-
-
-def tune(scale: Scale, emit: Emit) -> None:
-    """The best settings of every launch on this device, and what they bring."""
-    from focalnet.ops import tuning
-
-    in_parallel(try_settings, [(where.stage, scale) for where in scale.maps()], scale, emit)
+def cuts(scale: Scale, emit: Emit) -> None:
+    """What other cuts of the maps would bring: the constants of `ops.plan` are the best of these."""
     if scale.device != "cuda":
+        emit(cuts=len(CUTS))
         return
-    for where in scale.maps():
-        plain = milliseconds(using("triton", operator(where, "training", scale.batch, scale)), scale)
-        tune_map(where, scale)
-        os.environ["FOCALNET_TUNE"] = "1"
-        tuned = milliseconds(using("triton", operator(where, "training", scale.batch, scale)), scale)
-        del os.environ["FOCALNET_TUNE"]
-        emit(stage=where.stage, ms=round(plain, 4), tuned_ms=round(tuned, 4), chosen=dict(tuning._known()))
+    from focalnet.ops import cuda, plan
+
+    most = torch.cuda.get_device_properties(0).shared_memory_per_block_optin
+    fitting = [
+        (where, backward, cut)
+        for where in scale.maps() for backward in (False, True) for cut in CUTS
+        if cut_of(where, backward, cut, scale).shared * cut[2] <= most
+        and where.config.channels[0] % cut[0] == 0 and (cut[1] == 1 or where.size[0] > 16)
+    ]  # fmt: skip
+    jobs: list[tuple[Any, ...]] = [(where.stage, backward, cut, scale) for where, backward, cut in fitting]
+    in_parallel(compile_cut, jobs, scale, emit)
+    for where, backward, cut in fitting:
+        channels, levels = where.config.channels[0], where.config.focal_levels[0]
+        make: dict[str, Any] = {"device": scale.device, "dtype": DTYPES[scale.precision]}
+        whole = torch.randn(scale.batch, *where.size, 2 * channels + 8, **make)
+        context, gates = whole[..., channels : 2 * channels], whole[..., 2 * channels : 2 * channels + levels + 1]
+        sizes = [where.config.focal_windows[0] + 2 * level for level in range(levels)]
+        kernels = [torch.randn(channels, 1, size, size, **make) / size for size in sizes]
+        known, name = plan.maps(context, kernels), "backward" if backward else "forward"
+        known.__dict__[name] = chosen = cut_of(where, backward, cut, scale)
+        run = functools.partial(cuda._backward, context.contiguous()) if backward else cuda._forward
+        ms = milliseconds(functools.partial(run, context, gates, kernels), scale, 0.02)
+        del known.__dict__[name]
+        emit(stage=where.stage, channels=cut[0], warps=cut[1], blocks=cut[2], images=chosen.images, ms=round(ms, 4),
+             **{"pass": name})  # fmt: skip
 
 
 def single(scale: Scale, emit: Emit) -> None:
@@ -423,7 +447,7 @@ def tests(scale: Scale, emit: Emit) -> None:
 
 
 RUN: dict[str, Callable[[Scale, Emit], None]] = {
-    "machine": machine, "warm": warm, "right": right, "kernels": kernels, "models": models, "tune": tune,
+    "machine": machine, "warm": warm, "right": right, "kernels": kernels, "models": models, "cuts": cuts,
     "single": single, "compiled_forward": functools.partial(compiled, "forward"),
     "compiled_training": functools.partial(compiled, "training"), "tests": tests,
 }  # fmt: skip

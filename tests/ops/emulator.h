@@ -9,8 +9,10 @@
 typedef unsigned int u32;
 typedef unsigned short u16;
 
-struct alignas(2 * CHANNELS) Vector {
-    u32 at[CHANNELS / 2];
+constexpr int VECTOR = CHANNELS < 8 ? CHANNELS : 8;
+
+struct alignas(2 * VECTOR) Vector {
+    u32 at[VECTOR / 2];
 };
 
 #define DEVICE inline

@@ -123,6 +123,23 @@ def test_equals_the_reference(batch, height, width, channels, sizes, dtype, weig
 
 
 @runs
+@slow
+@pytest.mark.parametrize(("channels", "warps"), [(4, 2), (16, 1)])
+def test_other_cuts_give_the_same_numbers(channels, warps):
+    whole, kernels, cotangent = problem(2, 14, 13, 16, (3, 5, 7), B16)
+    expected = everything(cuda.focal_context, whole, kernels, cotangent)
+    known = plan.maps(cotangent, kernels)
+    before = {name: known.__dict__.pop(name) for name in ("forward", "backward")}
+    for name in before:
+        cut = known.__dict__[name] = plan.Plan(known, channels, name == "backward")
+        cut.__dict__["warps"] = warps
+    found = everything(cuda.focal_context, whole, kernels, cotangent)
+    known.__dict__.update(before)
+    for ours, wanted in zip(found, expected, strict=True):
+        assert error(ours, wanted) <= 1e-4
+
+
+@runs
 def test_inputs_that_lie_otherwise():
     """Rows of 16 bytes are read in place; others are copied, and the numbers are the same."""
     whole, kernels, _ = problem(2, 14, 13, 8, (3, 5, 7), B16, F32)

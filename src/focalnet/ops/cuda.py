@@ -129,11 +129,12 @@ def _backward(
     if plan is None or known.refused:
         return _other_backward(grad, context, gates, kernels)
     context, grad = _aligned(context), _aligned(grad)
-    (groups, chunks), device, taps = plan.grid, context.device, plan.taps
+    (_, chunks), device, taps = plan.grid, context.device, plan.taps
     grad_context = torch.empty(context.shape, dtype=context.dtype, device=device)
     grad_gates = torch.empty(gates.shape, dtype=context.dtype, device=device)
     grad_kernels = torch.empty(taps, dtype=kernels[0].dtype, device=device)
-    gate_parts = torch.empty((groups, *gates.shape), dtype=torch.float32, device=device)
+    rows = context.shape[3] // min(plan.channels, WORD)
+    gate_parts = torch.empty((rows, *gates.shape), dtype=torch.float32, device=device)
     weight_parts = torch.empty((chunks * plan.warps, taps), dtype=torch.float32, device=device)
     _launch(
         plan.program, "backward", plan.grid, plan.threads, plan.shared,
@@ -143,7 +144,7 @@ def _backward(
     columns = grad_gates.numel()
     _launch(
         plan.program, "reduce", (-(-(columns + taps) // REDUCE_THREADS), 1), REDUCE_THREADS, 0,
-        [gate_parts, grad_gates, groups, columns, weight_parts, grad_kernels, chunks * plan.warps, taps],
+        [gate_parts, grad_gates, rows, columns, weight_parts, grad_kernels, chunks * plan.warps, taps],
     )  # fmt: skip
     split = grad_kernels.split([kernel.numel() for kernel in kernels])
     return grad_context, grad_gates, [part.view(kernel.shape) for part, kernel in zip(split, kernels, strict=True)]

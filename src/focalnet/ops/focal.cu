@@ -1,7 +1,7 @@
 // The focal operator as one kernel: every level of an image stays in shared memory, and a map is read and written once.
 //
-// A block owns CHANNELS channels (8, of large maps 4) of one image after the other, WPC warps each of them. Maps lie
-// there as planes, one channel each, rows of PITCH numbers: 8 zeros on the left, W values, zeros up to a multiple of 16;
+// A block owns CHANNELS channels (8, of large maps 4) of one image after the other, WPC warps each of them; a lane reads
+// and writes VECTOR of them, 16 bytes, at a position. Maps lie in shared memory as planes, one channel each, rows of PITCH numbers: 8 zeros on the left, W values, zeros up to a multiple of 16;
 // the zeros of the next row are those on the right. HALO rows of zeros lie above every plane.
 //
 // A depth-wise convolution is a product of matrices on the tensor cores. For one row dy of the kernel,
@@ -35,6 +35,7 @@ constexpr int PITCH = 8 + 16 * WT;
 constexpr int HALO = widest(L) / 2;
 constexpr int ROWS = rows_before(L);
 constexpr int TABLE = 34;
+constexpr int VECTORS = CHANNELS / VECTOR;
 constexpr int WARPS = CHANNELS * WPC;
 constexpr int THREADS = 32 * WARPS;
 constexpr int TILES = MT * WT;
@@ -139,7 +140,7 @@ struct Map {
 
 // Two neighbours of a row at a time: their channels are turned into a word of each plane.
 DEVICE void store_words(u16* to, int plane, const Vector& a, const Vector& b) {
-    UNROLL for (int c = 0; c < CHANNELS / 2; c++) {
+    UNROLL for (int c = 0; c < VECTOR / 2; c++) {
         set_word(to + 2 * c * plane, both_low(a.at[c], b.at[c]));
         set_word(to + (2 * c + 1) * plane, both_high(a.at[c], b.at[c]));
     }
@@ -160,17 +161,16 @@ DEVICE void store_pair(u16* to, const Vector& a, const Vector& b, int channels, 
 DEVICE void store_planes(const Shared& s, int buffer, u16* target, int channels) {
     const Pairs pairs(s.H, s.W);
     const int plane = (s.H + HALO) * PITCH;
-    const u16* first = s.plane(buffer, 0);
-    for (int i = thread(); i < pairs.count; i += THREADS) {
-        const int r = pairs.row(i), x = 2 * (i - r * pairs.columns);
-        const u16* from = first + r * PITCH + x;
+    for (int i = thread(); i < pairs.count * VECTORS; i += THREADS) {
+        const int p = i / VECTORS, first = i % VECTORS * VECTOR, r = pairs.row(p), x = 2 * (p - r * pairs.columns);
+        const u16* from = s.plane(buffer, first) + r * PITCH + x;
         Vector a, b;
-        UNROLL for (int c = 0; c < CHANNELS / 2; c++) {
+        UNROLL for (int c = 0; c < VECTOR / 2; c++) {
             u32 even = word(from + 2 * c * plane), odd = word(from + (2 * c + 1) * plane);
             a.at[c] = both_low(even, odd);
             b.at[c] = both_high(even, odd);
         }
-        store_pair(target + static_cast<long long>(r * s.W + x) * channels, a, b, channels, x + 1 < s.W);
+        store_pair(target + static_cast<long long>(r * s.W + x) * channels + first, a, b, channels, x + 1 < s.W);
     }
 }
 
@@ -292,13 +292,14 @@ KERNEL(THREADS, BLOCKS) forward(
         if (image >= B) break;
         sync_block();
         u32 words[L + 1];
-        for (int p = thread(); p < pairs.count; p += THREADS) {
-            const int r = pairs.row(p), x = 2 * (p - r * pairs.columns);
-            const bool both = x + 1 < W;
-            const Vector a = load_vector(z.at(image, r, x)), b = both ? load_vector(z.at(image, r, x + 1)) : Vector{};
+        for (int u = thread(); u < pairs.count * VECTORS; u += THREADS) {
+            const int p = u / VECTORS, first = u % VECTORS * VECTOR, r = pairs.row(p), x = 2 * (p - r * pairs.columns);
+            const bool both = x + 1 < W, more = i + 1 < images && image + 1 < B;
+            const u16* at = z.at(image, r, x) + first;
+            const Vector a = load_vector(at), b = both ? load_vector(at + z.column) : Vector{};
             if (TILES == 1) read_gates(words, gate, gate_level, image, r, x, both);  // a lane has one pair
-            if (i + 1 < images && image + 1 < B) prefetch(z.at(image + 1, r, x)), prefetch(z.at(image + 1, r, x + both));
-            store_words(s.plane(0, 0) + r * PITCH + x, plane, a, b);
+            if (more) prefetch(at + z.image), prefetch(at + z.image + (both ? z.column : 0));
+            store_words(s.plane(0, first) + r * PITCH + x, plane, a, b);
         }
         sync_block();
         u16* c[L + 1] = {s.plane(0, channel)};
@@ -310,15 +311,16 @@ KERNEL(THREADS, BLOCKS) forward(
         const float pooled = gelu(sum_channel(s, 0, total, channel, part) / (H * W));
         if (lane_of_warp() == 0) s.pooled[channel] = pooled;
         sync_block();
-        for (int p = thread(); p < pairs.count; p += THREADS) {
-            const int r = pairs.row(p), x = 2 * (p - r * pairs.columns);
+        for (int u = thread(); u < pairs.count * VECTORS; u += THREADS) {
+            const int p = u / VECTORS, first = u % VECTORS * VECTOR, r = pairs.row(p), x = 2 * (p - r * pairs.columns);
             if (TILES > 1) read_gates(words, gate, gate_level, image, r, x, x + 1 < W);
-            const u16* from = s.plane(0, 0) + r * PITCH + x;
+            const u16* from = s.plane(0, first) + r * PITCH + x;
             Vector a, b;
-            UNROLL for (int i = 0; i < CHANNELS; i += 2) {
+            UNROLL for (int i = 0; i < VECTOR; i += 2) {
                 u32 both[2];
                 UNROLL for (int j = 0; j < 2; j++) {
-                    float one = low(words[L]) * s.pooled[i + j], other = high(words[L]) * s.pooled[i + j];
+                    const float pooled = s.pooled[first + i + j];
+                    float one = low(words[L]) * pooled, other = high(words[L]) * pooled;
                     UNROLL for (int l = 0; l < L; l++) {
                         const u32 pair = word(from + (buffer_of(l) * CHANNELS + i + j) * plane);
                         one = fma(low(words[l]), low(pair), one);
@@ -329,7 +331,7 @@ KERNEL(THREADS, BLOCKS) forward(
                 a.at[i / 2] = both_low(both[0], both[1]);
                 b.at[i / 2] = both_high(both[0], both[1]);
             }
-            store_pair(out + (image * H * W + r * W + x) * C + group * CHANNELS, a, b, C, x + 1 < W);
+            store_pair(out + (image * H * W + r * W + x) * C + group * CHANNELS + first, a, b, C, x + 1 < W);
         }
     }
 }
@@ -398,8 +400,8 @@ DEVICE void store_weights(float* parts, const float sums[L][BANDS][4], int C, in
     }
 }
 
-// Gradients: of the context; of the gates, per block of channels (groups, B, H, W, L + 1), to be summed over the
-// groups; of the kernels, per chunk of images and warp of a channel, level by level (chunks WPC, taps C), to be summed
+// Gradients: of the context; of the gates, per VECTOR of channels (C / VECTOR, B, H, W, L + 1), to be summed over the
+// first axis; of the kernels, per chunk of images and warp of a channel, level by level (chunks WPC, taps C), to be summed
 // too.
 KERNEL(THREADS, BLOCKS) backward(
     const u16* context, const u16* gates, const void* kernel0, const void* kernel1, const void* kernel2,
@@ -421,19 +423,21 @@ KERNEL(THREADS, BLOCKS) backward(
         const long long image = block_y() * images + i;
         if (image >= B) break;
         sync_block();
-        for (int p = thread(); p < pairs.count; p += THREADS) {
-            const int r = pairs.row(p), x = 2 * (p - r * pairs.columns);
+        for (int u = thread(); u < pairs.count * VECTORS; u += THREADS) {
+            const int p = u / VECTORS, first = u % VECTORS * VECTOR, r = pairs.row(p), x = 2 * (p - r * pairs.columns);
             const bool both = x + 1 < W, more = i + 1 < images && image + 1 < B;
-            const Vector a = load_vector(z.at(image, r, x)), b = both ? load_vector(z.at(image, r, x + 1)) : Vector{};
-            const Vector c = load_vector(d.at(image, r, x)), e = both ? load_vector(d.at(image, r, x + 1)) : Vector{};
+            const u16 *at = z.at(image, r, x) + first, *beside = d.at(image, r, x) + first;
+            const Vector a = load_vector(at), b = both ? load_vector(at + z.column) : Vector{};
+            const Vector c = load_vector(beside), e = both ? load_vector(beside + d.column) : Vector{};
             u32 words[L + 1];
-            read_gates(words, gate, gate_level, image, r, x, both);
-            if (more) prefetch(z.at(image + 1, r, x)), prefetch(z.at(image + 1, r, x + both));
-            if (more) prefetch(d.at(image + 1, r, x)), prefetch(d.at(image + 1, r, x + both));
-            store_words(s.plane(0, 0) + r * PITCH + x, plane, a, b);
-            store_words(s.plane(GRAD, 0) + r * PITCH + x, plane, c, e);
-            UNROLL for (int l = 0; l <= L; l++)
-                set_word(s.gates + (l * H + r) * GATE_PITCH + x, words[l] & (both ? ~0u : 0xffffu));
+            if (first == 0) read_gates(words, gate, gate_level, image, r, x, both);
+            if (more) prefetch(at + z.image), prefetch(at + z.image + (both ? z.column : 0));
+            if (more) prefetch(beside + d.image), prefetch(beside + d.image + (both ? d.column : 0));
+            store_words(s.plane(0, first) + r * PITCH + x, plane, a, b);
+            store_words(s.plane(GRAD, first) + r * PITCH + x, plane, c, e);
+            if (first == 0)
+                UNROLL for (int l = 0; l <= L; l++)
+                    set_word(s.gates + (l * H + r) * GATE_PITCH + x, words[l] & (both ? ~0u : 0xffffu));
         }
         sync_block();
         float total = level<0>(s, s.plane(0, channel), s.plane(1, channel), part, taps), last = 0.0f;
@@ -453,11 +457,12 @@ KERNEL(THREADS, BLOCKS) backward(
         if (lane_of_warp() == 0) s.pooled[channel] = gelu(mean);
         sync_block();
 
-        float* gate_target = gate_parts + (static_cast<long long>(group) * B + image) * H * W * (L + 1);
-        for (int p = thread(); p < pairs.count; p += THREADS) {
-            const int r = pairs.row(p), x = 2 * (p - r * pairs.columns), at = r * PITCH + x;
+        for (int u = thread(); u < pairs.count * VECTORS; u += THREADS) {
+            const int p = u / VECTORS, part = u % VECTORS, r = pairs.row(p), x = 2 * (p - r * pairs.columns);
+            const int at = r * PITCH + x;
             float left[L + 1] = {}, right[L + 1] = {};
-            UNROLL for (int c = 0; c < CHANNELS; c++) {
+            UNROLL for (int i = 0; i < VECTOR; i++) {
+                const int c = part * VECTOR + i;
                 const u32 g = word(s.plane(GRAD, c) + at);
                 UNROLL for (int l = 0; l < L; l++) {
                     const u32 level = word(s.plane(l + 1, c) + at);
@@ -467,7 +472,7 @@ KERNEL(THREADS, BLOCKS) backward(
                 left[L] = fma(low(g), s.pooled[c], left[L]);
                 right[L] = fma(high(g), s.pooled[c], right[L]);
             }
-            float* to = gate_target + (r * W + x) * (L + 1);
+            float* to = gate_parts + (((group * VECTORS + part) * static_cast<long long>(B) + image) * H * W + r * W + x) * (L + 1);
             UNROLL for (int l = 0; l <= L; l++) {
                 to[l] = left[l];
                 if (x + 1 < W) to[L + 1 + l] = right[l];

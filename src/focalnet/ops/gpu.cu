@@ -3,8 +3,10 @@
 typedef unsigned int u32;
 typedef unsigned short u16;
 
-struct alignas(2 * CHANNELS) Vector {  // the channels of a block at one position
-    u32 at[CHANNELS / 2];
+constexpr int VECTOR = CHANNELS < 8 ? CHANNELS : 8;
+
+struct alignas(2 * VECTOR) Vector {  // neighbouring channels at one position
+    u32 at[VECTOR / 2];
 };
 
 #define DEVICE __device__ __forceinline__
