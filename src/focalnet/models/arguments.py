@@ -94,6 +94,7 @@ class ModelOptions(ArchitectureOptions, total=False):
     shared_heads: bool
     spare_label: bool
     stages: int
+    start: Literal["image", "grid"]
     tower_depth: int
     tubelet_size: int
     up: Sequence[int]

@@ -272,10 +272,35 @@ def test_the_published_sizes(field, millions, gigamacs):
 
 
 def test_proposals_begin_as_the_whole_image_and_scores_low():
-    model = focalnet.create_model("sparse_rcnn_minifocal_128", num_classes=3)
+    model = focalnet.create_model("sparse_rcnn_minifocal_128", num_classes=3, start="image")
     assert model.rpn_head.init_proposal_bboxes.weight.unique(dim=0).tolist() == [[0.5, 0.5, 1, 1]]
     assert model.rpn_head.init_proposal_features.weight.std().item() == pytest.approx(1, abs=0.1)
     assert model.roi_head.bbox_head[0].fc_cls.bias.sigmoid().tolist() == [pytest.approx(0.01)] * 3
+
+
+@pytest.mark.parametrize(("number", "rows", "columns"), [(1, 1, 1), (7, 2, 4), (30, 5, 6), (300, 17, 18)])
+def test_proposals_may_begin_on_a_grid(number, rows, columns):
+    """Row by row, each two cells wide and high: every place but those of the missing cells is in a box."""
+    boxes = heads.grid(number)
+    assert boxes[:, 2:].unique(dim=0).tolist() == [[pytest.approx(2 / columns), pytest.approx(2 / rows)]]
+    places = [[column + 0.5, row + 0.5] for row in range(rows) for column in range(columns)][:number]
+    torch.testing.assert_close(boxes[:, :2] * torch.tensor([columns, rows]), torch.tensor(places))
+
+
+def test_the_proposals_of_small_networks_begin_on_a_grid():
+    model = focalnet.create_model("sparse_rcnn_minifocal_128", num_classes=3)
+    assert torch.equal(model.rpn_head.init_proposal_bboxes.weight, heads.grid(30))
+    assert model.rpn_head.init_proposal_features.weight.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_weights_begin_where_they_were_left(tmp_path):
+    """The start is no fact of a file: a run of another start goes on."""
+    model = focalnet.create_model("sparse_rcnn_minifocal_128", num_classes=3, start="image")
+    focalnet.save_pretrained(model, tmp_path)
+    again = focalnet.create_model("sparse_rcnn_minifocal_128", weights=tmp_path)
+    assert torch.equal(again.rpn_head.init_proposal_bboxes.weight, model.rpn_head.init_proposal_bboxes.weight)
+    with pytest.raises(UserError, match="start"):
+        focalnet.create_model("sparse_rcnn_minifocal_128", num_classes=3, start="centre")
 
 
 def test_a_file_of_mmdetection_is_read_strictly(drawn, tmp_path):

@@ -19,14 +19,14 @@ FAMILY = Family(
     learns="boxes",
     tasks=("detect",),
     num_classes=80,
-    free=("detections",),
+    free=("detections", "start"),
     preprocessing=WHOLE_IMAGE,
     on=(
         WIDER,
         On(
             variants="minifocal_.*",
             options={"num_queries": 30, "stages": 3, "channels": 64, "dynamic_dim": 32, "ffn_dim": 256,
-                     "detections": 30},
+                     "start": "grid", "detections": 30},
             preprocessing=small_image(128),
         ),
     ),

@@ -10,7 +10,9 @@ of a box, K classes.
 """
 
 import math
+from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -134,11 +136,22 @@ class Proposals(nn.Module):
     Args:
         number: Q.
         channels: C.
+        start: the boxes before training, "image" or "grid"; see `SparseRCNNOptions`.
     """
 
-    def __init__(self, number: int, channels: int) -> None:
+    def __init__(self, number: int, channels: int, start: Literal["image", "grid"] = "image") -> None:
         super().__init__()
         self.init_proposal_bboxes = nn.Embedding(number, 4)
         self.init_proposal_features = nn.Embedding(number, channels)
-        for column, start in enumerate((0.5, 0.5, 1.0, 1.0)):
-            nn.init.constant_(self.init_proposal_bboxes.weight[:, column], start)
+        boxes = torch.tensor((0.5, 0.5, 1.0, 1.0)) if start == "image" else grid(number)
+        self.init_proposal_bboxes.weight.data.copy_(boxes)
+
+
+def grid(number: int) -> Tensor:
+    """Boxes (number, 4), cx, cy, w, h in shares of the image, row by row: each as large as two by two of the cells that
+    cover the image, so that neighbors overlap by half. The last row is short where the number does not fill it."""
+    rows = max(1, math.isqrt(number))
+    columns = -(-number // rows)
+    places = torch.arange(number)
+    x, y = (places % columns + 0.5) / columns, (places // columns + 0.5) / rows
+    return torch.stack([x, y, torch.full_like(x, 2 / columns), torch.full_like(y, 2 / rows)], 1)

@@ -20,6 +20,7 @@ Legend: B images, Q proposals, C channels, K classes, S stages, D detections of 
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,9 @@ class SparseRCNNOptions:
     """Layers of a stage before its classes."""
     box_depth: int = 3
     """Layers of a stage before its box."""
+    start: Literal["image", "grid"] = "image"
+    """The learned boxes before training: each the whole image, as published, or one of a grid over it (section 4.2 of
+    Sun et al. compares them), whose proposals need not learn first to look at different places."""
     detections: int = 300
     """The most per image, over all proposals and classes: a proposal counts once per class."""
 
@@ -116,7 +120,7 @@ class SparseRCNN(Detector[BoxOutputs]):
         body = FocalNet(architecture, out_indices=stages, frozen_stages=frozen_stages, recompute=recompute)
         self.options, self.num_classes = options, num_classes
         self.backbone = Pyramid(body, options.channels, coarser=0)
-        self.rpn_head = Proposals(options.num_queries, options.channels)
+        self.rpn_head = Proposals(options.num_queries, options.channels, options.start)
         self.roi_head = RoIHead(options, num_classes)
         self.pool = RoIPool(POOLED, self.backbone.strides, samples=SAMPLES)
         self.coder = BoxCoder((2.0, 2.0, 1.0, 1.0))
