@@ -9,7 +9,7 @@ import torch
 from class_files import dark_and_light
 from focalnet.cli import main
 from focalnet.engine import devices
-from focalnet.engine.devices import products, resolved, worker_count
+from focalnet.engine.devices import described, products, resolved, worker_count
 from focalnet.errors import UserError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -41,6 +41,14 @@ def test_tf32_is_for_gpus_and_ends_with_the_run(monkeypatch):
     with products("fp32"):
         assert torch.get_float32_matmul_precision() == "highest"
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_an_emulated_arithmetic_is_told(monkeypatch, multiplies):
+    monkeypatch.setattr(devices, "multiplies_bfloat16", lambda: multiplies)
+    assert described("bf16", GPU) == "bf16"
+    assert described("fp32", CPU) == "fp32"
+    assert ("--precision fp32" in described("bf16", CPU)) != multiplies
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import torch
 from focalnet.engine.config import Precision
 from focalnet.errors import MissingExtraError, UserError, unknown
 from focalnet.inputs.ahead import cores
+from focalnet.machine import multiplies_bfloat16
 
 PRECISIONS: dict[Precision, str] = {"fp32": "no", "tf32": "no", "bf16": "bf16", "fp16": "fp16"}
 """Our names -> accelerate's."""
@@ -114,6 +115,13 @@ def resolved(precision: Precision, device: torch.device) -> Precision:
     if device.type != "cuda":
         return "fp32"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def described(precision: Precision, device: torch.device) -> str:
+    """An arithmetic in words; of one that the processor emulates, how to be faster."""
+    if precision == "bf16" and device.type == "cpu" and not multiplies_bfloat16():
+        return "bf16, which this processor emulates; --precision fp32 is several times as fast"
+    return precision
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from focalnet.engine.callbacks import NONE, Hooks, Listeners
 from focalnet.engine.check import check_before_training
 from focalnet.engine.choice import OnFault
 from focalnet.engine.config import TrainConfig
-from focalnet.engine.devices import Device, build_accelerator, products, resolved, worker_count
+from focalnet.engine.devices import Device, build_accelerator, described, products, resolved, worker_count
 from focalnet.engine.display import Display
 from focalnet.engine.evaluation import evaluate_batches
 from focalnet.engine.loader import Examples, TrainSample, TrainSampler, build_eval_loader, build_loader, stable_seed
@@ -217,7 +217,7 @@ def _fit(
     with products(config.precision), Signals(accelerator) as signals, display:
         size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         display.line(data.description)
-        where = f"{world} x {accelerator.device.type} in {config.precision}"
+        where = f"{world} x {accelerator.device.type} in {described(config.precision, accelerator.device)}"
         display.line(f"{task.model}, {size:.3g} M parameters, on {where}")
         display.line(f"Run folder: {run.path}")
 
