@@ -8,6 +8,8 @@ import torch
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they begin too
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)  # under nohup, whose deafness what they begin would share
 
 
 @pytest.fixture(scope="session", autouse=True)
