@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import generator  # noqa: E402
 
-PATIENCE = 90
+PATIENCE = 190
 """Seconds after which a worker that does not answer hangs where Python cannot interrupt it."""
 QUICK = 1
 """Inputs of each kind in the quick subset."""
