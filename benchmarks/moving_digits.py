@@ -4,6 +4,7 @@
 
 Beside accuracy stands the share of films that, played backwards, are called the opposite direction. The control is the
 same network whose modulator over time is one: it sees a bag of frames, in which a direction and its opposite are alike.
+Rows are printed, and appended as JSON lines with commit and device.
 """
 
 import argparse
@@ -11,11 +12,13 @@ import json
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
+from focalnet.bench.measure import commit, device_name
 from focalnet.data.formats.moving_digits import DIRECTIONS
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.recipes import get_recipe
@@ -25,6 +28,7 @@ from focalnet.models.create import create_model
 from focalnet.tasks import get_task, register
 from focalnet.tasks.video import VideoTask
 
+RESULTS = Path(__file__).parent / "results" / "moving_digits.jsonl"
 OPPOSITE = {
     name: next(other for other, step in DIRECTIONS.items() if (-step[0], -step[1]) == way)
     for name, way in DIRECTIONS.items()
@@ -82,11 +86,17 @@ def measure(folder: Path, name: str, seed: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--networks", nargs="+", default=["video", "control"], choices=["video", "control"])
+    parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
+    facts = {"commit": commit(), "time": datetime.now(UTC).isoformat(timespec="seconds"), "device": device_name("cpu")}
     with tempfile.TemporaryDirectory() as folder:
         for seed in args.seeds:
-            for name in ("video", "control"):
-                print(json.dumps(measure(Path(folder), name, seed)), flush=True)
+            for name in args.networks:
+                row = measure(Path(folder), name, seed)
+                print(json.dumps(row), flush=True)
+                with args.output.open("a") as file:
+                    file.write(json.dumps(row | facts) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Classification of films as a task: real files, training, views, and the demonstration's films."""
 
+import dataclasses
 import json
 from fractions import Fraction
 from itertools import pairwise
@@ -13,8 +14,10 @@ from command_line import run
 from focalnet.data import open_data
 from focalnet.data.formats.moving_digits import CLASSES, DIRECTIONS, FRAMES, SIDE, SPEED, direction
 from focalnet.data.transforms.films import train_film
+from focalnet.engine.recipes import get_recipe
 from focalnet.inputs.films import Film, Video
 from focalnet.inputs.video import VideoWriter
+from focalnet.modulation import capture
 from focalnet.tasks import get_task
 from focalnet.tasks.video import explain_film, views
 
@@ -104,6 +107,25 @@ def test_digits_move_as_their_class_says():
         )
         assert follow > 0.3 > back
         assert frames.shape[1:] == (SIDE, SIDE)
+
+
+def test_the_demonstration_begins_with_open_gates_over_time(tmp_path):
+    recipe = get_recipe("moving_digits", "video_focalnet_minifocal_32")
+    task = get_task("video")(model="video_focalnet_minifocal_32", **recipe.task)
+    data = task.datasets(0)
+    model = task.build_model(data).eval()
+    film = task.example(model.spec, data.val[0], train=False)[0][None]
+    with torch.no_grad(), capture(model) as parts:
+        model(film)
+    assert all((part.temporal.gates - 1).abs().max() < 0.6 for part in parts.values())
+    assert all(part.gates.abs().max() < 0.6 for part in parts.values())
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.01)
+    torch.save({"model": model.state_dict()}, tmp_path / "trained.pth")
+    trained = dataclasses.replace(task, weights=str(tmp_path / "trained.pth")).build_model(data).eval()
+    with torch.no_grad():
+        assert torch.equal(trained(film), model(film))
 
 
 def test_an_explanation_has_a_row_for_space_and_one_for_time():

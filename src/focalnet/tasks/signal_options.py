@@ -93,6 +93,8 @@ class VideoOptions(SignalClassOptions):
     """Augmentation, the same for all frames of a film: "kinetics" is the authors', "light" crops a little and flips."""
     mixing: tuple[float, float] = (0.0, 0.0)
     """Alpha of mixup and of cutmix; the authors' code has 0.8 1.0; 0 0 mixes nothing."""
+    temporal_gates: Annotated[Literal["random", "open"], tyro.conf.Suppress] = "random"
+    """How the gates over time begin where there are no weights: near zero, as the authors', or near one."""
     tta: Annotated[bool, tyro.conf.Suppress] = False
     """Predict from four draws of frames and three crops of a film, as the published figures."""
 

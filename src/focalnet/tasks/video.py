@@ -15,6 +15,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
+from focalnet.data import Datasets
 from focalnet.data.transforms.films import train_film
 from focalnet.data.transforms.mixup import MixupCutmix
 from focalnet.errors import UserError
@@ -41,6 +42,12 @@ class VideoTask(VideoOptions, ClassTask):
     """Classification of films."""
 
     meanings: ClassVar[Mapping[str, Meaning]] = accuracy_meanings("films")
+
+    def build_model(self, data: Datasets) -> Network:
+        model: Any = super().build_model(data)
+        if self.temporal_gates == "open" and self.weights is None:
+            model.open_temporal_gates()
+        return model
 
     def fit(self, how: Video) -> Video:
         return replace(how, frames=self.frames or how.frames, input_size=self.image_size or how.input_size)

@@ -71,6 +71,13 @@ class VideoFocalNet(FocalNetClassifier):
         """
         return super().forward(inputs, sizes)
 
+    def open_temporal_gates(self) -> None:
+        """Let a network without weights begin with gates over time near one instead of zero: what looks along the
+        frames then counts from the first step."""
+        for module in self.modules():
+            if isinstance(module, SpatioTemporalFocalModulation):
+                nn.init.ones_(module.f_temporal.bias[module.dim :])
+
     def forward_features(self, images: Tensor) -> Tensor:
         """Normalised last maps, (B, T, in_channels, H, W) -> (B, T / tubelet_size, H / stride, W / stride, C)."""
         return super().forward_features(images)
