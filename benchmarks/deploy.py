@@ -83,10 +83,10 @@ def candidates(name: str, folder: Path) -> Iterator[tuple[str, Callable[[], Call
         return path
 
     yield BASE, lambda: timm
-    yield "timm, compiled", lambda: torch.compile(timm)
+    yield "timm, compiled", lambda: torch.compile(timm, dynamic=False)
     yield "focalnet", lambda: with_backend(ours, "reference")
     yield "focalnet, numba", lambda: with_backend(ours, "numba")
-    yield "focalnet, compiled", lambda: torch.compile(ours)
+    yield "focalnet, compiled", lambda: torch.compile(ours, dynamic=False)
     yield "onnxruntime", lambda: open_exported(plain(".onnx"))
     yield "onnxruntime int8", lambda: open_exported(quantized(".onnx"))
     yield "openvino", lambda: open_exported(plain(".xml"))
