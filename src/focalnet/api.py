@@ -66,6 +66,7 @@ class TrainOptions(TypedDict, total=False):
     scale: float | None
     interpretation: bool
     stage: Literal["features", "decoder", "both"]
+    temporal_gates: Literal["random", "open"]
     segment: int
     decoder_lr: float | None
     discriminator_share: float

@@ -192,7 +192,10 @@ def test_a_prediction_tells_and_draws(setting):
     assert all(picture.size == (150, 90) for picture in answer.maps().values())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bfloat16, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.float16, torch.float64))],
+)
 @pytest.mark.parametrize(("task", "head"), [*HEADS.items(), ("detect", "dino"), ("segment", "mask2former")])
 def test_predictions_of_weights_of_any_precision(task, head, dtype):
     torch.manual_seed(0)
