@@ -63,7 +63,7 @@ def gone(pids, seconds=20):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)  # a crowded machine makes 15 of 18 in 25 minutes
 @pytest.mark.parametrize(("task", "kills"), [("classify", 18), ("dino", 12)])
 def test_kills_at_random_instants(task, kills, pictures, tmp_path):
     dice, log = random.Random(task), tmp_path / "log"
