@@ -434,6 +434,7 @@ def compiled(direction: str, scale: Scale, emit: Emit) -> None:
 def tests(scale: Scale, emit: Emit) -> None:
     """The tests of the kernels, but those that compile hundreds of them or need no GPU."""
     command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
+    command += ["-p", "no:typeguard", "-p", "no:hypothesispytest"]  # plugins of packages that may be hidden
     if scale.device == "cuda":
         command += ["tests/ops/test_cuda.py", "tests/ops/test_triton.py", "-m", "slow or not slow", "-n", "12"]
         command += ["--dist", "worksteal", "-k", "not any_shape and not no_kernel_spills"]
