@@ -24,7 +24,7 @@ from focalnet.errors import MissingExtraError, UserError
 from focalnet.exporting import ENDINGS, FIXED, record_of
 from focalnet.exporting.check import check
 from focalnet.exporting.formats import WRITERS
-from focalnet.exporting.tracing import trace
+from focalnet.exporting.tracing import trace, trace_step
 from focalnet.models.registry import get_family
 
 HERE = Path(__file__).parent
@@ -52,6 +52,29 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "focalcodec": ("focalcodec_small", {}),
 }
 """A network of each family: its name, and what is smaller or other than in that."""
+STREAM: dict[str, Any] = {
+    "encoder": {
+        "dim": 32, "layers": 2, "heads": 4, "ffn_dim": 48, "conv_dims": [16] * 7, "buckets": 32, "max_distance": 40,
+        "position_kernel": 16, "position_groups": 4, "window": 32,
+    },
+    "compressor": {"dims": [24, 16], "focal_window": 5, "focal_factor": 4, "window": 32},
+    "decompressor": {"dims": [16, 24], "focal_window": 5, "focal_factor": 4, "window": 32, "lookahead": 3},
+    "decoder": {"kind": "wavenext", "dim": 24, "layers": 2, "ffn_dim": 40, "hop": 480},
+    "down": [1, 1],
+    "up": [1, 1],
+}  # fmt: skip
+"""A narrow codec for streams."""
+STEPS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"focalcodec: {step}": NETWORKS["focalcodec"] for step in ("encode", "decode")},
+    **{
+        f"focalcodec: {step}_{place}": ("focalcodec_50hz_4k_causal", STREAM)
+        for step in ("encode", "decode")
+        for place in ("first", "next")
+    },
+}
+"""Steps of networks that are files of their own."""
+ROWS = {name: row for name, row in {**NETWORKS, **STEPS}.items() if f"{name}: encode" not in STEPS}
+"""What is measured: where a network has steps, these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +82,7 @@ class Row:
     """What was found.
 
     Attributes:
-        family: of the network.
+        family: of the network, and the step where it is one.
         format: of the file.
         free: what may have any length: "batch", "size".
         difference: the largest from the network, as a share of the largest output; None where there is no file.
@@ -78,7 +101,8 @@ class Row:
 def network_of(family: str) -> Any:
     """A network of a family that tells its classes apart."""
     torch.manual_seed(0)
-    name, arguments = NETWORKS[family]
+    name, arguments = ROWS[family]
+    family = family.partition(":")[0]
     tiny = {} if get_family(family).networks else TINY
     create = create_backbone if family == "backbone" else create_model
     network: Any = create(name, **{**tiny, **arguments}).eval()
@@ -104,11 +128,12 @@ def samples_of(network: Any) -> list[np.ndarray]:
 
 def measure(family: str, formats: Sequence[str]) -> Iterator[Row]:
     """The rows of a family in these formats."""
-    network = network_of(family)
-    samples = samples_of(network) if get_family(family).tasks else []
+    network, (head, _, step) = network_of(family), family.partition(": ")
+    samples = samples_of(network) if get_family(head).tasks else []
     for kind in formats:
         try:
-            traced = trace(network, fixed=kind in FIXED)  # a writer may change a program
+            # anew for each format, as a writer may change a program
+            traced = trace_step(network, step) if step else trace(network, fixed=kind in FIXED)
             record = record_of(traced)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"net{ENDINGS[kind]}"
@@ -131,7 +156,7 @@ def read() -> list[Row]:
 
 def write(rows: Sequence[Row]) -> None:
     """Keep rows, and show them in the page."""
-    order = [(family, kind) for family in NETWORKS for kind in WRITERS]
+    order = [(family, kind) for family in ROWS for kind in WRITERS]
     rows = sorted(rows, key=lambda row: order.index((row.family, row.format)))
     lines = ",\n".join(json.dumps(dataclasses.asdict(row)) for row in rows)
     RESULTS.write_text(f"[\n{lines}\n]\n")
@@ -145,13 +170,15 @@ START, END = "<!-- benchmarks/formats.py -->\n", "<!-- end -->\n"
 def table(rows: Sequence[Row]) -> str:
     """The rows as a table, a line per family that was measured; what was not is empty."""
     lines = [f"| network | free | {' | '.join(ENDINGS[kind] for kind in WRITERS)} |", "|---" * (2 + len(WRITERS)) + "|"]
-    for family in NETWORKS:
+    for family in ROWS:
         found = {row.format: row for row in rows if row.family == family}
         if not found:
             continue
         free = max((row.free for row in found.values()), key=len, default=())
         cells = [cell(found.get(kind)) for kind in WRITERS]
-        lines.append(f"| {get_family(family).title or family} | {', '.join(free)} | {' | '.join(cells)} |")
+        head, _, step = family.partition(": ")
+        title = get_family(head).title or head
+        lines.append(f"| {title}{f', `{step}`' if step else ''} | {', '.join(free)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -166,7 +193,7 @@ def cell(row: Row | None) -> str:
 
 
 def main(asked: Sequence[str], told: Callable[..., Any] = print) -> None:
-    families = [family for family in NETWORKS if family in asked or not {*asked} & {*NETWORKS}]
+    families = [family for family in ROWS if family in asked or not {*asked} & {*ROWS}]
     formats = [kind for kind in WRITERS if kind in asked or not {*asked} & {*WRITERS}]
     for family in families:
         for kind in formats if len(formats) == 1 else [formats]:

@@ -13,6 +13,7 @@ def export(
     format: Literal["torch", "onnx", "openvino", "executorch"] | None = None,  # noqa: A002
     image_size: int | tuple[int, int] | None = None,
     parts: bool = False,
+    step: str | None = None,
     tolerance: float | None = None,
     int8: str | None = None,
     int8_method: Literal["matmul", "matmul_8bit", "all", "all_8bit"] = "matmul",
@@ -29,6 +30,8 @@ def export(
         format: The format, if the ending of the file does not say it.
         image_size: Side of the inputs, or height and width, of detectors, whose files have one size.
         parts: Gates and modulators of the last block of each stage are outputs too.
+        step: Write one step of a speech codec: encode or decode, of one for streams also encode_first, encode_next,
+            decode_first and decode_next, whose state is inputs and outputs.
         tolerance: Largest difference from the network that is kept, as a share of the largest output (1e-4); with
             --int8, the points of the task's metric that may be lost (0.5).
         int8: Compute products in 8 bits: a folder of samples to calibrate with, or "run" for those that the run was
@@ -46,7 +49,7 @@ def export(
     shown = held_out(model, 8, network.spec.preprocessing.read) if is_run(model) else []
     signals = [signal for _, signal in shown]
     written = export(
-        network, out, format=format, samples=signals, size=image_size, tolerance=tolerance, parts=parts,
+        network, out, format=format, samples=signals, size=image_size, tolerance=tolerance, parts=parts, step=step,
         int8_method=int8_method, int8=None if int8 is None else find_samples(model, network.spec, int8),
     )  # fmt: skip
     print(f"{written.path}: {written.check}")

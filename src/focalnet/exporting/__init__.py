@@ -30,7 +30,7 @@ from focalnet.exporting.formats import WRITERS
 from focalnet.exporting.int8 import WRITERS as INT8_WRITERS
 from focalnet.exporting.int8 import Method, quantize
 from focalnet.exporting.samples import Samples, find_samples
-from focalnet.exporting.tracing import Traced, trace
+from focalnet.exporting.tracing import Traced, trace, trace_step
 from focalnet.machine import abilities
 from focalnet.models.create import load_model
 from focalnet.models.exported import VERSION, ExportRecord
@@ -69,6 +69,7 @@ def record_of(traced: Traced) -> ExportRecord:
     return ExportRecord(
         version=VERSION, spec=json.loads(traced.spec.to_json()), outputs=traced.outputs, shape=traced.shape,
         free=traced.free, sizes=traced.sizes, library=__version__, parts=traced.parts, cpu=abilities(),
+        program=traced.step, inputs=traced.inputs,
     )  # fmt: skip
 
 
@@ -80,6 +81,7 @@ def export(
     samples: Sequence[Any] = (),
     size: int | tuple[int, int] | None = None,
     parts: bool = False,
+    step: str | None = None,
     tolerance: float | None = None,
     int8: str | os.PathLike[str] | Samples | None = None,
     int8_method: Method = "matmul",
@@ -93,6 +95,8 @@ def export(
         samples: sources that the file is checked with, as `Predictor` takes them; drawn at random without.
         size: side of the inputs, or height and width, for networks whose files have a fixed size.
         parts: gates and modulators are outputs too, see `tracing.Raw`.
+        step: write not the whole, but this step of it: of a codec "encode" or "decode", of one for streams also
+            "encode_first", "encode_next", "decode_first" and "decode_next".
         tolerance: largest difference from the network that is kept, as a share of the largest output (1e-4); in int8
             the points of the task's metric that may be lost (0.5).
         int8: compute products in 8 bits, calibrated with these samples: a folder, or "run" for those that the run was
@@ -121,10 +125,12 @@ def export(
         raise UserError(f"int8 is written as {' or '.join(ENDINGS[name] for name in INT8_WRITERS)}, {path} is {kind}.")
     if int8 is not None and not isinstance(int8, Samples):
         int8 = find_samples(model, network.spec, int8)
+    if step is not None and (kind in FIXED or parts or size is not None or int8 is not None):
+        raise UserError("a step is written in float32, as .pt2, .onnx or .xml, without a size and parts.")
     training = network.training
     network.eval()
     try:
-        traced = trace(network, size, parts=parts, fixed=kind in FIXED)
+        traced = trace_step(network, step) if step else trace(network, size, parts=parts, fixed=kind in FIXED)
         record = record_of(traced)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from focalnet.errors import MissingExtraError, UserError
-from focalnet.exporting.tracing import STRIDE, Raw, example_of
+from focalnet.exporting.tracing import STRIDE, Raw, example_of, program_of
 from focalnet.models.exported import ExportRecord, fit, open_exported
 from focalnet.models.registry import get_family
-from focalnet.models.runtimes import SUFFIXES, TITLES, reason
+from focalnet.models.runtimes import SUFFIXES, TITLES, open_file, reason
 from focalnet.structures import read_counts
 from focalnet.tasks import task_of
 from focalnet.weights.spec import ModelSpec
@@ -63,7 +63,7 @@ def check(network: Any, path: Path, record: ExportRecord, samples: Sequence[Any]
         UserError: it is larger, the predictions differ, or the runtime of the format cannot compute the network.
     """
     try:
-        found = compare(network, path, record, samples)
+        found = (compare_step if record.program else compare)(network, path, record, samples)
     except MissingExtraError:
         raise
     except UserError as error:
@@ -99,6 +99,31 @@ def compare(network: Any, path: Path, record: ExportRecord, samples: Sequence[An
         difference = math.nan if any(map(math.isnan, found)) else max(found)
         agree = _agreement(network, other, signals) if math.isfinite(difference) else None
     return Check(difference, tuple(tuple(inputs.shape) for inputs, *_ in examples), agree)
+
+
+@torch.no_grad()
+def compare_step(network: Any, path: Path, record: ExportRecord, samples: Sequence[Any]) -> Check:
+    """How the file of a step compares with it, call by call; whole numbers that it gives are what agrees or does not.
+
+    Raises:
+        UserError: the runtime of the format cannot compute the step.
+    """
+    assert record.program is not None
+    program, how = program_of(network, record.program), network.spec.preprocessing
+    _, run = open_file(path)
+    worst, shapes, same = 0.0, [], []
+    for (inputs,) in _examples(network, record, [how(how.read(sample)) for sample in samples]):
+        for example in program.examples(inputs):
+            try:
+                arrays = run([values.numpy() for values in example.values()])
+            except Exception as error:  # what runs files has errors of its own
+                raise UserError(f"{path} cannot be run ({reason(error)}).") from error
+            pairs = [*zip(program.call(*example.values()), map(torch.from_numpy, arrays), strict=True)]
+            shapes.append(tuple(next(iter(example.values())).shape))
+            worst = _worst([pair for pair in pairs if pair[0].is_floating_point()], worst)
+            whole = [pair for pair in pairs if not pair[0].is_floating_point()]
+            same += [equal for one, two in whole for equal in (one == two).flatten().tolist()]
+    return Check(worst, tuple(shapes), (sum(same), len(same)) if same else None)
 
 
 @contextlib.contextmanager
@@ -143,10 +168,12 @@ def _difference(network: Any, other: Any, *example: Tensor) -> float:
     ours, theirs = network(*example), other(*example)
     if isinstance(ours, Tensor):
         ours, theirs = (ours,), (theirs,)
-    worst = 0.0
-    for one, two in zip(ours, theirs, strict=True):
-        if one is None:
-            continue
+    return _worst([pair for pair in zip(ours, theirs, strict=True) if pair[0] is not None])
+
+
+def _worst(pairs: Sequence[tuple[Tensor, Tensor]], worst: float = 0.0) -> float:
+    """The largest difference in pairs of tensors, each as a share of its largest number."""
+    for one, two in pairs:
         if one.shape != two.shape:
             return math.inf
         if one.numel():

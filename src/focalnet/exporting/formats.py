@@ -101,10 +101,10 @@ def _onnx(program: ExportedProgram, record: ExportRecord) -> Any:
         import onnxscript  # noqa: F401
     except ImportError:
         raise MissingExtraError("Exporting to ONNX", "export") from None
-    names = ["inputs", "sizes"][: 1 + record.sizes]
+    names = record.inputs or ["inputs", "sizes"][: 1 + record.sizes]
     with _writing("ONNX", record):
         made: Any = torch.onnx.export(
-            program, dynamo=True, opset_version=OPSET, input_names=names, verbose=False,
+            program, dynamo=True, opset_version=OPSET, input_names=[*names], verbose=False,
             output_names=[*record.outputs, *record.parts], external_data=False,
             custom_translation_table={operator.le: _at_most},
         )  # fmt: skip

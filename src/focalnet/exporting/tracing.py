@@ -1,10 +1,10 @@
 """From a network to a program of `torch.export` whose batch, and where the family allows it whose sizes, are free."""
 
+import contextlib
 import dataclasses
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from focalnet.backbone import FocalNetBase
-from focalnet.errors import UserError, first_line
+from focalnet.errors import UserError, first_line, unknown
+from focalnet.models.base import Network, Program
 from focalnet.models.registry import get_family
 from focalnet.modulation import FocalModulation, ModulationParts, capture
 from focalnet.weights.spec import ModelSpec
@@ -39,7 +40,7 @@ class Raw(nn.Module):
         self.blocks = last_blocks(network) if parts else []
 
     def forward(self, inputs: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
-        with capture(self.network) if self.parts else nullcontext({}) as captured:
+        with capture(self.network) if self.parts else contextlib.nullcontext({}) as captured:
             found = self.network(inputs) if sizes is None else self.network(inputs, sizes)
         outputs = (found,) if isinstance(found, Tensor) else tuple(values for values in found if values is not None)
         return (*outputs, *(values for block in self.blocks for values in _maps(captured[block])))
@@ -83,6 +84,8 @@ class Traced:
     free: tuple[int, ...]
     sizes: bool
     parts: tuple[str, ...]
+    step: str | None = None
+    inputs: tuple[str, ...] = ()
 
 
 def example_of(network: Any, batch: int = 2, size: tuple[int, int] | None = None) -> Tensor:
@@ -134,21 +137,78 @@ def trace(
     shapes = {axis: Dim.AUTO if axis else batch for axis in free}
     dynamic = (shapes, {0: batch})[: len(arguments)] if free else None
     raw = Raw(network, parts=parts)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = network(*arguments)
-            program = torch.export.export(raw, arguments, dynamic_shapes=dynamic)
-    except UserError:
-        raise
-    except Exception as error:  # torch's own errors have many classes
-        logging.getLogger(__name__).debug("tracing failed", exc_info=True)
-        raise UserError(f"{type(network).__name__} cannot be traced by torch ({first_line(error)}).") from error
+    with _tracing(network):
+        found = network(*arguments)
+        program = torch.export.export(raw, arguments, dynamic_shapes=dynamic)
     values = (found,) if isinstance(found, Tensor) else found
     names = getattr(found, "_fields", [f"map_{index}" for index in range(len(values))])
     outputs = tuple(name for name, value in zip(names, values, strict=True) if value is not None)
     named = part_names(network) if parts else ()
     return Traced(program, spec, outputs, tuple(example.shape), free, framed, named)
+
+
+class Step(nn.Module):
+    """A step of a network as a module.
+
+    Args:
+        network: whose weights it takes.
+        program: one of its `programs()`.
+    """
+
+    def __init__(self, network: nn.Module, program: Program) -> None:
+        super().__init__()
+        self.network, self.call = network, program.call
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.call(*inputs)
+
+
+def program_of(network: Any, step: str) -> Program:
+    """A step of a network by its name.
+
+    Raises:
+        UserError: it has none of this name, or none at all.
+    """
+    programs = network.programs() if isinstance(network, Network) else {}
+    if not programs:
+        raise UserError(f"{type(network).__name__} has no steps that could be files of their own; leave the step out.")
+    if step not in programs:
+        raise unknown(f"step of {type(network).__name__}", step, [*programs])
+    return programs[step]
+
+
+def trace_step(network: Any, step: str) -> Traced:
+    """A step of a network in evaluation mode, for any batch, and what else it leaves free.
+
+    Raises:
+        UserError: as of `program_of`, or torch cannot trace it.
+    """
+    program = program_of(network, step)
+    batch = Dim("batch", min=1, max=MOST)
+    with _tracing(network):
+        example = program.examples(example_of(network))[0]
+        free = {name: program.free.get(name, (0,)) for name in example}
+        shapes = tuple({axis: Dim.AUTO if axis else batch for axis in axes} for axes in free.values())
+        traced = torch.export.export(Step(network, program), tuple(example.values()), dynamic_shapes=(shapes,))
+    first = next(iter(example))
+    return Traced(
+        traced, network.spec, program.outputs, tuple(example[first].shape), free[first], sizes=False, parts=(),
+        step=step, inputs=tuple(example),
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _tracing(network: nn.Module) -> Iterator[None]:
+    """Let torch trace in silence, and say in one sentence what it cannot."""
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # torch's own errors have many classes
+        logging.getLogger(__name__).debug("tracing failed", exc_info=True)
+        raise UserError(f"{type(network).__name__} cannot be traced by torch ({first_line(error)}).") from error
 
 
 def _framed(spec: ModelSpec, sides: tuple[int, int] | None) -> tuple[tuple[int, int], ModelSpec]:

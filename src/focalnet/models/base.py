@@ -14,7 +14,8 @@ over the padded map, so an image scores a little otherwise in a batch than alone
 at a time by default.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -32,6 +33,23 @@ head needs them `masks` (N, H, W), bool, at the size of the padded input; `outli
 have a box and no mask."""
 Outputs = TypeVar("Outputs")
 """What `forward` returns: a tensor, or a `NamedTuple` of tensors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A step of a network, which is exported as a file of its own.
+
+    Attributes:
+        call: tensors to a tuple of tensors.
+        examples: what successive calls take, tensors by name, for a batch of the network's inputs; at least one.
+        outputs: their names. What `next_x` gives is what the next call takes as `past_x`.
+        free: axes of an input that may have any length; where it is missing none but the batch, its first.
+    """
+
+    call: Callable[..., tuple[Tensor, ...]]
+    examples: Callable[[Tensor], list[dict[str, Tensor]]]
+    outputs: tuple[str, ...]
+    free: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Network(nn.Module, Generic[Outputs]):
@@ -79,6 +97,10 @@ class Network(nn.Module, Generic[Outputs]):
             sizes: (B, 2), int64, height and width of each image in the padded input; without it, all is image.
         """
         raise NotImplementedError
+
+    def programs(self) -> Mapping[str, Program]:
+        """The steps of the network that can be files of their own, by name."""
+        return {}
 
     def loss(self, inputs: Tensor, targets: Any, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """The terms of the loss, scalars, and under "loss" their weighted sum.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from focalnet.errors import UserError
 from focalnet.machine import abilities
 from focalnet.models.registry import build
-from focalnet.models.runtimes import SUFFIXES, Runner, open_file, reason
+from focalnet.models.runtimes import SUFFIXES, TITLES, Runner, open_file, reason
 from focalnet.reading import parse_json
 from focalnet.schemas import build as build_dataclass
 from focalnet.weights.spec import ModelSpec
@@ -80,6 +80,8 @@ class ExportRecord:
         parts: names of further outputs, which no prediction needs: gates and modulators.
         cpu: abilities of the processor that it was checked on (`machine.abilities`).
         int8: what quantization cost; None of a file in float32.
+        program: the step of the network that the file is, if it is not the whole (`models.base.Program`).
+        inputs: names of the inputs of a step.
     """
 
     version: int
@@ -92,6 +94,8 @@ class ExportRecord:
     parts: tuple[str, ...] = ()
     cpu: tuple[str, ...] = ()
     int8: Quantization | None = None
+    program: str | None = None
+    inputs: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -170,6 +174,11 @@ def around(record: ExportRecord, runner: Runner, path: Path) -> Any:
     """The network that a record describes, computing by a file; its weights are gone. `exported` is the record, and
     `computed` gives all that the file computes by name, gates and modulators too."""
     spec = ModelSpec.from_dict(record.spec, f"the record in {path}")
+    if record.program is not None:
+        raise UserError(
+            f"{path} is a step of a network, {record.program}, from {', '.join(record.inputs)} to "
+            f"{', '.join(record.outputs)}: it runs in {TITLES[SUFFIXES[path.suffix.lower()]]} alone."
+        )
     with torch.device("meta"):
         network: Any = build(spec).eval()
     kind: Any = typing.get_type_hints(type(network).forward).get("return", Tensor)

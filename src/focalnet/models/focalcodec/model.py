@@ -14,7 +14,7 @@ Legend: B batch, T samples, N frames, n tokens, d bits, F channels of the featur
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -22,11 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from focalnet.errors import UserError
-from focalnet.models.base import Network
+from focalnet.models.base import Network, Program
 from focalnet.models.focalcodec.decoders import DECODERS
 from focalnet.models.focalcodec.focal import Compressor, Decompressor
 from focalnet.models.focalcodec.mel import LogMel
 from focalnet.models.focalcodec.options import FocalCodecOptions
+from focalnet.models.focalcodec.programs import programs
 from focalnet.models.focalcodec.quantizer import BinarySphericalQuantizer
 from focalnet.models.focalcodec.streaming import CodecStream
 from focalnet.models.focalcodec.wavlm import CausalWavLM, WavLM
@@ -192,6 +193,9 @@ class FocalCodec(Network[CodecOutputs]):
             UserError: the codec is not causal.
         """
         return CodecStream(self)
+
+    def programs(self) -> Mapping[str, Program]:
+        return programs(self)
 
     def quantized_features(self, waves: Tensor) -> Tensor:
         """What the tokens of waves give back, (B, N, F): a `matching_set` once flattened.

@@ -123,7 +123,7 @@ class CausalWavLM(WavLM):
         """The frames of the next samples, whole groups, and the past of those after them."""
         options = self.options
         if past is None:
-            cache = waves.new_zeros(len(waves), options.window, options.heads, options.dim // options.heads, 2)
+            cache = waves.new_zeros(waves.shape[0], options.window, options.heads, options.dim // options.heads, 2)
             nothing = torch.zeros((), dtype=torch.int64, device=waves.device)
             past = EncoderPast((), (cache,) * options.layers, nothing)
         x, convolutions, cache = self._run(waves, past)
