@@ -1,5 +1,7 @@
 """Steps of a network as files of their own: a codec encodes and decodes, and streams whose state goes in and out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,18 +13,9 @@ from focalnet.exporting import export
 from focalnet.models.create import create_model
 from focalnet.models.publish import save_pretrained
 from focalnet.models.runtimes import open_file
+from test_gpu_benchmark import load
 
-NARROW = {
-    "encoder": {
-        "dim": 32, "layers": 2, "heads": 4, "ffn_dim": 48, "conv_dims": [16] * 7, "buckets": 32, "max_distance": 40,
-        "position_kernel": 16, "position_groups": 4, "window": 32,
-    },
-    "compressor": {"dims": [24, 16], "focal_window": 5, "focal_factor": 4, "window": 32},
-    "decompressor": {"dims": [16, 24], "focal_window": 5, "focal_factor": 4, "window": 32, "lookahead": 3},
-    "decoder": {"kind": "wavenext", "dim": 24, "layers": 2, "ffn_dim": 40, "hop": 480},
-    "down": [1, 1],
-    "up": [1, 1],
-}  # fmt: skip
+NARROW = load(Path(__file__).parents[1] / "benchmarks" / "formats.py").STREAM
 
 
 def stream_codec():

@@ -1,6 +1,7 @@
 """Runs of the detection and segmentation tasks: killed, resumed, on two processes, on bad data."""
 
 import json
+import subprocess
 
 import pytest
 import torch
@@ -48,35 +49,43 @@ def arguments(data, out, head, *more):
     return ["train", "--task", task, "--model", model, "--data", data[task], "--out", out, *OPTIONS.split(), *more]
 
 
+def assert_a_killed_run_resumes(folder, arguments):
+    """`arguments` gives those of a training into a folder; the one killed between two checkpoints ends alike."""
+    whole, killed = folder / "whole", folder / "killed"
+    done = focalnet(*arguments(whole))
+    assert done.returncode == 0, done.stderr
+    assert focalnet(*arguments(killed), patch=CUT).returncode == -9
+    assert not (killed / "evaluation.json").exists()
+    done = focalnet("resume", killed)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(whole, killed)
+    assert "data:image/png" in (killed / "report.html").read_text()
+
+
+def assert_two_processes_are_as_one(words, run, tolerance):
+    """Two processes train into the folder `run`, and what they measure is what one measures."""
+    command = [*two_processes(), "-m", "focalnet", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    best = json.loads((run / "evaluation.json").read_text())["metrics"]
+    metrics = evaluate(str(run), batch_size=2, workers=0)
+    for name, value in metrics.items():
+        if "per_second" not in name:
+            assert value == pytest.approx(best[name], abs=tolerance), name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("head", TASKS)
 def test_kill_9_and_resume(data, tmp_path, head):
-    done = focalnet(*arguments(data, tmp_path / "whole", head))
-    assert done.returncode == 0, done.stderr
-    assert focalnet(*arguments(data, tmp_path / "killed", head), patch=CUT).returncode == -9
-    assert not (tmp_path / "killed" / "evaluation.json").exists()
-    done = focalnet("resume", tmp_path / "killed")
-    assert done.returncode == 0, done.stderr
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    assert "data:image/png" in (tmp_path / "killed" / "report.html").read_text()
+    assert_a_killed_run_resumes(tmp_path, lambda out: arguments(data, out, head))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", TASKS)
 def test_two_processes_train_and_measure_as_one(data, tmp_path, head):
-    import subprocess
-
     words = arguments(data, tmp_path / "two", head, "--precision", "fp32")  # in which `measure` measures
-    command = [*two_processes(), "-m", "focalnet", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 2
-    best = json.loads((tmp_path / "two" / "evaluation.json").read_text())["metrics"]
-    metrics = evaluate(str(tmp_path / "two"), batch_size=2, workers=0)
-    for name, value in metrics.items():
-        if "per_second" not in name:
-            assert value == pytest.approx(best[name], abs=TASKS[head][1] * 1e-3), name
+    assert_two_processes_are_as_one(words, tmp_path / "two", TASKS[head][1] * 1e-3)
 
 
 def test_the_results_of_a_run_fit_its_annotations(data, tmp_path):

@@ -1,19 +1,14 @@
 """Runs on sounds, films and phantoms of organs: killed and resumed, and on two processes."""
 
-import json
-import subprocess
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from test_processes import two_processes
-from test_resume import assert_same_run, focalnet
-from test_scene_runs import CUT
+from test_scene_runs import assert_a_killed_run_resumes, assert_two_processes_are_as_one
 
 from focalnet.data.formats.organs import CLASSES, paint
-from focalnet.engine.evaluate import evaluate
 from focalnet.inputs.video import VideoWriter
 
 pytestmark = pytest.mark.slow
@@ -70,25 +65,11 @@ def arguments(data, out, task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_kill_9_and_resume(data, tmp_path, task):
-    done = focalnet(*arguments(data, tmp_path / "whole", task))
-    assert done.returncode == 0, done.stderr
-    assert focalnet(*arguments(data, tmp_path / "killed", task), patch=CUT).returncode == -9
-    assert not (tmp_path / "killed" / "evaluation.json").exists()
-    done = focalnet("resume", tmp_path / "killed")
-    assert done.returncode == 0, done.stderr
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    assert "data:image/png" in (tmp_path / "killed" / "report.html").read_text()
+    assert_a_killed_run_resumes(tmp_path, lambda out: arguments(data, out, task))
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize("task", TASKS)
 def test_two_processes_train_and_measure_as_one(data, tmp_path, task, strategy):
     words = [*arguments(data, tmp_path / "two", task), "--strategy", strategy]
-    done = subprocess.run([*two_processes(), "-m", "focalnet", *map(str, words)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert len((tmp_path / "two" / "metrics.jsonl").read_text().splitlines()) == 2
-    best = json.loads((tmp_path / "two" / "evaluation.json").read_text())["metrics"]
-    metrics = evaluate(str(tmp_path / "two"), batch_size=2, workers=0)
-    for name, value in metrics.items():
-        if "per_second" not in name:
-            assert value == pytest.approx(best[name], abs=1e-4), name
+    assert_two_processes_are_as_one(words, tmp_path / "two", 1e-4)

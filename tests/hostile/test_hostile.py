@@ -17,8 +17,9 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import generator  # noqa: E402
+from worker import EXPORT  # noqa: E402
 
-PATIENCE = 190
+PATIENCE = 90
 """Seconds after which a worker that does not answer hangs where Python cannot interrupt it."""
 QUICK = 1
 """Inputs of each kind in the quick subset."""
@@ -39,14 +40,14 @@ class Worker:
         )
         assert self.reply() == "ready\n", Path(self.log.name).read_text()[-3000:]
 
-    def reply(self) -> str | None:
+    def reply(self, patience: float = PATIENCE) -> str | None:
         """A line of it; None where none comes."""
-        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        ready, _, _ = select.select([self.process.stdout], [], [], patience)
         return self.process.stdout.readline() if ready else None
 
     def run(self, kind: str, index: int) -> dict:
         self.process.stdin.write(f"{kind} {index}\n")
-        line = self.reply()
+        line = self.reply(EXPORT * PATIENCE if kind == "export" else PATIENCE)
         if line:
             return json.loads(line)
         self.process.kill()

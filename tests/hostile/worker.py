@@ -5,7 +5,8 @@ input gets a folder of its own, in which the commands of `generator` are run by 
 What is held against them:
 
     traceback   an exception that is no exit, a code that is neither 0 nor 2, or the word on standard error
-    hang        more than `SECONDS` of a core (`EXPORT_SECONDS` for an export, which traces a network), or `MOST_SECONDS` by the clock, for a command
+    hang        more than `SECONDS` of a core, or `MOST_SECONDS` by the clock, for a command; an export, which traces a
+                network, may take `EXPORT` times as long
     memory      more than 2 GiB resident
     outside     a file made, changed or removed anywhere but in `out/` (and the run that a command trains)
     executed    the mark that hostile pickles try to make
@@ -30,7 +31,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-SECONDS, EXPORT_SECONDS, MOST_SECONDS = 20, 60, 180
+SECONDS, MOST_SECONDS, EXPORT = 20, 80, 3
 MOST = 2 * 2**30
 SEED = 15
 
@@ -75,8 +76,9 @@ def run(arguments: list[str], stdin: bytes) -> tuple[str | None, int | None, str
     read = io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8", errors="surrogateescape")
     wrong, code, trace, before = None, 0, "", (sys.stdin, sys.stdout, sys.stderr)
     sys.stdin, sys.stdout, sys.stderr = read, out, err
-    signal.alarm(MOST_SECONDS)
-    signal.setitimer(signal.ITIMER_PROF, EXPORT_SECONDS if arguments[:1] == ["export"] else SECONDS)
+    longer = EXPORT if arguments[:1] == ["export"] else 1
+    signal.alarm(longer * MOST_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, longer * SECONDS)
     try:
         main(arguments)
     except SystemExit as error:
