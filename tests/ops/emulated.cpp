@@ -1,8 +1,13 @@
 // `focal.cu` for a CPU: the launches that `focalnet.ops.cuda` asks for.
 #include "emulator.h"
 #include "focal.cu"
+#ifdef BACKWARD
+#include "backward.cu"
+#else
+#include "forward.cu"
+#endif
 
-#if !BACKWARD
+#ifndef BACKWARD
 
 extern "C" void launch_forward(
     int grid_x, int grid_y, const u16* context, const u16* gates, const void* kernel0, const void* kernel1,

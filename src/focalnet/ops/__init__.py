@@ -7,7 +7,6 @@ kernels, and `causal_focal_context`, which works in chunks.
 `linear` is the other thing that FocalNet does to a feature map: a product over the channel axis.
 """
 
-import importlib.util
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from focalnet.errors import UserError, unknown
 from focalnet.ops import reference
-from focalnet.ops.compiling import is_exporting
+from focalnet.ops.compiling import HAS_NUMBA, HAS_TRITON, is_exporting
 from focalnet.ops.linear import linear, linear_slices
 
 __all__ = ["BACKENDS", "Backend", "causal_focal_context", "focal_context", "linear", "linear_slices"]
@@ -41,8 +40,6 @@ class Backend:
     run: Callable[..., Tensor]
 
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
-HAS_NUMBA = importlib.util.find_spec("numba") is not None
 NUMBA_WORK = 10**8
 """Multiplications of one call from which numba is worth the seconds that its first call takes to compile."""
 KEPT = "torch.export keeps plain PyTorch"

@@ -1,7 +1,13 @@
-"""What follows a call and so decides which code may run: torch.export, torch.func, a forward derivative."""
+"""What decides which code may run: what is installed, and what follows a call (torch.export, torch.func, a forward
+derivative)."""
+
+import importlib.util
 
 import torch
 from torch.autograd import forward_ad
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
 
 
 def is_exporting() -> bool:

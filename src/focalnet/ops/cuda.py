@@ -8,7 +8,6 @@ Keeps nothing for the backward pass but its inputs. Sums are float32, and two ru
 second derivative.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from focalnet.ops import nvrtc, reference
-from focalnet.ops.compiling import is_transformed
+from focalnet.ops.compiling import HAS_TRITON, is_transformed
 from focalnet.ops.plan import DTYPES, LEVELS, WORD, maps
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 REDUCE_THREADS = 256
 
 

@@ -145,7 +145,7 @@ class Plan:
     @cached_property
     def program(self) -> nvrtc.Program:
         """Compiled for this device at the first call."""
-        return _program(tuple(self.options()), self.maps.device)
+        return _program(tuple(self.options()), self.is_backward, self.maps.device)
 
     def options(self) -> list[str]:
         """For the compiler."""
@@ -154,7 +154,7 @@ class Plan:
             "L": len(self.maps.sizes), **{f"K{level}": size for level, size in enumerate(sizes)},
             "MT": self.tiles[0], "WT": self.tiles[1], "CHANNELS": self.channels, "WPC": self.warps,
             "BLOCKS": self.blocks, "HALF": int(self.maps.dtype == torch.float16),
-            "WEIGHTS_FLOAT": int(self.maps.weights == torch.float32), "BACKWARD": int(self.is_backward),
+            "WEIGHTS_FLOAT": int(self.maps.weights == torch.float32), "TABLE": TABLE,
         }  # fmt: skip
         return [f"-D{name}={value}" for name, value in values.items()]
 
@@ -171,17 +171,17 @@ def maps(context: Tensor, kernels: Sequence[Tensor]) -> Maps:
 
 
 @functools.cache
-def _program(options: tuple[str, ...], device: torch.device) -> nvrtc.Program:
-    code = nvrtc.compile_source(source(), options, _capability(device))
-    names = ("backward", "reduce") if "-DBACKWARD=1" in options else ("forward",)
+def _program(options: tuple[str, ...], backward: bool, device: torch.device) -> nvrtc.Program:
+    code = nvrtc.compile_source(source(backward), options, _capability(device))
     with torch.cuda.device(device):
-        return nvrtc.Program(code, names, _most_shared(device))
+        return nvrtc.Program(code, ("backward", "reduce") if backward else ("forward",), _most_shared(device))
 
 
 @functools.cache
-def source() -> str:
-    """The CUDA C++ of the kernels."""
-    return "".join((files("focalnet.ops") / name).read_text() for name in ("gpu.cu", "focal.cu"))
+def source(backward: bool) -> str:
+    """The CUDA C++ of the function, or of its gradient."""
+    names = ("gpu.cu", "focal.cu", "backward.cu" if backward else "forward.cu")
+    return "".join((files("focalnet.ops") / name).read_text() for name in names)
 
 
 @functools.cache
