@@ -443,8 +443,8 @@ def tests(scale: Scale, emit: Emit) -> None:
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print(done.stdout, flush=True)
     lines = done.stdout.strip().splitlines()
-    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    emit(code=done.returncode, words=lines[-1] if lines else "", failed=failed[:20])
+    broken = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    emit(code=done.returncode, words=lines[-1] if lines else "", broken=broken[:20])
 
 
 RUN: dict[str, Callable[[Scale, Emit], None]] = {
