@@ -11,10 +11,12 @@ import argparse
 import json
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
+from focalnet.bench.measure import commit, device_name
 from focalnet.data.base import Samples
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.recipes import get_recipe
@@ -22,6 +24,7 @@ from focalnet.engine.train import train
 from focalnet.models.create import create_model
 from focalnet.tasks import get_task
 
+RESULTS = Path(__file__).parent / "results" / "sound_scenes.jsonl"
 LOUD, SHARE = 0.1, 0.1
 
 
@@ -50,7 +53,9 @@ def shares(model, data: Samples, seed: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
+    facts = {"commit": commit(), "time": datetime.now(UTC).isoformat(timespec="seconds"), "device": device_name("cpu")}
     task_class = get_task("sound")
     recipe = get_recipe("sound_scenes", task_class.embedded.model)
     task = task_class(model=task_class.embedded.model, **recipe.task)
@@ -65,6 +70,8 @@ def main() -> None:
             best = max(json.loads(line)["top1"] for line in (run.path / "metrics.jsonl").read_text().splitlines())
             row = {"seed": seed, "cpu_seconds": round(seconds), "top1": best, **shares(model, data, seed)}
             print(json.dumps(row), flush=True)
+            with args.output.open("a") as file:
+                file.write(json.dumps(row | facts) + "\n")
 
 
 if __name__ == "__main__":

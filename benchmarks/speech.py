@@ -6,19 +6,21 @@
 k-means has a code for each of the codec's tokens, learned on the same features of the training sentences, and sees one
 frame at a time. Errors are shares of the variance of the features on sentences that neither was trained on, a sixth of
 them in a voice that neither has heard. The codec is whichever way it falls: a table of frames is hard to beat where a
-synthesizer repeats its frames.
+synthesizer repeats its frames. Rows are printed, and appended as JSON lines with commit and device.
 """
 
 import argparse
 import json
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.cluster import MiniBatchKMeans
 
+from focalnet.bench.measure import commit, device_name
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.evaluate import evaluate
 from focalnet.engine.recipes import get_recipe
@@ -26,6 +28,8 @@ from focalnet.engine.train import train
 from focalnet.metrics.speech import Codebook, ShareOfVariance
 from focalnet.models.create import create_model
 from focalnet.tasks import get_task
+
+RESULTS = Path(__file__).parent / "results" / "speech.jsonl"
 
 
 def frames_of(model, samples) -> list[np.ndarray]:
@@ -51,7 +55,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", default=None, help="a folder of speech; without it, spoken sentences")
     parser.add_argument("--dwer", action="store_true")
+    parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
+    facts = {"commit": commit(), "time": datetime.now(UTC).isoformat(timespec="seconds"), "device": device_name("cpu")}
     task_class = get_task("codec")
     recipe = get_recipe("small_codec", task_class.embedded.model)
     task = task_class(model=task_class.embedded.model, data=args.data, dwer=args.dwer, **recipe.task).located()
@@ -65,10 +71,12 @@ def main() -> None:
             metrics.pop("val_samples_per_second")
             data, model = task.datasets(seed), create_model(None, weights=str(run.checkpoint("best"))).eval()
             table = k_means(frames_of(model, data.train), frames_of(model, data.val), model.bits, seed)
-            rounded = [{name: round(value, 4) for name, value in row.items()} for row in (metrics, table)]
-            print(json.dumps({"seed": seed, "data": task.data, "cpu_seconds": round(seconds)}))
-            for name, row in zip(("codec", f"k-means, {model.bits} bits"), rounded, strict=True):
-                print(f"  {name:16}{json.dumps(row)}", flush=True)
+            for name, found in (("codec", {"cpu_seconds": seconds, **metrics}), (f"k-means, {model.bits} bits", table)):
+                row = {"network": name, "seed": seed, "data": task.data}
+                row |= {key: round(value, 4) for key, value in found.items()}
+                print(json.dumps(row), flush=True)
+                with args.output.open("a") as file:
+                    file.write(json.dumps(row | facts) + "\n")
 
 
 if __name__ == "__main__":
