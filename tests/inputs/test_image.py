@@ -221,6 +221,15 @@ def test_decompression_bomb(monkeypatch, tmp_path, limit):
     assert load_image(path).size == (32, 24)
 
 
+def test_icon_larger_than_its_head_says(monkeypatch):
+    png = encode(photograph(), "PNG")
+    data = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(png), 22) + png
+    assert load_image(data).size == (32, 24)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+    with pytest.raises(BadImageError, match="768 pixels, the limit is 700"):
+        load_image(data, name="icon")
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     whole = encode(photograph(64, 64), "JPEG")
     files = {

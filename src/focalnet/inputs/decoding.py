@@ -57,6 +57,8 @@ ORIENTATION = 0x0112
 """The EXIF tag."""
 XMP = "XML:com.adobe.xmp"
 """Where else a PNG may say it."""
+SAYS_ORIENTATION = {"exif", "xmp", XMP, "Raw profile type exif"}
+"""Keys of `info` of an image, of which one is there where it may have to be turned."""
 DOWNLOAD_SECONDS = 20
 DOWNLOAD_BYTES = 64 * 2**20
 TYPES = ("uint8", "uint16", "float16", "bfloat16", "float32", "float64")
@@ -123,7 +125,7 @@ def load_image(
             if isinstance(source, PIL.Image.Image):
                 return _converted(source, channels, values, name)
             return _decoded(source, channels, values, name, max_pixels, enough)
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+    except PIL.Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         raise too_large(name, int(pixels[0]) if pixels else None, PIL.Image.MAX_IMAGE_PIXELS) from error
     except FileNotFoundError as error:
@@ -199,8 +201,7 @@ def _decoded(
             raise
         return image_of(tiff.read_bands(file, channels, limit, name), channels, values, name)
     with image:
-        if limit is not None and image.width * image.height > limit:
-            raise too_large(name, image.width * image.height, limit)
+        _check_pixels(image, limit, name)
         if image.format == "EPS":
             raise ValueError("EPS is a program for Ghostscript, which is not run on images")
         if image.format == "TIFF" and tiff.has_bands(image, channels, values, name):
@@ -211,13 +212,19 @@ def _decoded(
             factor = min(image.size) // enough if enough else 1
             if factor > 1:
                 image.draft(None, (image.width // factor, image.height // factor))
-            if (
-                image.mode == "RGB" and channels == 3 and values != "percentile"
-            ):  # most files: no copy on top of this one
+            if image.mode == "RGB" and channels == 3 and values != "percentile":  # most files: not copied
                 image.load()
-                ImageOps.exif_transpose(image, in_place=True)
+                if SAYS_ORIENTATION & image.info.keys():
+                    ImageOps.exif_transpose(image, in_place=True)
                 return image
-        return _converted(image, channels, values, name)
+        signal = _converted(image, channels, values, name)
+    _check_pixels(signal, limit, name)  # an icon has the size of the image in it, not the one of its head
+    return signal
+
+
+def _check_pixels(image: Signal, limit: int | None, name: str) -> None:
+    if limit is not None and image.width * image.height > limit:
+        raise too_large(name, image.width * image.height, limit)
 
 
 def _converted(image: PIL.Image.Image, channels: int, values: Range, name: str) -> Signal:

@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import PIL.Image
-
 DECODERS = r"(PIL|tifffile|torchvision|numpy|focalnet\.inputs)\b"
 """Modules whose warnings are ignored, as a regular expression."""
 
@@ -22,13 +20,12 @@ _inside: list[warnings.catch_warnings] = []
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Ignore the warnings of decoders; an image of too many pixels is an error instead."""
+    """Ignore the warnings of decoders."""
     with _lock:
         entry: warnings.catch_warnings = _inside[0] if _inside else warnings.catch_warnings()
         if not _inside:
             entry.__enter__()
             warnings.filterwarnings("ignore", module=DECODERS)
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
         _inside.append(entry)
     try:
         yield
