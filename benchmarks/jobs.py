@@ -17,7 +17,8 @@ rotates. Images are made here, weights are random. Of each job:
     peak MB      proportional memory of the process and its workers, at most
 
 `paired` is the median over the rounds of (seconds per sample of the rival's loop / ours), `paired_job` that of the
-whole jobs; above 1 where we are faster. `agree` is the share of files with the same best class.
+whole jobs, `paired_cpu` that of the processor's time of their processes, imports and all, which says most where
+neighbours take turns with them; above 1 where we are faster. `agree` is the share of files with the same best class.
 """
 
 import argparse
@@ -125,7 +126,7 @@ def once(job: str, library: str, given: str, threads: int) -> dict[str, Any]:
         raise SystemExit(f"{job} with {library} failed:\n{words[1][-3000:]}")
     result = json.loads(words[0].splitlines()[-1]) if words[0].strip() else {}
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return {**result, "cpu": cpu / wall / threads, "peak_mb": peak}
+    return {**result, "processor": cpu, "cpu": cpu / wall / threads, "peak_mb": peak}
 
 
 def compare(job: str, rival: str, rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
@@ -138,7 +139,8 @@ def compare(job: str, rival: str, rounds: list[dict[str, dict[str, Any]]]) -> di
             ratios.append(theirs / ours)
         return round(statistics.median(ratios), 3)
 
-    row: dict[str, Any] = {"job": job, "against": rival, "paired": paired("loop"), "paired_job": paired("seconds")}
+    row: dict[str, Any] = {"job": job, "against": rival}
+    row |= {"paired": paired("loop"), "paired_job": paired("seconds"), "paired_cpu": paired("processor")}
     for name, suffix in (("focalnet", ""), (rival, "_against")):
         rate = statistics.median(turn[name]["samples"] / turn[name]["loop"] for turn in rounds)
         row[f"samples_per_second{suffix}"] = round(rate, 2)

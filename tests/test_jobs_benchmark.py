@@ -28,8 +28,8 @@ def test_libraries_predict_the_same_files_alike(scripts, tmp_path):
     jobs.make(tmp_path, images=5, scenes=1, classes=2)
     given = SimpleNamespace(folder=str(tmp_path), jobs=["predict"], side=32, scene=64, batch=2, workers=0, threads=1)
     libraries.prepare(given)
-    rounds = [{name: libraries.run("predict", name, given) | {"cpu": 1.0, "peak_mb": 100.0} for name in
-               ("focalnet", "timm")}]  # fmt: skip
+    watched = {"cpu": 1.0, "processor": 1.0, "peak_mb": 100.0}
+    rounds = [{name: libraries.run("predict", name, given) | watched for name in ("focalnet", "timm")}]
     row = jobs.compare("predict", "timm", rounds)
     assert row["agree"] == 1
     assert row["paired"] > 0
@@ -39,10 +39,10 @@ def test_libraries_predict_the_same_files_alike(scripts, tmp_path):
 
 def test_rows_compare_seconds_per_sample(scripts):
     jobs, _ = scripts
-    ours = {"samples": 10, "loop": 2.0, "seconds": 4.0, "cpu": 0.9, "peak_mb": 10.0}
-    theirs = {"samples": 5, "loop": 2.0, "seconds": 2.0, "cpu": 0.5, "peak_mb": 20.0}
+    ours = {"samples": 10, "loop": 2.0, "seconds": 4.0, "cpu": 0.9, "processor": 3.0, "peak_mb": 10.0}
+    theirs = {"samples": 5, "loop": 2.0, "seconds": 2.0, "cpu": 0.5, "processor": 3.0, "peak_mb": 20.0}
     row = jobs.compare("finetune", "timm", [{"focalnet": ours, "timm": theirs}] * 3)
-    assert (row["paired"], row["paired_job"]) == (2.0, 1.0)
+    assert (row["paired"], row["paired_job"], row["paired_cpu"]) == (2.0, 1.0, 2.0)
     assert (row["samples_per_second"], row["samples_per_second_against"]) == (5.0, 2.5)
     assert (row["peak_mb"], row["peak_mb_against"]) == (10.0, 20.0)
     assert "agree" not in row

@@ -1,6 +1,10 @@
-"""What the processor of this machine can do that changes the answers or the speed of a network."""
+"""What this machine can do that changes the answers or the speed of a network."""
 
+from contextlib import suppress
 from functools import cache
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h."""
 
 ABILITIES = {
     "avx2": "AVX2",
@@ -31,3 +35,19 @@ def abilities() -> tuple[str, ...]:
 def multiplies_bfloat16() -> bool:
     """Whether this processor multiplies matrices of bfloat16, or torch is too old to tell."""
     return not abilities() or any("bf16" in words.lower() for words in abilities())
+
+
+def keep_memory() -> None:
+    """Let the C library keep what this process frees for what it asks for next; only glibc can be told.
+
+    Otherwise it gives tensors of more than 32 MB back to the system and takes fresh pages for the next ones, each of
+    which the system clears first: a fifth of the time of a network on 4 images of 800 x 1067 pixels. Kept memory comes
+    in pieces that do not always fit: 5 to 30 % more of it were in use there. For commands; a program that imports this
+    library may want its memory otherwise.
+    """
+    import ctypes
+
+    with suppress(AttributeError, OSError, TypeError):  # Windows has no name for the program itself
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)

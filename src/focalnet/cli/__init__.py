@@ -22,6 +22,7 @@ from focalnet._version import __version__
 from focalnet.cli.reading import AS_TRAINED, Reading
 from focalnet.cli.training import parse_train, said_first
 from focalnet.errors import UserError, unknown
+from focalnet.machine import keep_memory
 from focalnet.reading import brief, shown, write_json
 
 HELP = """\
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif arguments[0] not in COMMANDS:
             raise unknown("command", arguments[0], COMMANDS)
         else:
+            keep_memory()
             COMMANDS[arguments[0]](arguments[1:])
     except UserError as error:
         print(f"focalnet: {brief(str(error), LONGEST)}", file=sys.stderr)
@@ -176,7 +178,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
             data: What to evaluate on; without it, the run's own data. If that was moved, say where it is now.
             split: Which of its splits; without it the validation split, or all where the data has none.
             weights: "official", "timm", "transformers", a file or a hub id.
-            batch_size: Samples per forward pass; detectors and segmenters take images of unequal size one by one.
+            batch_size: Samples per forward pass, at most: detectors and segmenters take large images a few at a time,
+                and those of unequal size one by one.
             workers: Processes that prepare samples; without it, as many as suit the machine.
             tta: Average over mirrored and resized images (detection and semantic segmentation).
             window: Side in pixels of overlapping squares to see images in (semantic segmentation); whole without it.

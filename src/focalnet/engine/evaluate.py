@@ -56,8 +56,8 @@ def evaluate(
             data in another place, where there is none any more in the place that the run knows.
         split: "train", "val" or "test" of the data, instead. No other split needs to be there.
         weights: as in `create_model`, where `model` is a name.
-        batch_size: samples per forward pass, at most; a detector or segmenter takes images of different sizes one
-            by one, since padding leaks into the global context.
+        batch_size: samples per forward pass, at most; a detector or segmenter takes large images a few at a time, and
+            those of different sizes one by one, since padding leaks into the global context.
         workers: processes that prepare samples; without it, as many as suit the machine.
         tta: test-time augmentation: average over mirrored and resized images, where the task can.
         window: see images in overlapping squares of this side in pixels, where the task can.

@@ -222,7 +222,7 @@ def build_eval_loader(
     task: Task, spec: ModelSpec, dataset: MapDataset, wish: int, accelerator: Any, *, workers: int | None, seed: int = 0
 ) -> DataLoader:
     """A loader over all of `dataset`, shared by the processes, in batches of at most `wish`."""
-    size = task.eval_batch_size(dataset, wish)
+    size = task.eval_batch_size(spec, dataset, wish)
     sampler = EvalSampler(len(dataset), size, accelerator.process_index, accelerator.num_processes)
     examples = Examples(task, spec, dataset, train=False, seed=seed)
     workers = worker_count(workers, len(sampler), accelerator.device)

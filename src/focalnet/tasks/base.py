@@ -149,7 +149,7 @@ class Task(TaskOptions, Predicts, ABC):
         """A number per training sample, equal for those that fit into one batch well; None where all do."""
         return None
 
-    def eval_batch_size(self, dataset: MapDataset, wish: int) -> int:
+    def eval_batch_size(self, spec: ModelSpec, dataset: MapDataset, wish: int) -> int:
         """Samples per batch when evaluating on `dataset`."""
         return wish
 

@@ -136,7 +136,7 @@ class Codec(CodecOptions, SignalTask):
         waves, places = zip(*examples, strict=True)
         return {"waves": torch.stack(waves), "places": torch.stack(places)}
 
-    def eval_batch_size(self, dataset: MapDataset, wish: int) -> int:
+    def eval_batch_size(self, spec: ModelSpec, dataset: MapDataset, wish: int) -> int:
         return 1  # sounds differ in length, and silence behind them would be heard
 
     def shared(self, model: Network, batch: Batch) -> Batch:

@@ -85,8 +85,10 @@ class DenseTask(DenseOptions, ImageTask):
     def groups(self, dataset: Any) -> Sequence[int] | None:
         return None if dataset.sizes is None else [int(width >= height) for height, width in dataset.sizes]
 
-    def eval_batch_size(self, dataset: Any, wish: int) -> int:
-        return wish if dataset.sizes is not None and len(set(dataset.sizes)) == 1 else 1
+    def eval_batch_size(self, spec: ModelSpec, dataset: Any, wish: int) -> int:
+        if dataset.sizes is None or len(sizes := set(dataset.sizes)) != 1:
+            return 1
+        return min(wish, self.most_alike((spec.preprocessing.channels, *spec.preprocessing.whole_size(*sizes))))
 
     def build_model(self, data: Datasets) -> Network:
         overrides = self.overrides()
