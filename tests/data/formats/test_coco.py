@@ -236,6 +236,13 @@ BROKEN = {
 }
 
 
+def test_shares_of_the_sides_are_no_pixels(tmp_path):
+    shares = [note(number, number, box=(0.1, 0.2, 0.5, 0.4)) for number in (1, 2)]
+    refused(one_file(tmp_path, shares), "coordinates are shares of the sides")
+    data = opened(one_file(tmp_path, [*shares, note(3, 2)]))
+    assert len(data.train) == len(data.val) == 1
+
+
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_annotations(tmp_path, case, caplog):
     bad, kind = BROKEN[case]

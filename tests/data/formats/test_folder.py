@@ -9,6 +9,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from class_files import fill, open_classes, open_everything, paths, png, refuse
+from focalnet.data import open_data
 from focalnet.data.splits import choose_splits
 from focalnet.errors import UserError
 
@@ -171,6 +172,23 @@ def test_too_few_classes(tmp_path):
     refuse(tmp_path, "has one class folder, flowers; a classifier needs two or more")
     fill(tmp_path / "flowers", tulip=2)
     refuse(tmp_path, f"did you mean {tmp_path / 'flowers'}\\?")
+
+
+@pytest.mark.parametrize("kind", ["class", "detection"])
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        (("JPEGImages/0.jpg", "Annotations/0.xml"), "Annotations has XML files, as in Pascal VOC"),
+        (("train/0.jpg", "train/0.xml", "valid/1.jpg", "valid/1.xml"), "train has XML files"),
+        (("0.jpg", "0.json", "1.jpg", "1.json"), "a JSON file per image, of LabelMe"),
+    ],
+)
+def test_annotations_that_are_not_read_are_named(tmp_path, kind, files, what):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=f"{what}.*not read: export to COCO's or YOLO's"):
+        open_data(kind, str(tmp_path), val_fraction=0.5, seed=0, on_bad_image="stop")
 
 
 def test_missing_folder(tmp_path, monkeypatch):

@@ -129,12 +129,21 @@ def test_broken_lines(tmp_path, line, caplog):
         assert scene.labels.tolist() == [1]
 
 
+@pytest.mark.parametrize("line", ["1 0,5 0,5 0,25 0,5", "1,0.5,0.5,0.25,0.5", "1, 0.5, 0.5, 0.25, 0.5"])
+def test_commas(tmp_path, line):
+    dataset(tmp_path / "commas", line)
+    dataset(tmp_path / "points", "1 0.5 0.5 0.25 0.5")
+    commas, points = (opened(tmp_path / name).train[0] for name in ("commas", "points"))
+    assert commas.labels.tolist() == points.labels.tolist() == [1]
+    assert torch.equal(commas.boxes, points.boxes)
+
+
 def test_files_that_do_not_fit(tmp_path):
     for yaml, message in {
         "a: [": "cannot be read as YAML",
         "hello": "is no data.yaml",
         "train: images/train": "has no names",
-        "names: {1: cat}\ntrain: images/train": "has no names: list the classes, or number them from 0",
+        "names: {1: cat}\ntrain: images/train": "numbers its names 1: number them from 0",
         "names: [cat, cat]\ntrain: images/train": "has two classes of the name 'cat'",
         "names: [cat]": "has no train",
         "names: [cat]\ntrain: nowhere": "names nowhere, but there is no",

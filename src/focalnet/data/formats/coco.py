@@ -42,6 +42,7 @@ from focalnet.data.formats.coco_files import (
 )
 from focalnet.data.problems import Problems, number
 from focalnet.data.sizes import Fit, read_size
+from focalnet.errors import UserError
 from focalnet.inputs.image import BadImageError, load_image
 from focalnet.reading import shown
 from focalnet.structures import (
@@ -159,6 +160,7 @@ def open_coco(annotations: Path, folders: Sequence[Path], request: Request, lear
             problems.note(kind, f"{found.path} ({image_id} and {other})")
         objects = [_object(note, label, found.size, masks, problems) for note, label in notes]
         records.append(_record(found, image_id, [one for one in objects if one], labels))
+    _check_pixels(records, annotations)
     if _learn_crowds(records, request, any(learned)):
         records = [record._replace(crowd=np.zeros_like(record.crowd)) for record in records]
         learned.append(True)
@@ -168,6 +170,15 @@ def open_coco(annotations: Path, folders: Sequence[Path], request: Request, lear
         labels=[record.labels.tolist() for record in records], crowd=[record.crowd for record in records],
         category_ids=tuple(labels),
     )  # fmt: skip
+
+
+def _check_pixels(records: Sequence[Record], annotations: Path) -> None:
+    """Refuse a file whose boxes all lie within the first pixel."""
+    if 0 < max((record.boxes.max(initial=0) for record in records), default=0) <= 1:
+        raise UserError(
+            f"{annotations} has no box beyond the first pixel of an image: its coordinates are shares of the sides, "
+            "and COCO's are pixels. Multiply x and width by the image's width, y and height by its height."
+        )
 
 
 def _learn_crowds(records: Sequence[Record], request: Request, learned: bool) -> bool:

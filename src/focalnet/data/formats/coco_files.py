@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from focalnet.data.base import Openers, Split
+from focalnet.data.formats.unread import refuse_unread
 from focalnet.data.problems import Problems, preview, some, whole
 from focalnet.data.sizes import fit_sizes, read_size
 from focalnet.data.splits import choose_splits, split_of
@@ -92,6 +93,7 @@ def _files(path: Path, stem: str) -> tuple[Files | None, Files | None, Files | N
     if len(named) == 1 and not any(by_split.values()):
         by_split["train"] = named
     if not named or any(len(found) > 1 for found in by_split.values()) or not any(by_split.values()):
+        refuse_unread(path)
         what = f"the JSON files {preview([file.name for file in files])}" if files else "no JSON file of annotations"
         raise UserError(
             f"{path.absolute()} has {what}; wanted are annotations/{stem}_train2017.json and, if there is one, "

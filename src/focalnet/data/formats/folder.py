@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from focalnet.data.base import Load, Opener, Openers, Request, Split
+from focalnet.data.formats.unread import refuse_unread
 from focalnet.data.kinds import input_of, noun_of
 from focalnet.data.problems import endings, preview
 from focalnet.data.splits import Splits, choose_splits, split_of
@@ -125,12 +126,14 @@ def _class_folders(root: Path, request: Request, *, least: int) -> Split:
     folders = folders_in(root)
     left_out = [str(entry) for entry in root.iterdir() if not entry.is_dir()]
     if len(folders) < least:
+        refuse_unread(root)
         raise UserError(f"{root.absolute()} {_too_few(folders, left_out, noun, suffixes)}")
     files, names = [], []
     for folder in folders:
         other: list[str] = []
         found = sorted(walk(folder, suffixes, other.append))
         if not found:
+            refuse_unread(root)
             what = f"only other files ({_endings(other)})" if other else "no files at all"
             raise UserError(f"The class folder {folder.absolute()} holds no {noun}, {what}: fill it or remove it.")
         files += [os.path.join(*entry) for entry in found]
@@ -155,9 +158,12 @@ def _endings(paths: Sequence[str]) -> str:
 
 def _too_few(folders: list[Path], files: list[str], noun: str, suffixes: Collection[str]) -> str:
     bare = sum(Path(name).suffix.lower() in suffixes for name in files)
-    if folders and len(folders_in(folders[0])) > 1:
-        return f"has one folder, {folders[0].name}; did you mean {folders[0]}?"
     if folders:
+        deeper = folders[0]
+        while len(inside := folders_in(deeper)) == 1:
+            deeper = inside[0]
+        if inside:
+            return f"has one folder, {folders[0].name}; did you mean {deeper}?"
         return f"has one class folder, {folders[0].name}; a classifier needs two or more."
     if bare:
         return f"holds {counted(bare, f'{noun}s')} but no class folders: put them into one folder per class."

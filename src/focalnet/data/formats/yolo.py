@@ -35,7 +35,7 @@ from focalnet.data.formats.yolo_files import (
     list_images,
     split_folders,
 )
-from focalnet.data.problems import Problems, whole
+from focalnet.data.problems import Problems, preview, whole
 from focalnet.data.splits import choose_splits, split_of
 from focalnet.errors import UserError, agreeing, counted
 from focalnet.inputs.folders import locate
@@ -152,8 +152,10 @@ def _classes(names: Any, path: Path) -> tuple[str, ...]:
     if isinstance(names, dict) and sorted(map(whole, names), key=str) == sorted(range(len(names)), key=str):
         numbered = {whole(number): name for number, name in names.items()}
         names = [numbered[number] for number in range(len(names))]
+    if isinstance(names, dict) and names:
+        raise UserError(f"{path} numbers its names {preview(list(map(str, names)))}: number them from 0 without gaps.")
     if not isinstance(names, list) or not names:
-        raise UserError(f"{path} has no names: list the classes, or number them from 0 without gaps.")
+        raise UserError(f"{path} has no names: list the classes.")
     classes = tuple(str(name) for name in names)
     if twice := [name for name in classes if classes.count(name) > 1]:
         raise UserError(f"{path} has two classes of the name {shown(twice[0])}: rename or merge them.")
@@ -213,7 +215,7 @@ def _row(
 ) -> Row:  # fmt: skip
     boxes, labels, outlines, seen = [], [], [], set()
     for number, line in enumerate(lines, 1):
-        words = line.replace(",", " ").split()
+        words = _words(line)
         if not words:
             continue
         example = f"{label_file} line {number}"
@@ -243,6 +245,14 @@ def _row(
             outlines.append(None if is_box else coordinates)
         seen.add(tuple(values))
     return Row(file, image_id, np.array(boxes, np.float64).reshape(-1, 4), np.array(labels, np.int64), outlines)
+
+
+def _words(line: str) -> list[str]:
+    """The numbers of a line, between spaces or commas; a comma inside a number is a decimal point in many languages."""
+    words = line.split()
+    if len(words) > 4 and "." not in line:
+        return [word.replace(",", ".") for word in words]
+    return line.replace(",", " ").split()
 
 
 def _has_score(count: int, points: int | None) -> bool:
