@@ -64,6 +64,17 @@ def test_a_training_does_not_begin_with_what_is_wrong(images, tmp_path, caplog):
     assert "1 of 5 validation images is in training too" in caplog.text
 
 
+def test_how_images_are_read_is_told(images):
+    for path in images.rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path))[..., 0].astype(np.uint16) * 8).save(path)
+    found = focalnet.check(images)
+    assert any("have 16 bits, of whose 0 to 65535 only" in text for text in found.warnings)
+    assert focalnet.check(images, range="percentile").warnings == []
+    for path in images.rglob("*.png"):
+        Image.fromarray(np.dstack([np.asarray(Image.open(path)).astype(np.uint8)] * 4)).save(path)
+    assert any("channels" in text for text in focalnet.check(images, channels=2).errors)
+
+
 def test_a_second_start_does_not_look_again(images, tmp_path, monkeypatch):
     Image.open(images / "train" / "cat" / "1.png").save(images / "train" / "cat" / "again.png")
     start(images, tmp_path / "first")

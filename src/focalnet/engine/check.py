@@ -12,7 +12,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from focalnet.engine.display import EVERY_SECONDS
 from focalnet.engine.run import disk_errors, write_atomically
 from focalnet.errors import UserError
 from focalnet.inputs.folders import cache_folder
+from focalnet.inputs.image import ChannelsError
 from focalnet.models.registry import parse_name
 from focalnet.reading import read_object, write_json
 from focalnet.schemas import build
@@ -95,12 +96,15 @@ def check(
     spec = settings.seen(spec, opened).replace(task=settings.name)
     opened = reading(opened, spec.preprocessing.read)
     facts = facts_of(settings, opened, spec)
+    faults = judge(facts, on_bad_image=on_bad_image, set_aside=opened.set_aside)
+    with suppress(ChannelsError):  # `judge` has told it
+        faults += tuple(map(Fault, settings.remarks(spec, opened.train)))
     result = Check(
         data=settings.data or settings.embedded.data,
         task=choice.task,
         description=opened.description,
         facts=facts,
-        faults=judge(facts, on_bad_image=on_bad_image, set_aside=opened.set_aside),
+        faults=faults,
         left_out=tuple(finding for findings in opened.findings for finding in findings.found),
     )
     if out is not None:
