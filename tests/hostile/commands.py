@@ -1,5 +1,6 @@
 """Hostile command lines: every option with values that nobody means."""
 
+import itertools
 import random
 from pathlib import Path
 
@@ -21,9 +22,12 @@ OPTIONS = {
     "embed": ["--out", "--model", "--weights", "--batch-size", "--on-bad-image", "--device"],
     "similar": ["--top", "--duplicates", "--device"],
     "export": ["--weights", "--format", "--image-size", "--tolerance"],
+    "app": ["--static", "--port", "--weights", "--examples", "--image-size"],
     "models": ["--json"],
     "recipes": [],
 }  # fmt: skip
+WRITTEN = ("--out", "--json", "--draw", "--results", "--static")
+"""Options that say where something is written."""
 
 
 def command(rng: random.Random, index: int, folder: Path, base: Path) -> Commands:
@@ -43,6 +47,7 @@ def command(rng: random.Random, index: int, folder: Path, base: Path) -> Command
         "explain": ["run", "image.png", "--out", "out/e.png"], "convert": ["run", "out/x.pth", "--to", "timm"], "models": [], "recipes": [],
         "check": ["folder", "--out", "out/c"], "embed": ["folder", "--model", "run", "--out", "out/x.npz"],
         "similar": ["image.png", str(base / "embedded" / "x.npz")], "export": ["run", "out/x.pt2"],
+        "app": ["run", "--static", "out/page", "--examples", "0", "--port", "0"],
     }[name]  # fmt: skip
     arguments = list(start)
     if rng.random() < 0.75 and OPTIONS[name]:
@@ -51,7 +56,7 @@ def command(rng: random.Random, index: int, folder: Path, base: Path) -> Command
             option == "--epochs" and given.isdecimal() and len(given) > 3
         )
         arguments += [option, "nan" if harmless else given]
-        if option in ("--out", "--json", "--draw", "--results") and not given.startswith("/dev"):
+        if option in WRITTEN and not given.startswith("/dev"):
             arguments[-1] = f"out/{given}" if rng.random() < 0.5 else arguments[-1]
     else:
         places = [place for place, argument in enumerate(arguments) if not argument.startswith("-")]
@@ -61,16 +66,9 @@ def command(rng: random.Random, index: int, folder: Path, base: Path) -> Command
             arguments[rng.choice(places)] = given
         else:
             arguments.append(given)
-    if any(argument in ("--out", "--json", "--draw", "--results") for argument in arguments):
-        for place, argument in enumerate(arguments[1:], 1):  # what is written must be told from what is not
-            if arguments[place - 1] in ("--out", "--draw", "--results") and argument in (
-                "run",
-                "folder",
-                "empty",
-                "image.png",
-                "../../..",
-                "x",
-                "~",
-            ):
-                arguments[place] = f"out/{argument}"
+    good = ("run", "folder", "empty", "image.png", "../../..", "x", "~")
+    for place, (option, argument) in enumerate(itertools.pairwise(arguments), 1):
+        # what is written must be told from what is not
+        if option in WRITTEN and option != "--json" and argument in good:
+            arguments[place] = f"out/{argument}"
     return [[name, *arguments]], b""

@@ -47,7 +47,7 @@ class Worker:
 
     def run(self, kind: str, index: int) -> dict:
         self.process.stdin.write(f"{kind} {index}\n")
-        line = self.reply(EXPORT * PATIENCE if kind == "export" else PATIENCE)
+        line = self.reply(EXPORT * PATIENCE if kind in ("export", "command") else PATIENCE)
         if line:
             return json.loads(line)
         self.process.kill()
