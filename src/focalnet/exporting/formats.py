@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -121,9 +122,24 @@ def _at_most(rows: Any, bound: Any) -> Any:
 
 
 @contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What writes and quantizes files says much, by every way there is."""
+    loggers = [logging.getLogger(), logging.getLogger("nncf")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
 def _writing(name: str, record: ExportRecord) -> Iterator[None]:
     """Silence a writer, and let it say in one sentence what it cannot write."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")
         try:
             yield

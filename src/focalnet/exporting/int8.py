@@ -13,9 +13,6 @@ convolutions, gates and modulators gain little and lose much. So "matmul" is wha
 try, since the task's metric on held-out samples decides: a file that loses more than the tolerance is not kept.
 """
 
-import contextlib
-import io
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -28,7 +25,7 @@ from focalnet.engine.devices import build_accelerator
 from focalnet.engine.evaluation import evaluate_batches
 from focalnet.engine.loader import build_eval_loader
 from focalnet.errors import MissingExtraError, UserError
-from focalnet.exporting.formats import stamp_onnx, stamp_openvino
+from focalnet.exporting.formats import quiet, stamp_onnx, stamp_openvino
 from focalnet.exporting.noise import noisiest
 from focalnet.exporting.samples import CALIBRATION, Samples
 from focalnet.models.exported import ExportRecord, Quantization, around, open_exported
@@ -138,7 +135,7 @@ def write_onnx(plain: Path, path: Path, feeds: Feeds, method: Method) -> None:
             arrays = next(left, None)
             return None if arrays is None else dict(zip(names, arrays, strict=True))
 
-    with _quiet():
+    with quiet():
         quantize_static(
             str(plain), str(path), Reader(), per_channel=True, reduce_range=not method.endswith("8bit"),
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
@@ -168,28 +165,13 @@ def write_openvino(plain: Path, path: Path, feeds: Feeds, method: Method) -> Non
 
     others = {node.get_type_name() for node in model.get_ops()} - {"MatMul"}
     fix = OverflowFix.DISABLE if method.endswith("8bit") else OverflowFix.ENABLE
-    with _quiet():
+    with quiet():
         made = nncf.quantize(
             model, nncf.Dataset(Inputs()), subset_size=CALIBRATION,
             ignored_scope=nncf.IgnoredScope(types=sorted(others), validate=False) if method.startswith("mat") else None,
             advanced_parameters=AdvancedQuantizationParameters(overflow_fix=fix),
         )  # fmt: skip
     openvino.save_model(made, str(path), compress_to_fp16=False)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Both libraries say much, by every way there is."""
-    loggers = [logging.getLogger(), logging.getLogger("nncf")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 WRITERS: Mapping[str, Any] = {"onnx": (write_onnx, stamp_onnx), "openvino": (write_openvino, stamp_openvino)}
