@@ -133,7 +133,8 @@ def measure(family: str, formats: Sequence[str]) -> Iterator[Row]:
     for kind in formats:
         try:
             # anew for each format, as a writer may change a program
-            traced = trace_step(network, step) if step else trace(network, fixed=kind in FIXED)
+            fixed = kind in FIXED
+            traced = trace_step(network, step, fixed=fixed) if step else trace(network, fixed=fixed)
             record = record_of(traced)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"net{ENDINGS[kind]}"

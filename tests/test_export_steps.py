@@ -50,7 +50,7 @@ def test_what_is_no_step_is_said(small, tmp_path):
         (small, {"step": "encod"}, "no step of FocalCodec 'encod'; did you mean 'encode'"),
         (small, {"step": "encode_next"}, "no step of FocalCodec 'encode_next'"),
         (small, {"step": "encode", "parts": True}, "a step is written in float32"),
-        (small, {"step": "encode", "format": "executorch"}, "a step is written in float32"),
+        (small, {"step": "encode", "format": "executorch"}, "takes inputs of one length, and encode takes any"),
     ):
         ending = ".pte" if "format" in options else ".onnx"
         with pytest.raises(UserError, match=sentence):

@@ -24,6 +24,10 @@ def test_every_family_has_a_network():
     assert set(formats.NETWORKS) == set(FAMILIES)
 
 
+def test_every_network_and_step_was_measured():
+    assert {(family, kind) for family in formats.ROWS for kind in EVERYWHERE} <= set(MEASURED)
+
+
 def test_the_page_shows_what_was_measured():
     page = formats.PAGE.read_text()
     assert formats.START + formats.table(formats.read()) + formats.END in page

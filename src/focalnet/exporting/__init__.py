@@ -125,12 +125,13 @@ def export(
         raise UserError(f"int8 is written as {' or '.join(ENDINGS[name] for name in INT8_WRITERS)}, {path} is {kind}.")
     if int8 is not None and not isinstance(int8, Samples):
         int8 = find_samples(model, network.spec, int8)
-    if step is not None and (kind in FIXED or parts or size is not None or int8 is not None):
-        raise UserError("a step is written in float32, as .pt2, .onnx or .xml, without a size and parts.")
+    if step is not None and (parts or size is not None or int8 is not None):
+        raise UserError("a step is written in float32, without a size and parts.")
     training = network.training
     network.eval()
     try:
-        traced = trace_step(network, step) if step else trace(network, size, parts=parts, fixed=kind in FIXED)
+        fixed = kind in FIXED
+        traced = trace_step(network, step, fixed=fixed) if step else trace(network, size, parts=parts, fixed=fixed)
         record = record_of(traced)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:

@@ -142,7 +142,8 @@ def _given(network: Any, record: ExportRecord, spec: ModelSpec) -> Iterator[None
 def _examples(network: Any, record: ExportRecord, tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
     """What goes into both: batches of samples, or of random numbers, and one of another size where that is free."""
     weight = next(network.parameters())
-    for batch in BATCHES:
+    alone = record.program is not None and not record.free
+    for batch in BATCHES[:1] if alone else BATCHES:
         if not tensors:
             example = (example_of(network, batch, (record.shape[-2], record.shape[-1])),)
         else:

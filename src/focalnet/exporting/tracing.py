@@ -177,17 +177,24 @@ def program_of(network: Any, step: str) -> Program:
     return programs[step]
 
 
-def trace_step(network: Any, step: str) -> Traced:
+def trace_step(network: Any, step: str, *, fixed: bool = False) -> Traced:
     """A step of a network in evaluation mode, for any batch, and what else it leaves free.
 
+    Args:
+        network: what to trace.
+        step: which of its steps.
+        fixed: nothing is free: one input at a time, of one size.
+
     Raises:
-        UserError: as of `program_of`, or torch cannot trace it.
+        UserError: as of `program_of`, the step takes any length and nothing is to be free, or torch cannot trace it.
     """
     program = program_of(network, step)
+    if fixed and any(axis for axes in program.free.values() for axis in axes):
+        raise UserError(f"a .pte file takes inputs of one length, and {step} takes any: name .pt2, .onnx or .xml.")
     batch = Dim("batch", min=1, max=MOST)
     with _tracing(network):
-        example = program.examples(example_of(network))[0]
-        free = {name: program.free.get(name, (0,)) for name in example}
+        example = program.examples(example_of(network, 1 if fixed else 2))[0]
+        free = {name: () if fixed else program.free.get(name, (0,)) for name in example}
         shapes = tuple({axis: Dim.AUTO if axis else batch for axis in axes} for axes in free.values())
         traced = torch.export.export(Step(network, program), tuple(example.values()), dynamic_shapes=(shapes,))
     first = next(iter(example))
