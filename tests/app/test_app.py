@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
@@ -84,7 +85,7 @@ def test_files_are_served_with_their_types(tmp_path):
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        (inputs.Audio(), "this one takes audio"),
+        (inputs.Video(), "this one takes video"),
         (inputs.Image(mean=(0.5,) * 4, std=(0.2,) * 4), "this network takes 4 channels"),
         (inputs.Image(range="percentile"), "trained with --range percentile"),
     ],
@@ -198,6 +199,37 @@ def test_transparency_is_laid_on_white(page):
     scores = drop(browser, content)["answer"]["scores"]
     wanted = dict(predictor(content).top)
     assert dict(zip(("ant", "bee", "fly"), scores, strict=True)) == pytest.approx(wanted, abs=2e-3)  # a level of 255
+
+
+@pytest.mark.slow
+def test_sounds_are_heard_as_python_hears_them(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("sound_minifocal_32", classes=["ant", "bee", "fly"], **SMALL).eval()
+    model.spec = model.spec.replace(preprocessing=inputs.Audio(seconds=0.5, input_size=64))
+    model.head.norm.running_var.fill_(1e-4)
+    rng = np.random.default_rng(0)
+    with shown(model, tmp_path) as (browser, predictor, _):
+        for seconds, channels, kind in ((0.5, 1, "FLOAT"), (0.8, 2, "FLOAT"), (0.2, 1, "FLOAT"), (0.5, 1, "PCM_16")):
+            wave = rng.normal(0, 0.1, (round(16000 * seconds), channels)) * np.linspace(0, 1, channels + 1)[1:]
+            buffer = io.BytesIO()
+            soundfile.write(buffer, wave.astype(np.float32), 16000, format="WAV", subtype=kind)
+            found = drop(browser, buffer.getvalue(), "sound.wav")
+            assert found["kind"] == "answer", found
+            wanted = dict(predictor(buffer.getvalue()).top)
+            scores = dict(zip(("ant", "bee", "fly"), found["answer"]["scores"], strict=True))
+            assert max(wanted.values()) - min(wanted.values()) > 1e-3
+            assert scores == pytest.approx(wanted, abs=1e-5), (seconds, kind)
+            assert browser.evaluate("document.getElementById('status').textContent") == f"sound.wav, {seconds} seconds"
+        assert found["shapes"]["gates_1"] == [1, 3, 32, 32]
+        wave = buffer.getvalue()
+        bad = (b"", b"no sound", encoded(image()), wave[:20], wave[:44], rng.bytes(5000))
+        for content in bad:
+            found = drop(browser, content, "sound.wav")
+            assert found["kind"] == "refused", content[:20]
+            assert found["sentence"].startswith("sound.wav "), found
+        assert drop(browser, wave, "sound.wav")["kind"] == "answer"
+        assert browser.evaluate("document.querySelector('#file + *, label[for=file]').textContent") == "Choose a sound"
+        assert not browser.logged
 
 
 @pytest.mark.slow

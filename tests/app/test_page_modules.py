@@ -102,6 +102,30 @@ def test_what_is_smaller_than_the_input_is_padded_with_zeros(tmp_path):
     assert (padded[:, 40:] == 0).all()
 
 
+@pytest.mark.parametrize("length", [1600, 2400, 1000])
+def test_sounds_are_prepared_and_drawn_as_by_the_library(tmp_path, length):
+    how = inputs.Audio(seconds=0.1, n_fft=128, win_length=90, hop_length=45, input_size=32)
+    wave = draws(length, scale=0.2).numpy()
+    clip, maps = how(wave), draws(1, 3, 5, 7).numpy()
+    code = """
+    const wave = read(job.wave), { data, dims } = sound.prepareSound(wave, job.model);
+    const levels = sound.levels(data, job.model.preprocessing);
+    const seen = sound.spectrogram(data, job.model.preprocessing);
+    const turned = sound.upright(tensor(job.maps));
+    const size = [seen.height, seen.width, levels.height, levels.width];
+    return { data: told(data), dims, levels: told(levels.data), size, turned: told(turned.data), shape: turned.dims };
+    """
+    model = {"preprocessing": inputs.to_dict(how), "shape": [1600]}
+    found = run(tmp_path, code, {"wave": wave, "maps": maps, "model": model})
+    assert found["dims"] == [1, 1600]
+    assert (found["data"] == clip.numpy()).all()
+    wanted = how.spectrogram(how.spectrum(clip[None] / clip.max()))[0].numpy().T[::-1]
+    assert found["size"] == [32, 64, *wanted.shape]
+    assert np.abs(found["levels"].reshape(wanted.shape) - wanted).max() < 1e-4
+    assert found["shape"] == [1, 3, 7, 5]
+    assert (found["turned"].reshape(1, 3, 7, 5) == maps.swapaxes(2, 3)[:, :, ::-1]).all()
+
+
 def draws(*shape: int, scale: float = 1.0, seed: int = 0) -> torch.Tensor:
     return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 

@@ -5,7 +5,7 @@ computer.
     ort.js  ort.wasm              ONNX Runtime for browsers, and its licence
     model.onnx                    the network, with gates and modulators as outputs
     model.json                    classes, preprocessing, kernels, how outputs become answers
-    examples/                     images that the run was not trained on
+    examples/                     images or sounds that the run was not trained on
 """
 
 import os
@@ -17,16 +17,17 @@ from typing import Any
 
 import PIL.Image
 
+from focalnet import inputs
 from focalnet.app.description import check_shown, describe
 from focalnet.app.runtime import fetch_runtime
 from focalnet.app.serving import open_server, serve
 from focalnet.engine.run import is_run
 from focalnet.errors import UserError
 from focalnet.exporting import export
-from focalnet.inputs.image import Signal
 from focalnet.models.create import load_model
 from focalnet.predict import held_out
 from focalnet.reading import write_json
+from focalnet.visualize.signals import wav
 
 __all__ = ["build", "open_server", "serve"]
 
@@ -52,7 +53,7 @@ def build(
         model: a run folder, a model folder or a weight file, or a name with `weights`.
         folder: new or empty, or with a page in it, which is written anew.
         weights: as for `create_model`.
-        examples: how many images that the run was not trained on go along; none where `model` is no run.
+        examples: how many images or sounds that the run was not trained on go along; none where `model` is no run.
         image_size: as `size` of `focalnet.export`.
         tolerance: as of `focalnet.export`.
 
@@ -78,7 +79,7 @@ def build(
         written = export(
             network, page / "model.onnx", samples=signals, size=image_size, tolerance=tolerance, parts=True
         )
-        rows = _write_examples(page, shown)
+        rows = _write_examples(page, shown, network.spec.preprocessing)
         title = Path(place).resolve().name if Path(place).exists() else place
         description = describe(network, written.record, title, rows)
         (page / DESCRIPTION).write_text(write_json(description), encoding="utf-8")
@@ -88,16 +89,20 @@ def build(
     return target
 
 
-def _write_examples(page: Path, shown: Sequence[tuple[str, Signal]]) -> list[dict[str, str]]:
-    """Images without loss, large ones as JPEG; their names in the folder, and what they were called."""
+def _write_examples(page: Path, shown: Sequence[tuple[str, Any]], how: inputs.Input) -> list[dict[str, str]]:
+    """Images without loss, large ones as JPEG, and sounds; their names in the folder, and what they were called."""
     rows = []
     (page / "examples").mkdir()
     for number, (name, signal) in enumerate(shown):
-        image = signal.convert("RGB")
-        kind = "png" if max(image.size) <= LONGEST_EXAMPLE // 2 else "jpg"
-        image.thumbnail((LONGEST_EXAMPLE, LONGEST_EXAMPLE), PIL.Image.Resampling.LANCZOS)
-        file = f"examples/{number}.{kind}"
-        image.save(page / file, quality=92)
+        if isinstance(how, inputs.Audio):
+            file = f"examples/{number}.wav"
+            (page / file).write_bytes(wav(signal, how.sample_rate))
+        else:
+            image = signal.convert("RGB")
+            kind = "png" if max(image.size) <= LONGEST_EXAMPLE // 2 else "jpg"
+            image.thumbnail((LONGEST_EXAMPLE, LONGEST_EXAMPLE), PIL.Image.Resampling.LANCZOS)
+            file = f"examples/{number}.{kind}"
+            image.save(page / file, quality=92)
         rows.append({"file": file, "name": Path(name).name})
     return rows
 

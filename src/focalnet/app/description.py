@@ -19,6 +19,7 @@ from focalnet.weights.spec import ModelSpec
 READERS: dict[tuple[str, tuple[str, ...]], str] = {
     ("classify", ("map_0",)): "classes",
     ("multilabel", ("map_0",)): "labels",
+    ("sound", ("map_0",)): "classes",
     ("segment", ("map_0",)): "pixels",
     ("segment", ("logits", "aux_logits")): "pixels",
     ("segment", ("class_logits", "mask_logits")): "regions",
@@ -37,15 +38,16 @@ def check_shown(spec: ModelSpec) -> str:
     """The name of the task, if the page can show a network.
 
     Raises:
-        UserError: it takes no images, or has no task that the page knows.
+        UserError: it takes neither images nor sounds, or has no task that the page knows.
     """
     how = spec.preprocessing
-    if not isinstance(how, inputs.Image):
-        raise UserError(f"the page shows networks for images, and this one takes {how.kind}.")
-    if how.channels not in (1, 3):
-        raise UserError(f"the page shows grey and RGB images, and this network takes {how.channels} channels.")
-    if how.range == "percentile":
-        raise UserError("a browser gives 8 bits per color, and this network was trained with --range percentile.")
+    if not isinstance(how, inputs.Image | inputs.Audio):
+        raise UserError(f"the page shows networks for images and sounds, and this one takes {how.kind}.")
+    if isinstance(how, inputs.Image):
+        if how.channels not in (1, 3):
+            raise UserError(f"the page shows grey and RGB images, and this network takes {how.channels} channels.")
+        if how.range == "percentile":
+            raise UserError("a browser gives 8 bits per color, and this network was trained with --range percentile.")
     name = task_of(spec).name
     if name not in {task for task, _ in READERS}:
         raise UserError(f"the page shows classes, objects and regions, and this network is for --task {name}.")
@@ -70,6 +72,7 @@ def describe(network: Any, record: ExportRecord, title: str, examples: Sequence[
     if kind is None:
         raise UserError(f"the page does not know the outputs {', '.join(record.outputs)} for --task {task}.")
     names, how = class_names(spec), spec.preprocessing
+    whole = task not in ("classify", "multilabel") or how.long_side is not None
     return {
         "title": title,
         "network": spec.variant,
@@ -80,7 +83,7 @@ def describe(network: Any, record: ExportRecord, title: str, examples: Sequence[
         "task": task,
         "classes": names,
         "colors": [class_color(index) for index in range(len(names))],
-        "view": how.view if how.long_side is None and task in ("classify", "multilabel") else "whole",
+        "view": "whole" if whole else how.view,
         "preprocessing": inputs.to_dict(how),
         "shape": record.shape[1:],
         "sizes": record.sizes,
@@ -96,6 +99,8 @@ def describe(network: Any, record: ExportRecord, title: str, examples: Sequence[
 def _reader(network: Any, spec: ModelSpec, task: str) -> dict[str, Any]:
     """What is to be known besides the outputs."""
     made: Any = task_of(spec)()
+    if task == "sound":
+        return {"scale": network.options.scale}
     if task == "multilabel":
         return {"threshold": made.least_score(spec)}
     if task == "panoptic":
@@ -114,10 +119,12 @@ def _reader(network: Any, spec: ModelSpec, task: str) -> dict[str, Any]:
 
 def _kernels(network: Any) -> list[tuple[Any, Any]]:
     """Of the last block of each stage its kernels, level by level: their mean over the channels, and that of their
-    sizes without signs."""
+    sizes without signs. Those of spectrograms are turned as the page shows them: time from left to right."""
+    turned = isinstance(network.spec.preprocessing, inputs.Audio)
     stages = []
     for name in last_blocks(network):
         weights = [layer[0].weight.detach().float() for layer in network.get_submodule(name).focal_layers]
+        weights = [weight.transpose(2, 3).flip(2) if turned else weight for weight in weights]
         means = [[_rounded(change(weight).mean((0, 1))) for weight in weights] for change in (lambda w: w, torch.abs)]
         stages.append((means[0], means[1]))
     return stages

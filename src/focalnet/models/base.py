@@ -76,9 +76,7 @@ class Network(nn.Module, Generic[Outputs]):
             UserError: there is none.
         """
         if self.backbone_prefix is None:
-            raise UserError(
-                f"{type(self).__name__} has no FocalNet inside, and so no backbone to take, to freeze or to compile."
-            )
+            raise UserError(f"{type(self).__name__} has no FocalNet inside, and so no backbone to take or to freeze.")
         module = self.get_submodule(self.backbone_prefix.rstrip("."))
         assert isinstance(module, FocalNetBase)
         return module

@@ -2,7 +2,7 @@
 //
 // `model.reader` says which of these the outputs are, and what is to be known besides:
 //
-//     classes    one class: the softmax of logits                       labels     any number: their sigmoid
+//     classes    one class: the softmax of logits, or of `scale` × them   labels     any number: their sigmoid
 //     pixels     a class per pixel, from logits (K, H, W)               regions    the same, from queries with masks
 //     queries    objects from queries: classes and boxes                objects    objects, boxes and masks, as they are
 //     instances  objects from queries with masks                        panoptic   a segment per pixel
@@ -28,7 +28,8 @@ function best(numbers, most) {
 }
 
 function classes(outputs, model) {
-  const scores = softmax(outputs[model.outputs[0]].data);
+  const scale = model.reader.scale ?? 1;
+  const scores = softmax(outputs[model.outputs[0]].data.map((value) => scale * value));
   return { kind: "classes", scores: Array.from(scores), order: best(scores, scores.length) };
 }
 

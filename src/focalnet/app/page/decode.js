@@ -32,7 +32,8 @@ export async function decode(blob, name, mostPixels) {
   }
 }
 
-async function contentOf(blob, name) {
+/** The bytes of a file. */
+export async function contentOf(blob, name) {
   if (blob.size > MOST_BYTES) throw new Refused(`${name} has more than 256 MiB: choose a smaller file.`);
   try {
     return new Uint8Array(await blob.arrayBuffer());

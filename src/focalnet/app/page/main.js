@@ -1,28 +1,32 @@
-// The page: images come by drop, choice, clipboard, camera or as an example, and go to the worker.
+// The page: images come by drop, choice, clipboard, camera or as an example, and go to the worker. So do sounds, as their
+// waveforms, which workers cannot decode.
 //
 // For other scripts every answer is also an event of the document, "focalnet", with what the worker said as `detail`.
 
 import { Camera } from "./camera.js";
 import { sheetOfImage } from "./draw.js";
+import { Refused } from "./files.js";
+import { decodeSound } from "./sound.js";
 import { element, Looks, showAnswer } from "./views.js";
 
 const byId = (id) => document.getElementById(id);
 const drop = byId("drop");
-const [READY, NO_FILE] = [
-  "Drop an image here, paste one, or choose one below.",
-  "That is no file: this page takes files only, and fetches nothing from elsewhere.",
-];
+const NO_FILE = "That is no file: this page takes files only, and fetches nothing from elsewhere.";
 const MOST_LETTERS = 80;
 let model = null;
 let looks = null;
 let asked = 0;
 let leftOut = 0; // files that came with the one that is looked at
+let playable = null; // the file of the sound that is listened to
 
 const worker = new Worker("worker.js", { type: "module" });
-worker.onmessage = ({ data }) => {
+worker.onmessage = ({ data }) => hear(data);
+
+function hear(data) {
   ({ ready, failed, answer, refused })[data.kind](data);
   document.dispatchEvent(new CustomEvent("focalnet", { detail: data }));
-};
+}
+
 worker.onerror = () => failed({ sentence: "This browser cannot run the page: it needs modules in workers and WebAssembly." });
 
 async function start() {
@@ -42,15 +46,25 @@ async function start() {
     `Made by focalnet ${model.library}. ` +
     (model.licence ? `Licence of the weights: ${model.licence}. ` : "") +
     "ONNX Runtime runs it: see LICENSE-onnxruntime.txt.";
+  if (sounds()) speakOfSounds();
   looks = new Looks(model);
   showExamples();
+}
+
+const sounds = () => model?.preprocessing.kind === "audio";
+
+function speakOfSounds() {
+  for (const word of document.querySelectorAll(".noun")) word.textContent = word.textContent.replace(/(an )?image/, (_, an) => (an ? "a sound" : "sound"));
+  byId("file").accept = "audio/*";
+  byId("camera").hidden = true;
 }
 
 const count = (classes) => (classes === 1 ? "1 class" : `${classes} classes`);
 const described = start();
 
-function ready() {
-  byId("hint").textContent = READY;
+async function ready() {
+  await described;
+  byId("hint").textContent = `Drop ${sounds() ? "a sound" : "an image"} here, paste one, or choose one below.`;
   drop.querySelector(".frame").classList.add("empty");
 }
 
@@ -66,14 +80,23 @@ function say(sentence, bad = false) {
 
 const shortened = (name) => (name.length > MOST_LETTERS ? `${name.slice(0, MOST_LETTERS - 1)}…` : name);
 
-/** Ask the network about an image, the first of `files` that came. */
-function look(blob, whole, files = 1) {
+/** Ask the network about an image or a sound, the first of `files` that came. */
+async function look(blob, whole, files = 1) {
   leftOut = files - 1;
   const name = shortened(whole);
-  asked++;
+  const id = ++asked;
   drop.classList.add("busy");
-  say(`Looking at ${name} …`);
-  worker.postMessage({ id: asked, blob, name });
+  await described;
+  say(`${sounds() ? "Listening to" : "Looking at"} ${name} …`);
+  if (!sounds()) return worker.postMessage({ id, blob, name });
+  playable = blob;
+  try {
+    const wave = await decodeSound(blob, name, model.preprocessing.sample_rate);
+    worker.postMessage({ id, name, wave }, [wave.buffer]);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    hear({ kind: "refused", id, name, sentence: error.message });
+  }
 }
 
 async function answer(result) {
@@ -85,10 +108,19 @@ async function answer(result) {
   drop.querySelector(".frame").classList.remove("empty");
   const { width, height } = result.image;
   const others = leftOut ? `; ${leftOut} more ${leftOut === 1 ? "file was" : "files were"} left out` : "";
-  say(`${result.name}, ${width} × ${height} pixels${others}`);
+  const size = sounds() ? `${result.seconds.toFixed(1)} seconds` : `${width} × ${height} pixels`;
+  say(`${result.name}, ${size}${others}`);
+  if (sounds()) play(playable);
   result.picture = sheetOfImage(result.image);
   showAnswer(model, result);
   looks.show(result);
+}
+
+function play(blob) {
+  const player = byId("player");
+  URL.revokeObjectURL(player.src);
+  player.src = URL.createObjectURL(blob);
+  player.hidden = false;
 }
 
 function refused({ id, sentence }) {
@@ -101,15 +133,14 @@ function take(files) {
   if (!files?.length) return say(NO_FILE, true);
   chosen(null);
   const [file] = files;
-  return look(file, file.name || "the image", files.length);
+  return look(file, file.name || "the file", files.length);
 }
 
 function showExamples() {
   const strip = byId("examples").querySelector(".strip");
   for (const { file, name } of model.examples) {
-    const image = element("img", { src: file, alt: name, title: name });
-    image.onload = () => image.classList.toggle("coarse", image.naturalWidth < 80);
-    const button = element("button", { title: name }, image);
+    const button = element("button", { title: name }, sounds() ? name : thumbnail(file, name));
+    if (sounds()) button.className = "button";
     button.onclick = async () => {
       chosen(button);
       look(await (await fetch(file)).blob(), name);
@@ -117,6 +148,12 @@ function showExamples() {
     strip.append(button);
   }
   byId("examples").hidden = !model.examples.length;
+}
+
+function thumbnail(file, name) {
+  const image = element("img", { src: file, alt: name, title: name });
+  image.onload = () => image.classList.toggle("coarse", image.naturalWidth < 80);
+  return image;
 }
 
 function chosen(button) {

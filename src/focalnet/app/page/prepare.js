@@ -14,7 +14,7 @@ const LONGEST = 16;
 /**
  * @param image upright, three channels.
  * @param model the description of the network, model.json.
- * @returns {data, height, width, size, seen}: Float32Array (C, H, W); `size` is [height, width] of what is image in it,
+ * @returns {data, dims, height, width, size, seen}: Float32Array (1, C, H, W); `size` is [height, width] of what is image in it,
  *     `seen` the image before it is normalized, of that size.
  */
 export function prepare(image, model) {
@@ -34,7 +34,7 @@ export function prepare(image, model) {
       for (let x = 0; x < seen.width; x++, source += seen.channels) data[target++] = values[seen.data[source]];
     }
   });
-  return { data, height, width, size: [seen.height, seen.width], seen };
+  return { data, dims: [1, table.length, height, width], height, width, size: [seen.height, seen.width], seen };
 }
 
 /** What 0 to 255 become, step by step in float32 as torch has them. */

@@ -1,10 +1,12 @@
-// The network in a thread of its own: images come in, answers and maps go out, so that the page stays awake.
+// The network in a thread of its own: images, or the waveforms of sounds, come in, answers and maps go out, so that the
+// page stays awake.
 
 import { answer } from "./answers.js";
 import { decode } from "./decode.js";
 import { Refused } from "./files.js";
 import * as ort from "./ort.js";
 import { prepare } from "./prepare.js";
+import { prepareSound, spectrogram, upright } from "./sound.js";
 
 ort.env.wasm.numThreads = 1; // more need headers that static hosts do not send
 ort.env.wasm.wasmPaths = { wasm: new URL("ort.wasm", import.meta.url).href };
@@ -25,36 +27,52 @@ ready.then(
   (error) => postMessage({ kind: "failed", sentence: told(error) }),
 );
 
-/** Images are taken in their order, one at a time. */
+/** They are taken in their order, one at a time. */
 onmessage = ({ data }) => {
   queue = queue.then(() => look(data)).catch(() => {});
 };
 
-async function look({ id, blob, name }) {
+async function look(job) {
+  const { id, name } = job;
   try {
     const { model, session } = await ready;
-    const image = await decode(blob, name, model.most_pixels);
-    const started = performance.now();
-    const input = prepare(image, model);
-    const outputs = await computed(session, model, input);
-    const original = [image.height, image.width];
-    const found = answer(model, outputs, input.size, original);
-    const milliseconds = performance.now() - started;
-    const parts = Object.entries(outputs).filter(([output]) => !model.outputs.includes(output));
-    const { seen, height, width } = input;
-    const maps = Object.fromEntries(parts);
-    const moved = [...new Set([image.data.buffer, seen.data.buffer])];
-    postMessage(
-      { kind: "answer", id, name, image, seen, answer: found, maps, input: [height, width], milliseconds },
-      moved,
-    );
+    const result = await (job.wave ? listened : looked)(job, model, session);
+    const moved = [...new Set([result.image.data.buffer, result.seen.data.buffer])];
+    postMessage({ kind: "answer", id, name, ...result }, moved);
   } catch (error) {
     postMessage({ kind: "refused", id, name, sentence: told(error, name) });
   }
 }
 
-async function computed(session, model, { data, height, width, size }) {
-  const feeds = { inputs: new ort.Tensor("float32", data, [1, data.length / (height * width), height, width]) };
+async function looked({ blob, name }, model, session) {
+  const image = await decode(blob, name, model.most_pixels);
+  const started = performance.now();
+  const { seen, height, width, ...input } = prepare(image, model);
+  const outputs = await computed(session, model, input);
+  const found = answer(model, outputs, input.size, [image.height, image.width]);
+  const milliseconds = performance.now() - started;
+  return { image, seen, answer: found, maps: mapsOf(model, outputs), input: [height, width], milliseconds };
+}
+
+async function listened({ wave }, model, session) {
+  const started = performance.now();
+  const input = prepareSound(wave, model);
+  const outputs = await computed(session, model, input);
+  const found = answer(model, outputs);
+  const milliseconds = performance.now() - started;
+  const seen = spectrogram(input.data, model.preprocessing);
+  const maps = Object.entries(mapsOf(model, outputs)).map(([name, map]) => [name, upright(map)]);
+  const seconds = wave.length / model.preprocessing.sample_rate;
+  return {
+    image: seen, seen, answer: found, maps: Object.fromEntries(maps), input: [seen.height, seen.width], milliseconds, seconds,
+  };
+}
+
+/** What the network computes besides: its gates and modulators. */
+const mapsOf = (model, outputs) => Object.fromEntries(Object.entries(outputs).filter(([name]) => !model.outputs.includes(name)));
+
+async function computed(session, model, { data, dims, size }) {
+  const feeds = { inputs: new ort.Tensor("float32", data, dims) };
   if (model.sizes) feeds.sizes = new ort.Tensor("int64", BigInt64Array.from(size, BigInt), [1, 2]);
   const results = await session.run(feeds);
   const plain = {};
@@ -65,7 +83,7 @@ async function computed(session, model, { data, height, width, size }) {
   return plain;
 }
 
-function told(error, name = "this image") {
+function told(error, name = "this file") {
   if (error instanceof Refused) return error.message;
   console.error(error);
   if (error instanceof RangeError) return `${name} needs more memory than this browser gives: make it smaller.`;
