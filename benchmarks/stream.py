@@ -1,12 +1,12 @@
 """How fast a stream is coded and decoded on one core, and whether its memory grows: random weights, noise, full width.
 
     python benchmarks/stream.py                                 ten minutes of sound, focalcodec_50hz_4k_causal
-    python benchmarks/stream.py --seconds 60
+    python benchmarks/stream.py --seconds 60 --chunks 4         a minute, four chunks per call
 
-Chunks of 80 ms go through `codec.stream()` one by one. `speed` is seconds of sound per second of one core, for coding,
-decoding and both: a stream keeps pace with speech from 1 on. `state_mb` is what the stream carries from chunk to chunk,
-the same all the time; `grown_mb` is what the process holds at the end beyond what it held after its first 20 seconds.
-A row goes to `results/stream.jsonl`.
+Chunks of 80 ms go through `codec.stream()`, one or several per call; each call reads all weights, a gigabyte. `speed`
+is seconds of sound per second of one core, for coding, decoding and both: a stream keeps pace with speech from 1 on.
+`state_mb` is what the stream carries from chunk to chunk, the same all the time; `grown_mb` is what the process holds
+at the end beyond what it held after its first 20 seconds. A row goes to `results/stream.jsonl`.
 """
 
 import argparse
@@ -34,14 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="focalcodec_50hz_4k_causal")
     parser.add_argument("--seconds", type=float, default=600.0, help="of sound")
+    parser.add_argument("--chunks", type=int, default=1, help="per call")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     codec = focalnet.create_model(args.model).eval()
-    stream, step = codec.stream(), codec.chunk_size
-    chunks, warm = round(args.seconds * codec.sample_rate / step), round(20 * codec.sample_rate / step)
+    stream, step = codec.stream(), args.chunks * codec.chunk_size
+    calls, warm = round(args.seconds * codec.sample_rate / step), round(20 * codec.sample_rate / step)
     spent, before, state = {"encode": 0.0, "decode": 0.0}, 0.0, 0.0
-    for index in range(chunks):
+    for index in range(calls):
         chunk = 0.1 * torch.randn(1, step)
         began = time.process_time()
         tokens = stream.encode(chunk)
@@ -49,17 +50,18 @@ def main() -> None:
         stream.decode(tokens)
         spent["encode"] += between - began
         spent["decode"] += time.process_time() - between
-        if index == min(warm, chunks // 2):
+        if index == min(warm, calls // 2):
             before = held()
             state = sum(tensor.nbytes for tensor in tree_leaves((stream.encoder_state, stream.decoder_state))) / 1e6
     kept = sum(tensor.nbytes for tensor in tree_leaves((stream.encoder_state, stream.decoder_state))) / 1e6
     assert kept == state, "the state of the stream grew"
-    seconds = chunks * step / codec.sample_rate
+    seconds = calls * step / codec.sample_rate
     row = {
         "model": args.model,
         "seconds": round(seconds, 2),
         "speed": {name: round(seconds / value, 3) for name, value in (spent | {"both": sum(spent.values())}).items()},
-        "ms_per_chunk": round(1000 * sum(spent.values()) / chunks, 1),
+        "chunks": args.chunks,
+        "ms_per_chunk": round(1000 * sum(spent.values()) / (calls * args.chunks), 1),
         "state_mb": round(state, 2),
         "held_mb": round(before),
         "grown_mb": round(held() - before, 1),

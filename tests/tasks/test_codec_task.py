@@ -1,7 +1,9 @@
 """Training of a speech codec: both stages, tokens as files, and sounds of every kind."""
 
 import json
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +13,14 @@ import torch
 import focalnet
 from command_line import run
 from focalnet.errors import UserError
+from focalnet.models.focalcodec.layouts import LAYOUTS
 from focalnet.tasks import get_task
 from focalnet.tasks.adversary import Discriminators, decoder_loss
 from focalnet.tasks.coded import Tokens, code, pieces_of, read_tokens, speak
 
 RATE = 16000
+CONFIGS = runpy.run_path(str(Path(__file__).parents[1] / "fixtures/focalcodec/make.py"))["CONFIGS"]
+NEW = next(layout for layout in LAYOUTS if layout.name == "v0.0.2")
 MODEL = get_task("codec").embedded.model
 TINY = ("--task", "codec", "--model", MODEL, "--recipe", "small_codec", "--seconds", "0.5", "--epochs", "1",
         "--batch-size", "4", "--workers", "0", "--discriminator-share", "0.015625")  # fmt: skip
@@ -169,6 +174,22 @@ def test_long_sounds_are_coded_in_pieces(model, monkeypatch):
     assert np.array_equal(code(model, wave[: sizes[0]]).tokens.tokens, coded.tokens.tokens[: coded.tokens.pieces[0, 0]])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["small", "whole", "causal"])
+def test_an_hour_of_sound_is_coded(kind, model, tmp_path):
+    codec = model
+    if kind != "small":  # narrow ones, whose encoder has attention
+        options = NEW.described(CONFIGS[kind], "config.json", {}).head_options
+        codec = focalnet.create_model("focalcodec_50hz", **options).eval()
+    with soundfile.SoundFile(tmp_path / "hour.flac", "w", RATE, 1, "PCM_16") as file:
+        for _ in range(60):
+            file.write(np.tile(speech(1.0), 60))
+    coded = focalnet.Predictor(codec)(tmp_path / "hour.flac")
+    assert len(coded.wave) == 3600 * coded.sample_rate
+    assert coded.tokens.pieces[:, 1].sum() == 3600 * RATE
+    assert np.isfinite(coded.wave).all()
+
+
 def test_options_that_mean_nothing_to_a_codec_are_refused(tmp_path):
     task = get_task("codec")
     for options, sentence in (
@@ -181,6 +202,17 @@ def test_options_that_mean_nothing_to_a_codec_are_refused(tmp_path):
     ):
         with pytest.raises(UserError, match=sentence):
             task(**options)
+
+
+def test_freezing_and_compiling_are_for_networks_with_a_focalnet(sounds, tmp_path, capsys):
+    for option, sentence in (
+        (("--freeze", "1"), "--freeze means nothing to a codec; leave it out"),
+        (("--compile",), "FocalCodec has no FocalNet inside, and so no backbone to take, to freeze or to compile"),
+    ):
+        status, _, err = run(capsys, "train", "--data", sounds, "--out", tmp_path / "run", *TINY, *option)
+        assert status == 2
+        assert sentence in err
+        assert "Traceback" not in err
 
 
 def test_what_is_made_is_recorded_as_what_it_is(monkeypatch):

@@ -76,7 +76,9 @@ class Network(nn.Module, Generic[Outputs]):
             UserError: there is none.
         """
         if self.backbone_prefix is None:
-            raise UserError(f"{type(self).__name__} has no FocalNet inside, and so no backbone to take or to freeze.")
+            raise UserError(
+                f"{type(self).__name__} has no FocalNet inside, and so no backbone to take, to freeze or to compile."
+            )
         module = self.get_submodule(self.backbone_prefix.rstrip("."))
         assert isinstance(module, FocalNetBase)
         return module

@@ -4,7 +4,8 @@
 are logged at DEBUG. The order on GPUs is what `benchmarks/gpu.py` measured. The environment variable
 `FOCALNET_BACKEND` forces one by name. Plain PyTorch alone serves what relatives of FocalNet add: biases, even and dense
 kernels, and `causal_focal_context`, which works in chunks.
-`linear` is the other thing that FocalNet does to a feature map: a product over the channel axis.
+`linear` is the other thing that FocalNet does to a feature map: a product over the channel axis. `convolve` serves
+networks of sound, along frames.
 """
 
 import logging
@@ -18,9 +19,10 @@ from torch import Tensor
 from focalnet.errors import UserError, unknown
 from focalnet.ops import reference
 from focalnet.ops.compiling import HAS_NUMBA, HAS_TRITON, is_exporting
+from focalnet.ops.frames import convolve
 from focalnet.ops.linear import linear, linear_slices
 
-__all__ = ["BACKENDS", "Backend", "causal_focal_context", "focal_context", "linear", "linear_slices"]
+__all__ = ["BACKENDS", "Backend", "causal_focal_context", "convolve", "focal_context", "linear", "linear_slices"]
 
 log = logging.getLogger(__name__)
 

@@ -53,10 +53,10 @@ def causal_focal_context(
     for index, kernel in enumerate(kernels):
         reach = kernel.shape[2] - 1
         before = level[:, :1].expand(-1, reach, -1) if past is None else past[index]
-        seen = torch.cat([before, level], dim=1)
-        kept.append(seen[:, seen.shape[1] - reach :])
+        seen = torch.cat([before.mT, level.mT], dim=2)  # in memory (B, C, T), as the convolution reads it
+        kept.append(seen[..., seen.shape[2] - reach :].mT)
         bias = None if biases is None else biases[index]
         groups = level.shape[2] // kernel.shape[1]
-        level = F.gelu(F.conv1d(seen.movedim(2, 1), kernel, bias, groups=groups)).movedim(1, 2)
+        level = F.gelu(F.conv1d(seen, kernel, bias, groups=groups)).mT
         total = torch.addcmul(total, level, gates[..., index : index + 1])
     return total, tuple(kept)

@@ -139,10 +139,10 @@ class CodecOptions(SignalOptions):
     """Measure dWER (PocketSphinx) too: words that are understood otherwise in the decoded speech; it is slow."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for option in ("num_classes", "freeze", "drop_path"):
             if getattr(self, option) is not None:
                 raise UserError(f"--{option.replace('_', '-')} means nothing to a codec; leave it out.")
+        super().__post_init__()
         if not 0.5 <= self.seconds <= 3600:
             raise UserError(f"--seconds is {self.seconds}; give the length of a clip, 0.5 to 3600.")
         if self.segment < 1024:

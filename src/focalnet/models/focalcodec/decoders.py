@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from focalnet.inputs.mel import waves_of_window
 from focalnet.models.focalcodec.focal import joined
 from focalnet.models.focalcodec.options import DecoderOptions
+from focalnet.ops import convolve
 
 LOUDEST = 100.0
 """Most that a magnitude of Vocos may be."""
@@ -62,7 +63,7 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor, past: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(B, N, C) -> (B, N, C'), and the past of the next frames, k - 1 of each convolution; () if not causal."""
         seen, kept = self._around(x, past, 0)
-        x = self.input_norm(self.embedding(seen.mT).mT)
+        x = self.input_norm(convolve(seen, self.embedding.weight, self.embedding.bias))
         states = kept
         for index, layer in enumerate(self.layers):
             seen, kept = self._around(x, past, index + 1)

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from focalnet.models.focalcodec.options import FocalOptions
 from focalnet.modulation import CausalFocalModulation, FocalModulation
+from focalnet.ops import convolve, linear
 
 MLP_RATIO = 4
 Past = tuple[Tensor, ...]
@@ -162,7 +163,7 @@ class DownScale(nn.Module):
         return self._scale(seen), past
 
     def _scale(self, x: Tensor) -> Tensor:
-        return self.activation(self.downscale(x.mT).mT)
+        return self.activation(convolve(x, self.downscale.weight, self.downscale.bias, stride=self.factor))
 
 
 class UpScale(nn.Module):
@@ -176,7 +177,8 @@ class UpScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, r N, C')."""
-        return self.upscale(self.activation(x).mT).mT
+        y, kernel = self.activation(x), self.upscale.weight
+        return linear(y, kernel[..., 0].T, self.upscale.bias) if self.factor == 1 else self.upscale(y.mT).mT
 
     def stream(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """The next frames. Nothing of the past reaches them; it is kept as the published code keeps it."""

@@ -23,9 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focalnet.errors import MissingExtraError
+from focalnet.errors import MissingExtraError, UserError
 from focalnet.models.focalcodec.focal import joined
 from focalnet.models.focalcodec.options import EncoderOptions
+from focalnet.ops import convolve
+
+LONGEST = 300 * 16000
+"""Samples that an encoder takes at once whose frames all attend to each other: five minutes, in the published one 16
+heads of 15,000 x 15,000 numbers, 14 GB."""
 
 
 class EncoderPast(NamedTuple):
@@ -94,9 +99,19 @@ class WavLM(nn.Module):
         Args:
             waves: from -1 to 1, at 16,000 samples per second.
             lengths: (B,), samples of each before the padding, which is then not attended to.
+
+        Raises:
+            UserError: more than `LONGEST` samples.
         """
-        if not torch.compiler.is_compiling() and waves.shape[1] < self.field:
-            waves = F.pad(waves, (0, self.field - waves.shape[1]))
+        samples = waves.shape[1]
+        if not torch.compiler.is_compiling() and samples > LONGEST:
+            raise UserError(
+                f"the sound has {samples:,} samples; a codec that looks ahead takes up to {LONGEST:,} at once, five "
+                "minutes, as each of its frames attends to all others: cut the sound into pieces, as Predictor and "
+                "`focalnet predict` do, or take a causal codec."
+            )
+        if not torch.compiler.is_compiling() and samples < self.field:
+            waves = F.pad(waves, (0, self.field - samples))
         x = self.feature_projection(self.feature_extractor(waves).mT)[0]
         mask = None
         if lengths is not None:
@@ -136,13 +151,14 @@ class CausalWavLM(WavLM):
         before = past.convolutions if past else ()
         x, convolutions, cache = waves[..., None], [], []
         for index, layer in enumerate(self.feature_extractor.conv_layers):
-            seen, kept = joined(x, before[index] if before else None, layer.conv.kernel_size[0] - 1)
-            x = F.gelu(layer.layer_norm(layer.conv(seen.mT).mT))
+            weight, bias = layer.conv.weight, layer.conv.bias
+            seen, kept = joined(x, before[index] if before else None, weight.shape[2] - 1)
+            x = F.gelu(layer.layer_norm(convolve(seen, weight, bias, stride=layer.conv.stride[0])))
             convolutions.append(kept)
         x = self.feature_projection(x)[0]
         places = self.encoder.pos_conv_embed.conv
         seen, kept = joined(x, before[-1] if before else None, places.kernel_size[0] - 1)
-        x = x + F.gelu(F.conv1d(seen.mT, places.weight, places.bias, groups=places.groups)).mT
+        x = x + F.gelu(convolve(seen, places.weight, places.bias, groups=places.groups))
         convolutions.append(kept)
         positions = self._positions(x, past.position if past else None)
         for index, layer in enumerate(self.encoder.layers):
@@ -174,16 +190,17 @@ class CausalWavLM(WavLM):
         """The attention of a layer, and the keys and values (B, window, H, D, 2) that the next frames see."""
         heads = (attention.num_heads, -1)
         query, key, value = (
-            layer(x).unflatten(2, heads) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+            layer(x).unflatten(2, heads).transpose(1, 2)
+            for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
-        pairs = torch.stack([key, value], -1)
+        pairs = torch.stack([key, value])  # in memory (2, B, H, N, D), as the attention reads them
         if cache is not None:
-            pairs = torch.cat([cache, pairs], 1)
+            pairs = torch.cat([cache.permute(4, 0, 2, 1, 3), pairs], 3)
         # the gate of the distances: two numbers per frame and head, each the sum of four
         gate = attention.gru_rel_pos_linear(x.unflatten(2, heads).transpose(1, 2)).unflatten(3, (2, 4)).sum(-1)
         a, b = gate.sigmoid().chunk(2, -1)
         bias, mask = positions
         bias = (a * (b * attention.gru_rel_pos_const - 1) + 2) * bias + mask
-        key, value = pairs.movedim(1, 2).unbind(-1)
-        y = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=bias)
-        return attention.out_proj(y.transpose(1, 2).flatten(2)), pairs[:, -self.options.window :]
+        y = F.scaled_dot_product_attention(query, *pairs, attn_mask=bias)
+        kept = pairs[..., -self.options.window :, :].permute(1, 3, 2, 4, 0)
+        return attention.out_proj(y.transpose(1, 2).flatten(2)), kept
