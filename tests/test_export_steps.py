@@ -72,6 +72,7 @@ def test_another_file_is_noticed(small, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("ending", [".pt2", ".onnx", ".xml"])
 def test_a_stream_goes_through_files_as_through_the_codec(tmp_path, ending):
     codec = stream_codec()

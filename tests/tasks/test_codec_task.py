@@ -175,6 +175,7 @@ def test_long_sounds_are_coded_in_pieces(model, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", ["small", "whole", "causal"])
 def test_an_hour_of_sound_is_coded(kind, model, tmp_path):
     codec = model
