@@ -1,7 +1,7 @@
 """A small codec of spoken sentences beside k-means of equal bits: how much of the features do the tokens give back?
 
     python benchmarks/speech.py              three seeds, by the recipe "small_codec"
-    python benchmarks/speech.py --dwer       also dWER (PocketSphinx), of the codec and of its decoder without tokens
+    python benchmarks/speech.py --dwer       also dWER (PocketSphinx), which takes most of the time
 
 k-means has a code for each of the codec's tokens, learned on the same features of the training sentences, and sees one
 frame at a time. Errors are shares of the variance of the features on sentences that neither was trained on, a sixth of
