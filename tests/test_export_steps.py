@@ -47,6 +47,7 @@ def test_what_is_no_step_is_said(small, tmp_path):
     image = create_model("minifocal_32", num_classes=2, embed_dim=8, depths=(1, 1, 1))
     for network, options, sentence in (
         (image, {"step": "encode"}, "FocalNetClassifier has no steps that could be files of their own"),
+        (small, {}, r"FocalCodec is written step by step: name one with --step \(encode, decode\)"),
         (small, {"step": "encod"}, "no step of FocalCodec 'encod'; did you mean 'encode'"),
         (small, {"step": "encode_next"}, "no step of FocalCodec 'encode_next'"),
         (small, {"step": "encode", "parts": True}, "a step is written in float32"),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import onnx
@@ -22,6 +23,7 @@ from focalnet.models.create import create_model
 from focalnet.models.exported import ExportRecord, Quantization, elsewhere, open_exported, read_record
 from focalnet.models.runtimes import KEY
 from focalnet.predict import Predictor
+from kept_runs import borrow
 
 COST = Quantization(
     method="matmul", calibrated=128, measured=450, score="top1", before={"top1": 0.98}, after={"top1": 0.97}
@@ -195,6 +197,30 @@ def test_exported_files_compute_in_bf16_where_the_processor_has_it(products, tmp
 def digits(tmp_path_factory):
     """A run of the demonstration, to its end."""
     return focalnet.train(out=tmp_path_factory.mktemp("digits") / "run", workers=0, check="off")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("name", "score"), [("mask_rcnn", "box_ap"), ("upernet", "miou")])
+def test_detectors_and_segmenters_are_judged_by_their_own_metric(name, score, tmp_path, monkeypatch, capsys):
+    folder, out = borrow(name, tmp_path, monkeypatch), tmp_path / "out" / "net.onnx"
+    code, told, err = run(capsys, "export", folder, out, "--int8", "run")
+    assert code == 0, err
+    cost = open_exported(out).exported.int8
+    assert cost.score == score
+    assert 0 < cost.before[score] < 1
+    assert cost.loss <= 0.5
+    for metric, before in cost.before.items():
+        assert f"{metric}  {before:.4f} in float32, {cost.after[metric]:.4f} in int8" in told
+    out.unlink()
+    found = iter([cost.before, {**cost.after, score: cost.before[score] - 0.006}])
+    monkeypatch.setattr(int8, "metrics_of", lambda path, samples: next(found))
+    code, _, err = run(capsys, "export", folder, out, "--int8", "run")
+    assert code == 2
+    assert f"int8 costs too much: {score} " in err
+    assert "(-0.60 points" in err
+    assert re.search(r"The layers that lose most: [a-z]\S+ \(\d+% noise\)", err)
+    assert list(out.parent.iterdir()) == []
 
 
 WRONG_WITHOUT_VNNI = [("onnx", "all_8bit"), ("xml", "all_8bit")]

@@ -30,7 +30,7 @@ from focalnet.exporting.formats import WRITERS
 from focalnet.exporting.int8 import WRITERS as INT8_WRITERS
 from focalnet.exporting.int8 import Method, quantize
 from focalnet.exporting.samples import Samples, find_samples
-from focalnet.exporting.tracing import Traced, trace, trace_step
+from focalnet.exporting.tracing import Traced, steps_of, trace, trace_step
 from focalnet.machine import abilities
 from focalnet.models.create import load_model
 from focalnet.models.exported import VERSION, ExportRecord
@@ -121,6 +121,8 @@ def export(
         raise UserError("this network is in an exported file already; export the one that was trained.")
     if getattr(network, "spec", None) is None:
         raise UserError(f"{type(network).__name__} has no spec; make it with focalnet.create_model.")
+    if step is None and (steps := steps_of(network)):
+        raise UserError(f"{type(network).__name__} is written step by step: name one with --step ({', '.join(steps)}).")
     if int8 is not None and kind not in INT8_WRITERS:
         raise UserError(f"int8 is written as {' or '.join(ENDINGS[name] for name in INT8_WRITERS)}, {path} is {kind}.")
     if int8 is not None and not isinstance(int8, Samples):

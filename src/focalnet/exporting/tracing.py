@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,13 +163,18 @@ class Step(nn.Module):
         return self.call(*inputs)
 
 
+def steps_of(network: Any) -> Mapping[str, Program]:
+    """The steps of a network that are files of their own, by name; of most networks none."""
+    return network.programs() if isinstance(network, Network) else {}
+
+
 def program_of(network: Any, step: str) -> Program:
     """A step of a network by its name.
 
     Raises:
         UserError: it has none of this name, or none at all.
     """
-    programs = network.programs() if isinstance(network, Network) else {}
+    programs = steps_of(network)
     if not programs:
         raise UserError(f"{type(network).__name__} has no steps that could be files of their own; leave the step out.")
     if step not in programs:
