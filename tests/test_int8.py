@@ -200,7 +200,7 @@ def digits(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("name", "score"), [("mask_rcnn", "box_ap"), ("upernet", "miou")])
 def test_detectors_and_segmenters_are_judged_by_their_own_metric(name, score, tmp_path, monkeypatch, capsys):
     folder, out = borrow(name, tmp_path, monkeypatch), tmp_path / "out" / "net.onnx"

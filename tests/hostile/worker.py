@@ -104,7 +104,7 @@ def places_to_write(command: list[str], folder: Path) -> list[str]:
     from commands import WRITTEN
 
     given = [value for option, value in itertools.pairwise(command) if option in WRITTEN]
-    outputs = [os.path.join(folder, value.removesuffix("/")) for value in given if value and "\0" not in value]
+    outputs = [str(Path(folder, value)) for value in given if value and "\0" not in value]
     if command[0] == "resume" or (command[0] == "evaluate" and "--data" not in command):
         outputs += [f"{os.path.join(folder, value)}/" for value in command[1:2] if value]  # the run itself
     return outputs
