@@ -159,13 +159,13 @@ class Plan:
         return [f"-D{name}={value}" for name, value in values.items()]
 
 
-@functools.cache
+@functools.lru_cache(1024)
 def _maps(*facts: Any) -> Maps:
     return Maps(*facts)
 
 
 def maps(context: Tensor, kernels: Sequence[Tensor]) -> Maps:
-    """The facts of these tensors; made once for every shape."""
+    """The facts of these tensors; kept for the next ones of their shape."""
     sizes = tuple([kernel.shape[3] for kernel in kernels])
     return _maps(sizes, *context.shape, context.dtype, kernels[0].dtype if kernels else None, context.device)
 
