@@ -70,7 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif arguments[0] not in COMMANDS:
             raise unknown("command", arguments[0], COMMANDS)
         else:
-            keep_memory()
             COMMANDS[arguments[0]](arguments[1:])
     except UserError as error:
         print(f"focalnet: {brief(str(error), LONGEST)}", file=sys.stderr)
@@ -193,6 +192,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         from focalnet.api import evaluate
         from focalnet.engine.run import write_atomically
 
+        keep_memory()
         evaluation = evaluate(
             model, data=data, split=split, weights=weights, batch_size=batch_size, workers=workers, tta=tta,
             window=window, detections=detections, dice=dice, results=results, device=device, **vars(reading),

@@ -10,6 +10,7 @@ import tyro
 
 from focalnet.cli.reading import AS_TRAINED, Reading
 from focalnet.errors import UserError
+from focalnet.machine import keep_memory
 from focalnet.reading import write_json
 
 OWN_FILES: dict[str, Literal["npz", "wav", "html"]] = {".npz": "npz", ".wav": "wav", ".html": "html"}
@@ -71,6 +72,7 @@ def predict(
     from focalnet.predict.progress import Progress
     from focalnet.predict.rows import Rows
 
+    keep_memory()
     if format is None and out is not None:
         format = OWN_FILES.get(out.suffix.lower())  # noqa: A001
     rows_out = out if format is None and out is not None and out.suffix == ".jsonl" else None
