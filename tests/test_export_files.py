@@ -75,6 +75,12 @@ def test_a_file_predicts_as_its_network(file_of, model, images, kind):
         assert torch.allclose(theirs.model(odd), model(odd), atol=1e-5)
 
 
+def test_a_file_says_nothing_of_the_machine_it_was_written_on(file_of):
+    content = file_of("onnx").path.read_bytes()
+    assert b"stack_trace" not in content
+    assert b".py" not in content
+
+
 def test_gates_and_modulators_are_outputs_on_request(file_of, model):
     opened, inputs = open_exported(file_of("onnx").path), torch.randn(2, 3, 45, 71)
     with torch.inference_mode(), focalnet.capture(model) as parts:

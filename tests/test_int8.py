@@ -244,8 +244,7 @@ def test_trained_digits_keep_their_accuracy(digits, tmp_path, capsys):
     assert cost.before["top1"] >= 0.98
     assert cost.loss <= 0.5
     assert f"top1  {cost.before['top1']:.4f} in float32, {cost.after['top1']:.4f} in int8" in told
-    assert run(capsys, "export", digits.path, tmp_path / "float.onnx")[0] == 0
-    assert out.stat().st_size < 0.6 * (tmp_path / "float.onnx").stat().st_size
+    assert out.stat().st_size < 0.6 * 4 * sum(len(p.flatten()) for p in create_model(weights=digits).parameters())
     assert focalnet.evaluate(str(out), data=None)["top1"] == pytest.approx(cost.after["top1"], abs=0.005)
 
 

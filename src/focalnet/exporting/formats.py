@@ -100,6 +100,7 @@ def _onnx(program: ExportedProgram, record: ExportRecord) -> Any:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
+        from onnx_ir.passes.common import ClearMetadataAndDocStringPass
     except ImportError:
         raise MissingExtraError("Exporting to ONNX", "export") from None
     names = record.inputs or ["inputs", "sizes"][: 1 + record.sizes]
@@ -109,6 +110,7 @@ def _onnx(program: ExportedProgram, record: ExportRecord) -> Any:
             output_names=[*record.outputs, *record.parts], external_data=False,
             custom_translation_table={operator.le: _at_most},
         )  # fmt: skip
+    ClearMetadataAndDocStringPass()(made.model)  # lines of code and paths of this machine, beside every node
     made.model.metadata_props[KEY] = record.to_json()
     return made
 
