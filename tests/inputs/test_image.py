@@ -11,11 +11,11 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch._utils import ExceptionWrapper
 
 from focalnet.inputs import decoding as images
-from focalnet.inputs.image import BadImageError, head_of, load_image
+from focalnet.inputs.image import BadImageError, head_of, load_image, size_of
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:
@@ -219,6 +219,16 @@ def test_decompression_bomb(monkeypatch, tmp_path, limit):
             load_image(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 768)
     assert load_image(path).size == (32, 24)
+
+
+def test_orientation_in_the_text_of_a_png(tmp_path):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", f"\nexif\n{len(exif.tobytes()):8}\n{exif.tobytes().hex()}\n", zip=True)
+    photograph().save(tmp_path / "turned.png", pnginfo=text)
+    assert load_image(tmp_path / "turned.png").size == (24, 32)
+    assert size_of(str(tmp_path / "turned.png"), turned=True) == (32, 24)
 
 
 def test_icon_larger_than_its_head_says(monkeypatch):

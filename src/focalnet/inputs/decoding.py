@@ -55,9 +55,7 @@ EXTENSIONS = frozenset(
 """Endings of the files that are taken for images, in lower case."""
 ORIENTATION = 0x0112
 """The EXIF tag."""
-XMP = "XML:com.adobe.xmp"
-"""Where else a PNG may say it."""
-SAYS_ORIENTATION = {"exif", "xmp", XMP, "Raw profile type exif"}
+SAYS_ORIENTATION = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 """Keys of `info` of an image, of which one is there where it may have to be turned."""
 DOWNLOAD_SECONDS = 20
 DOWNLOAD_BYTES = 64 * 2**20
@@ -158,7 +156,7 @@ def head_of(path: str) -> Head | None:
     """The head of an image file, of which nothing is decoded; None where there is none."""
     try:
         with PIL.Image.open(path) as image:
-            known = image.format != "PNG" or {"exif", XMP} & image.info.keys()  # or Pillow decodes a PNG to look
+            known = image.format != "PNG" or SAYS_ORIENTATION & image.info.keys()  # or Pillow decodes a PNG to look
             orientation = image.getexif().get(ORIENTATION, 1) if known else 1
             size = image.height, image.width
             if tags := getattr(image, "tag_v2", None):  # Pillow says the size of a TIFF as it will be turned
