@@ -55,6 +55,7 @@ const sounds = () => model?.preprocessing.kind === "audio";
 
 function speakOfSounds() {
   for (const word of document.querySelectorAll(".noun")) word.textContent = word.textContent.replace(/(an )?image/, (_, an) => (an ? "a sound" : "sound"));
+  for (const word of document.querySelectorAll(".seen")) word.textContent = "spectrogram";
   byId("file").accept = "audio/*";
   byId("camera").hidden = true;
 }
