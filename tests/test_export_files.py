@@ -4,6 +4,7 @@ import functools
 import importlib
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,13 @@ def test_a_file_predicts_as_its_network(file_of, model, images, kind):
         assert torch.allclose(theirs.model(odd), model(odd), atol=1e-5)
 
 
-def test_a_file_says_nothing_of_the_machine_it_was_written_on(file_of):
-    content = file_of("onnx").path.read_bytes()
+@pytest.mark.parametrize("kind", ["onnx", "torch", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_a_file_says_nothing_of_the_machine_it_was_written_on(file_of, kind):
+    path = file_of(kind).path
+    content = path.read_bytes()
+    if kind == "torch":
+        with zipfile.ZipFile(path) as archive:
+            content = b"".join(map(archive.read, archive.namelist()))
     assert b"stack_trace" not in content
     assert b".py" not in content
 

@@ -24,6 +24,9 @@ OPSET = 20
 
 def write_torch(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
     """A .pt2 file."""
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # lines of code and paths of this machine
     torch.export.save(program, str(path), extra_files={f"{KEY}.json": record.to_json()})
 
 
