@@ -19,61 +19,28 @@ import argparse
 import contextlib
 import itertools
 import json
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from focalnet.bench.measure import commit, device_name
+from focalnet.bench.peers import same_network
 from focalnet.models.classifier.model import FocalNetClassifier
-from focalnet.variants import FocalNetConfig, get_variant
-from focalnet.weights.layouts import convert_state_dict
+from focalnet.variants import get_variant
 
 RESULTS = Path(__file__).parent / "results" / "inference.jsonl"
 PRECISIONS = ("float32", "autocast", "bfloat16")
 TOLERANCE = {"float32": 1e-5, "autocast": 5e-2, "bfloat16": 5e-2}
 
 
-class LogitsOnly(nn.Module):
-    """A transformers model that returns its logits."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images).logits
-
-
-def build_rival(library: str, name: str, config: FocalNetConfig, weights: dict[str, Tensor]) -> nn.Module:
-    """The same network out of another library, with our weights."""
-    if library == "timm":
-        import timm
-
-        model = timm.create_model(name, drop_path_rate=0.0, focal_windows=config.focal_windows)
-        model.load_state_dict(convert_state_dict(weights, to="timm", use_postln=config.use_postln))
-        return model
-    from transformers import FocalNetConfig as TheirConfig
-    from transformers import FocalNetForImageClassification
-
-    model = FocalNetForImageClassification(
-        TheirConfig(
-            embed_dim=config.embed_dim, depths=list(config.depths), focal_levels=list(config.focal_levels),
-            focal_windows=list(config.focal_windows), hidden_sizes=list(config.channels), num_labels=1000,
-            drop_path_rate=0.0,
-        )
-    )  # fmt: skip
-    model.load_state_dict(convert_state_dict(weights, to="transformers"))
-    return LogitsOnly(model)
-
-
-def make_call(model: nn.Module, mode: str, precision: str, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
+def make_call(model: Any, mode: str, precision: str, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
     """One timed call: returns the logits, or the loss of a training step."""
     model.train(mode == "training")
     if precision == "bfloat16":
@@ -82,9 +49,13 @@ def make_call(model: nn.Module, mode: str, precision: str, images: Tensor, label
     device = images.device.type
     autocast = torch.autocast(device, torch.bfloat16) if precision == "autocast" else contextlib.nullcontext()
 
+    def logits() -> Tensor:
+        out = model(images)
+        return out if isinstance(out, Tensor) else out.logits
+
     def inference() -> Tensor:
         with torch.inference_mode(), autocast:
-            return model(images)
+            return logits()
 
     if mode == "inference":
         return inference
@@ -92,7 +63,7 @@ def make_call(model: nn.Module, mode: str, precision: str, images: Tensor, label
 
     def training() -> Tensor:
         with autocast:
-            loss = F.cross_entropy(model(images), labels)
+            loss = F.cross_entropy(logits(), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -122,25 +93,6 @@ def check_equal(name: str, ours: Tensor, theirs: Tensor, precision: str) -> floa
     return error
 
 
-def device_name(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    isa = torch.backends.cpu.get_cpu_capability()
-    amx = " AMX" if getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16") else ""
-    return f"{models[0] if models else platform.processor()}, {isa}{amx}"
-
-
-def commit() -> str:
-    def git(*command: str) -> str:
-        done = subprocess.run(["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if git("status", "--porcelain") else "")
-
-
 def measure(name: str, mode: str, precision: str, options: argparse.Namespace) -> list[dict]:
     """One row per rival."""
     torch.manual_seed(0)
@@ -150,7 +102,7 @@ def measure(name: str, mode: str, precision: str, options: argparse.Namespace) -
     ours = FocalNetClassifier(config)
     models: dict[str, nn.Module] = {"focalnet": ours}
     for library in options.against:
-        models[library] = build_rival(library, name, config, ours.state_dict())
+        models[library] = same_network(library, name, config, ours.state_dict())
     images = torch.randn(options.batch, 3, *options.size, device=options.device)
     labels = torch.randint(1000, (options.batch,), device=options.device)
     calls = {

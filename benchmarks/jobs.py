@@ -39,8 +39,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-from inference import commit, device_name
+from focalnet.bench.measure import commit, device_name
 
 RESULTS = Path(__file__).parent / "results" / "jobs.jsonl"
 LIBRARIES = {

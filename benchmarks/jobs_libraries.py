@@ -11,11 +11,9 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 NETWORK = "focalnet_tiny_lrf"
 DETECTOR = f"mask_rcnn_{NETWORK}"
@@ -120,14 +118,13 @@ def predict_focalnet(options: SimpleNamespace) -> dict[str, Any]:
     return {"samples": len(answers), "loop": time.perf_counter() - began, "answers": answers}
 
 
-def same_weights(options: SimpleNamespace, library: str) -> Any:
+def same_weights(options: SimpleNamespace, library: Literal["timm", "transformers"]) -> Any:
     """Another library's network with the weights of ours."""
-    from inference import build_rival
-
+    from focalnet.bench.peers import same_network
     from focalnet.models.create import create_model
 
     ours = create_model(weights=str(Path(options.folder, "predict")))
-    return build_rival(library, NETWORK, ours.focalnet.config, ours.state_dict()).eval()
+    return same_network(library, NETWORK, ours.focalnet.config, ours.state_dict()).eval()
 
 
 def predict_timm(options: SimpleNamespace) -> dict[str, Any]:
@@ -152,7 +149,7 @@ def predict_transformers(options: SimpleNamespace) -> dict[str, Any]:
     """transformers' pipeline."""
     from transformers import BitImageProcessor, pipeline
 
-    model = same_weights(options, "transformers").model
+    model = same_weights(options, "transformers")
     side = options.side
     processor = BitImageProcessor(
         size={"shortest_edge": int(side / 0.875)}, crop_size=side, image_mean=[0.485, 0.456, 0.406],

@@ -34,10 +34,10 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from inference import commit, device_name
 from jobs import photograph
 
 from focalnet import inputs
+from focalnet.bench.measure import commit, device_name
 from focalnet.data.transforms.classification import Augmentation, shorter_side, train_transform
 
 RESULTS = Path(__file__).parent / "results" / "loading.jsonl"

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from inference import commit, device_name
 from torch.utils._pytree import tree_leaves
 
 import focalnet
+from focalnet.bench.measure import commit, device_name
 
 RESULTS = Path(__file__).parent / "results" / "stream.jsonl"
 

@@ -36,6 +36,7 @@ from focalnet.bench.files import file_calls
 from focalnet.bench.options import BenchOptions
 from focalnet.bench.peers import official_network, other_networks, same_network
 from focalnet.errors import UserError
+from focalnet.machine import abilities
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.models.exported import is_exported
 from focalnet.ops import BACKENDS, focal_context
@@ -302,7 +303,8 @@ def device_name(device: str | None) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
+    amx = " AMX" if "AMX bf16" in abilities() else ""
+    return f"{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}{amx}"
 
 
 def commit() -> str:
