@@ -229,6 +229,9 @@ def test_sounds_are_heard_as_python_hears_them(tmp_path):
             assert found["sentence"].startswith("sound.wav "), found
         assert drop(browser, wave, "sound.wav")["kind"] == "answer"
         assert browser.evaluate("document.querySelector('#file + *, label[for=file]').textContent") == "Choose a sound"
+        assert browser.evaluate("document.querySelector('.switch').textContent") == " over the spectrogram"
+        assert browser.evaluate("document.getElementById('heard').width") > 64
+        assert not browser.evaluate("document.getElementById('heard-card').hidden")
         assert not browser.logged
 
 

@@ -15,6 +15,7 @@ from focalnet.models.detection.regions import paste_masks
 from focalnet.models.dino.model import Dino, DinoOutputs
 from focalnet.models.mask2former import postprocess as of_queries
 from focalnet.models.segmentation import cut_and_resize, probabilities, resize
+from focalnet.modulation import strongest
 from node_modules import run
 
 PILLOW = int(PIL.__version__.split(".")[0])
@@ -124,6 +125,21 @@ def test_sounds_are_prepared_and_drawn_as_by_the_library(tmp_path, length):
     assert np.abs(found["levels"].reshape(wanted.shape) - wanted).max() < 1e-4
     assert found["shape"] == [1, 3, 7, 5]
     assert (found["turned"].reshape(1, 3, 7, 5) == maps.swapaxes(2, 3)[:, :, ::-1]).all()
+
+
+def test_what_is_listened_to_is_what_the_library_keeps(tmp_path):
+    modulator, pixels = draws(1, 5, 7, 3), noise(20, 40, 3)
+    code = """
+    const mask = sound.strongest(tensor(job.length), [20, 40]), grey = sound.kept(image(job.image), mask);
+    return { mask: told(mask), grey: told(grey.data) };
+    """
+    found = run(tmp_path, code, {"length": modulator.norm(dim=-1).numpy(), "image": pixels})
+    mask = strongest(modulator, (20, 40))[0].numpy()
+    assert (found["mask"].reshape(20, 40) == mask).all()
+    grey = found["grey"].reshape(20, 40, 3)
+    assert (grey[mask] == pixels[mask]).all()
+    wanted = (pixels[~mask].mean(1, keepdims=True) * 0.7 + 60).astype(np.uint8).repeat(3, 1)
+    assert np.abs(grey[~mask].astype(int) - wanted).max() <= 1
 
 
 def draws(*shape: int, scale: float = 1.0, seed: int = 0) -> torch.Tensor:

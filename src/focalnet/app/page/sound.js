@@ -3,6 +3,7 @@
 import { TABLES } from "./colors.js";
 import { contentOf } from "./decode.js";
 import { Refused } from "./files.js";
+import { enlarged } from "./interpolate.js";
 import { resize } from "./resize.js";
 
 const MOST_COLUMNS = 512; // of a spectrogram that is drawn
@@ -86,4 +87,30 @@ export function upright({ data, dims }) {
     }
   }
   return { data: turned, dims: [...dims.slice(0, -2), frequencies, times] };
+}
+
+/**
+ * Where a network listens: the cells at which a modulator is longest, as `modulation.strongest` finds them.
+ * @param modulator its length, {data, dims: [1, h, w]}.
+ * @param size [height, width] of the spectrogram.
+ * @returns Uint8Array, 1 where the cell is in the upper `share`.
+ */
+export function strongest({ data, dims }, size, share = 0.1) {
+  const lengths = enlarged(data, 0, dims.slice(-2), size);
+  const sorted = lengths.slice().sort();
+  const place = (1 - share) * (sorted.length - 1);
+  const [low, high] = [sorted[Math.floor(place)], sorted[Math.ceil(place)]];
+  const least = Math.fround(low + (high - low) * (place % 1));
+  return Uint8Array.from(lengths, (length) => Number(length >= least));
+}
+
+/** A spectrogram that has its colors where `mask` is 1, and is grey elsewhere. */
+export function kept(image, mask) {
+  const data = image.data.map((value, at, colors) => {
+    const cell = Math.floor(at / 3);
+    if (mask[cell]) return value;
+    const [red, green, blue] = colors.subarray(3 * cell, 3 * cell + 3);
+    return Math.floor(((red + green + blue) / 3) * 0.7 + 60);
+  });
+  return { ...image, data };
 }

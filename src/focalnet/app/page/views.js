@@ -2,7 +2,7 @@
 
 import { contextOf, reachOf } from "./context.js";
 import { css } from "./colors.js";
-import { colored, drawAnswer, drawContext, drawMap, rangeOf, segmentColors, sheetOfImage } from "./draw.js";
+import { colored, drawAnswer, drawContext, drawImage, drawMap, rangeOf, segmentColors, sheetOfImage } from "./draw.js";
 
 const MOST_ROWS = 12;
 const FINE = 7; // positions of a side
@@ -174,6 +174,8 @@ export class Looks {
     this.place = null;
     this.picture = sheetOfImage(result.seen);
     byId("looks").hidden = false;
+    byId("heard-card").hidden = !result.heard;
+    if (result.heard) drawImage(byId("heard"), result.heard);
     this.draw();
   }
 

@@ -6,7 +6,7 @@ import { decode } from "./decode.js";
 import { Refused } from "./files.js";
 import * as ort from "./ort.js";
 import { prepare } from "./prepare.js";
-import { prepareSound, spectrogram, upright } from "./sound.js";
+import { kept, prepareSound, spectrogram, strongest, upright } from "./sound.js";
 
 ort.env.wasm.numThreads = 1; // more need headers that static hosts do not send
 ort.env.wasm.wasmPaths = { wasm: new URL("ort.wasm", import.meta.url).href };
@@ -56,16 +56,16 @@ async function looked({ blob, name }, model, session) {
 
 async function listened({ wave }, model, session) {
   const started = performance.now();
-  const input = prepareSound(wave, model);
-  const outputs = await computed(session, model, input);
+  const clip = prepareSound(wave, model);
+  const outputs = await computed(session, model, clip);
   const found = answer(model, outputs);
   const milliseconds = performance.now() - started;
-  const seen = spectrogram(input.data, model.preprocessing);
-  const maps = Object.entries(mapsOf(model, outputs)).map(([name, map]) => [name, upright(map)]);
+  const seen = spectrogram(clip.data, model.preprocessing);
+  const maps = Object.fromEntries(Object.entries(mapsOf(model, outputs)).map(([name, map]) => [name, upright(map)]));
+  const input = [seen.height, seen.width];
+  const heard = kept(seen, strongest(maps[`modulator_${model.stages.length}`], input));
   const seconds = wave.length / model.preprocessing.sample_rate;
-  return {
-    image: seen, seen, answer: found, maps: Object.fromEntries(maps), input: [seen.height, seen.width], milliseconds, seconds,
-  };
+  return { image: seen, seen, heard, answer: found, maps, input, milliseconds, seconds };
 }
 
 /** What the network computes besides: its gates and modulators. */
