@@ -7,10 +7,12 @@ import sys
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from class_files import dark_and_light
 from focalnet.cli import main
+from focalnet.engine.run import RunFolder
 from focalnet.models.create import create_model
 from focalnet.models.publish import save_pretrained
 
@@ -56,6 +58,21 @@ def test_two_processes_equal_one(pictures, one_process, tmp_path, strategy):
         for figure in ("train_loss", "val_loss", "top1", "train_top1"):
             assert row[figure] == pytest.approx(expected[figure], rel=1e-5, abs=1e-6), figure
     assert (tmp_path / "two" / "report.html").exists()
+
+
+def test_no_process_makes_the_folder_before_all_have_looked(pictures, tmp_path, monkeypatch):
+    calls = []
+
+    def create(path, record):
+        calls.append("make")
+        raise InterruptedError
+
+    monkeypatch.setattr(RunFolder, "check_new", lambda path: calls.append("look"))
+    monkeypatch.setattr(RunFolder, "create", create)
+    monkeypatch.setattr(Accelerator, "wait_for_everyone", lambda self: calls.append("wait"))
+    with pytest.raises(InterruptedError):
+        train(pictures, tmp_path / "run")
+    assert calls == ["look", "wait", "make"]
 
 
 def test_accumulated_parts_equal_one_batch(pictures, one_process, tmp_path):

@@ -91,6 +91,7 @@ def train(
     data = reading(data, model.spec.preprocessing.read)
     _sampler(task, config, data, accelerator)
     RunFolder.check_new(out)
+    accelerator.wait_for_everyone()  # no process makes the folder before all have looked
     check_before_training(task, data, model.spec, accelerator, check)
     record = {
         "focalnet": focalnet.__version__,
