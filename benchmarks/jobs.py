@@ -6,7 +6,7 @@
 
     python benchmarks/jobs.py                      2,000 files of 500 x 375, 200 scenes of 640 x 480
     python benchmarks/jobs.py --images 64 --scenes 8 --scene 320      what a busy laptop does in half an hour
-    python benchmarks/jobs.py --images 8 --scenes 2 --side 32 --scene 64 --batch 4 --rounds 1      a rehearsal
+    python benchmarks/jobs.py --images 16 --scenes 2 --side 32 --scene 64 --batch 4 --rounds 1      a rehearsal
 
 Each job is done once per round by each library, in a process of its own (`jobs_libraries.py`), in an order that
 rotates. Images are made here, weights are random. Of each job:

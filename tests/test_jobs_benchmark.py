@@ -52,7 +52,7 @@ def test_rows_compare_seconds_per_sample(scripts):
 def test_the_rehearsal(tmp_path):
     for package in ("timm", "faster_coco_eval"):
         pytest.importorskip(package)
-    words = "--images 8 --scenes 1 --side 32 --scene 64 --batch 4 --workers 1 --threads 1 --rounds 1"
+    words = "--images 16 --scenes 1 --side 32 --scene 64 --batch 4 --workers 1 --threads 1 --rounds 1"
     command = [sys.executable, str(BENCHMARKS / "jobs.py"), *words.split(), "--output", str(tmp_path / "rows.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -61,5 +61,5 @@ def test_the_rehearsal(tmp_path):
         ("finetune", "timm"), ("predict", "timm"), ("predict", "transformers"), ("evaluate", "torchvision"),
     ]  # fmt: skip
     assert all(row["paired"] > 0 and row["peak_mb"] > 100 and row["cpu"] > 0 for row in rows)
-    assert all(row["device"] and row["commit"] and row["images"] == 8 for row in rows)
+    assert all(row["device"] and row["commit"] and row["images"] == 16 for row in rows)
     assert all(row.get("agree", 1) == 1 for row in rows)
