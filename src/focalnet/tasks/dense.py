@@ -39,7 +39,7 @@ FEW = 24
 """Classes up to which their table is shown at once."""
 SHOWN = 12
 """Images in a mosaic of the report."""
-PIXELS = 4 * 2**20
+PIXELS = 2**20
 """Most pixels of a forward pass that predicts several images."""
 
 
