@@ -1,23 +1,16 @@
 """A run that is killed at any moment and resumed ends with the same bits as one that was not."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from forked import run as focalnet
+
 OPTIONS = "--model minifocal_32 --weights None --image-size 32 --epochs 3 --batch-size 8 --accumulate 2 --ema 0.9"
 MORE_OPTIONS = "--mixing 0.8 1.0 --workers 1 --lr 1e-3 --warmup-epochs 1"
 TIMES = {"seconds", "samples_per_second", "val_samples_per_second"}
-
-
-def focalnet(*arguments, patch=""):
-    """Run the command line in a process of its own, after `patch`."""
-    command = f"from focalnet.cli import main\nmain({[str(argument) for argument in arguments]!r})"
-    script = f"import torch; torch.set_num_threads(1)\n{patch}\n{command}"
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
 
 def train(pictures, out, *more, patch=""):

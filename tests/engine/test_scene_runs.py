@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 from test_processes import two_processes
-from test_resume import KILL, assert_same_run, focalnet
+from test_resume import KILL, assert_same_run
 
 from focalnet.cli import main
 from focalnet.engine.evaluate import evaluate
+from forked import run as focalnet
 from scene_files import SIDE, WRITERS
 
 TASKS = {
