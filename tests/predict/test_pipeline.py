@@ -54,6 +54,39 @@ def test_jobs_are_taken_only_as_they_are_needed():
     assert len(taken) == 6
 
 
+def test_threads_rest_until_every_result_was_asked_for():
+    taken = []
+    results = in_order(map(taken.append, itertools.count()), lambda job: job, threads=THREADS, ahead=5, resting=True)
+    counts = []
+    for _ in range(7):
+        next(results)
+        counts.append(len(taken))
+    results.close()
+    assert counts == [5, 5, 5, 5, 5, 10, 10]
+
+
+def test_the_next_items_are_begun_before_those_that_are_done_come_out():
+    begun = []
+
+    def items():
+        for number in range(6):
+            begun.append(number)
+            yield Item(number, prepared=np.zeros(3))
+
+    def predict(batch):
+        for item in batch:
+            item.prediction = item.tag
+
+    found = by_likeness(items(), predict, batch_size=3, window=3)
+    assert next(found).tag == 0
+    assert begun == [0, 1, 2, 3]
+    assert [item.prediction for item in found] == [1, 2, 3, 4, 5]
+    alone = by_likeness(items(), predict, batch_size=1, window=1)
+    begun.clear()
+    assert next(alone).tag == 0
+    assert begun == [0]
+
+
 def test_like_items_are_predicted_together_and_come_out_in_order():
     shapes = "aabacbba"
     items = [Item(place, prepared=torch.empty(ord(letter) % 8)) for place, letter in enumerate(shapes)]

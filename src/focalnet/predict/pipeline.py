@@ -1,5 +1,6 @@
 """Sources on their way to their predictions, like ones in one batch."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -44,18 +45,27 @@ def by_likeness(
         window: items that are held, at most, to find like ones among them.
     """
     items, held, broken = iter(items), deque[Item](), None
-    while True:
-        while broken is None and len(held) < window:
+
+    def hold(count: int) -> None:
+        nonlocal broken
+        while broken is None and len(held) < count:
             try:
                 held.append(next(items))
             except StopIteration:
-                break
+                return
             except UserError as error:
                 broken = error
+
+    while True:
+        hold(window)
         if not held:
             break
         predict([item for item in held if item.prediction is None and item.alike(held[0])][:batch_size])
-        while held and held[0].prediction is not None:
-            yield held.popleft()
+        done = list(itertools.takewhile(lambda item: item.prediction is not None, held))
+        for _ in done:
+            held.popleft()
+        if window > 1:
+            hold(1)  # the next ones are read while the caller works with these
+        yield from done
     if broken is not None:
         raise broken

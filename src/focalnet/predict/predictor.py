@@ -157,8 +157,8 @@ class Predictor:
                 return Item(named[0], error=error)
 
         def items() -> Iterator[Item]:
-            ahead = window + batch_size * overlap  # on a CPU both would want the same cores
-            for item in in_order(sources, read, threads=self._threads, ahead=ahead):
+            ahead = window + batch_size * overlap  # on a CPU both would want the same cores, and wait for each other
+            for item in in_order(sources, read, threads=self._threads, ahead=ahead, resting=not overlap):
                 if item.error is None:
                     yield item
                 elif unreadable is None:
