@@ -421,5 +421,5 @@ def test_published_classes():
 
 def test_a_picture_smaller_than_anything(setting):
     task, _, model = setting
-    (answer,) = task.predict(model, [Image.new("RGB", (3, 2), "red")])
+    (answer,) = task.predict(model.eval(), [Image.new("RGB", (3, 2), "red")])
     json.dumps(answer.to_dict())
