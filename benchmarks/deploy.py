@@ -26,13 +26,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import focalnet
-from focalnet.bench.measure import commit, device_name
+from focalnet.bench.measure import commit, device_name, in_turns
 from focalnet.bench.peers import same_network
 from focalnet.errors import UserError
 from focalnet.exporting import int8
@@ -100,17 +101,11 @@ NAMES = [
 ]  # fmt: skip
 
 
-def take_turns(calls: dict[str, Call], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of the processor and of the wall per candidate, one entry per round; the order rotates."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    names = list(calls)
-    for turn in range(rounds):
-        start = turn % len(names)
-        for name in names[start:] + names[:start]:
-            wall, cpu = time.perf_counter(), time.process_time()
-            calls[name]()
-            found[name].append((time.process_time() - cpu, time.perf_counter() - wall))
-    return found
+def clocked(run: Call) -> tuple[float, float]:
+    """Seconds of the processor and of the wall."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def call(network: Callable[[Tensor], Tensor], images: Tensor) -> Call:
@@ -132,7 +127,7 @@ def measure(name: str, batch: int, networks: dict[str, Callable[[Tensor], Tensor
         errors[candidate] = float((found - expected).abs().max() / expected.abs().max())
         exact = not candidate.endswith(("int8", "bf16"))
         assert not exact or errors[candidate] <= TOLERANCE, f"{candidate} differs by {errors[candidate]:.1e}"
-    seconds = take_turns(calls, rounds)
+    seconds = in_turns({candidate: partial(clocked, run) for candidate, run in calls.items()}, rounds)
 
     def paired(candidate: str, clock: int) -> float:
         pairs = zip(seconds[BASE], seconds[candidate], strict=True)

@@ -20,7 +20,6 @@ import contextlib
 import itertools
 import json
 import statistics
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focalnet.bench.measure import commit, device_name
+from focalnet.bench.measure import commit, device_name, take_turns
+from focalnet.bench.options import BenchOptions
 from focalnet.bench.peers import same_network
 from focalnet.models.classifier.model import FocalNetClassifier
 from focalnet.variants import get_variant
@@ -72,21 +72,6 @@ def make_call(model: Any, mode: str, precision: str, images: Tensor, labels: Ten
     return training
 
 
-def take_turns(calls: dict[str, Callable[[], Tensor]], repeats: int, synchronize: Callable[[], None]) -> dict:
-    """Seconds per candidate, one entry per round; the order rotates from round to round."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    names = list(calls)
-    for turn in range(repeats):
-        start = turn % len(names)
-        for name in names[start:] + names[:start]:
-            synchronize()
-            begin = time.perf_counter()
-            calls[name]()
-            synchronize()
-            seconds[name].append(time.perf_counter() - begin)
-    return seconds
-
-
 def check_equal(name: str, ours: Tensor, theirs: Tensor, precision: str) -> float:
     error = ((ours - theirs).float().abs().max() / ours.float().abs().max()).item()
     assert error <= TOLERANCE[precision], f"{name} differs from ours by {error:.1e} relative in {precision}"
@@ -113,10 +98,9 @@ def measure(name: str, mode: str, precision: str, options: argparse.Namespace) -
     errors = {
         library: check_equal(library, outputs["focalnet"], outputs[library], precision) for library in options.against
     }
-    synchronize = torch.cuda.synchronize if options.device == "cuda" else lambda: None
     for call in calls.values():
         call()
-    seconds = take_turns(calls, options.repeats, synchronize)
+    seconds = take_turns(calls, BenchOptions(repeats=options.repeats, device=options.device))
     rows = []
     for library in options.against:
         pairs = zip(seconds[library], seconds["focalnet"], strict=True)

@@ -19,8 +19,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import focalnet
-from focalnet.bench.measure import commit, device_name
+from focalnet.bench.measure import commit, device_name, in_turns
 from focalnet.engine.config import TrainConfig
 from focalnet.engine.devices import build_accelerator
 from focalnet.engine.losses import Losses
@@ -91,16 +92,6 @@ def child_time(words: list[str]) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def take_turns(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    names = list(calls)
-    for turn in range(rounds):
-        start = turn % len(names)
-        for name in names[start:] + names[:start]:
-            found[name].append(calls[name]())
-    return found
-
-
 def rows(part: str, seconds: dict[str, list[float]], beside: str, **facts: object) -> list[dict]:
     return [
         {"part": part, **facts, "what": name, "seconds": round(statistics.median(found), 4), "beside": beside,
@@ -116,8 +107,8 @@ def measure_steps(rounds: int) -> list[dict]:
         calls = steps(name, batch, side)
         first = {what: call() for what, call in calls.items()}  # also the warm-up
         assert abs(first["bare"] - first["Training.step"]) < 1e-4, f"not the same step: {first}"
-        timed = {what: (lambda call=call: processor_time(call)) for what, call in calls.items()}
-        found += rows("step", take_turns(timed, rounds), "bare", network=name, batch=batch, side=side)
+        timed = {what: partial(processor_time, call) for what, call in calls.items()}
+        found += rows("step", in_turns(timed, rounds), "bare", network=name, batch=batch, side=side)
     return found
 
 
@@ -133,12 +124,10 @@ def measure_starts(rounds: int) -> list[dict]:
             "focalnet train --help": ["-m", "focalnet", "train", "--help"],
             "focalnet predict": ["-m", "focalnet", "predict", str(network), str(image)],
         }
-        calls = {
-            name: (lambda command=command: child_time([sys.executable, *command])) for name, command in words.items()
-        }
+        calls = {name: partial(child_time, [sys.executable, *command]) for name, command in words.items()}
         for call in calls.values():
             call()  # the files are in memory then
-        return rows("start", take_turns(calls, rounds), "torch, torchvision")
+        return rows("start", in_turns(calls, rounds), "torch, torchvision")
 
 
 def main() -> None:

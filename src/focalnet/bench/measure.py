@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,7 @@ from focalnet.ops.linear import ROW
 from focalnet.variants import FocalNetConfig, get_variant
 
 Call = Callable[[], Tensor]
+Value = TypeVar("Value")
 OURS = "focalnet"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOLERANCE = {"float32": 1e-4, "bfloat16": 6e-2, "float16": 2e-2}
@@ -244,24 +245,29 @@ def _graphed(call: Call) -> Call:
     return replay
 
 
-def _synchronize(options: BenchOptions) -> None:
-    if options.device == "cuda":
-        torch.cuda.synchronize()
+def _seconds(call: Callable[[], Any], options: BenchOptions) -> float:
+    synchronize = torch.cuda.synchronize if options.device == "cuda" else lambda: None
+    synchronize()
+    begin = time.perf_counter()
+    call()
+    synchronize()
+    return time.perf_counter() - begin
+
+
+def in_turns(calls: Mapping[str, Callable[[], Value]], rounds: int) -> dict[str, list[Value]]:
+    """What each call gives, one entry per round; the order rotates from round to round."""
+    found: dict[str, list[Value]] = {name: [] for name in calls}
+    names = list(calls)
+    for turn in range(rounds):
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            found[name].append(calls[name]())
+    return found
 
 
 def take_turns(calls: Mapping[str, Callable[[], Any]], options: BenchOptions) -> dict[str, list[float]]:
-    """Seconds per candidate, one entry per round; the order rotates from round to round."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    names = list(calls)
-    for turn in range(options.repeats):
-        start = turn % len(names)
-        for name in names[start:] + names[:start]:
-            _synchronize(options)
-            begin = time.perf_counter()
-            calls[name]()
-            _synchronize(options)
-            seconds[name].append(time.perf_counter() - begin)
-    return seconds
+    """Seconds per candidate, one entry per round, in turns."""
+    return in_turns({name: partial(_seconds, call, options) for name, call in calls.items()}, options.repeats)
 
 
 def cuda_costs(call: Call, options: BenchOptions) -> tuple[float | None, int | None]:
