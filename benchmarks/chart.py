@@ -56,7 +56,7 @@ def draw(rows: list[dict[str, Any]], against: str) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.16)
     panels[0].set_yticks(range(len(groups)), groups, fontsize=8)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(groups) - 0.5, -0.5)  # room for the label of the last
     dots = [panels[0].plot([], [], "o", color=color, label=name)[0] for name, color in COLOURS.items()]
     figure.legend(handles=dots, loc="outside upper right", ncols=len(dots), frameon=False, fontsize=9)
     facts = {name: ", ".join(sorted({row[name] for row in rows})) for name in ("commit", "device", "torch")}
