@@ -45,7 +45,7 @@ RELATIVES = {
         unexplained="this network takes video", no_numba="a kernel is dense",
     ),
     "focal_unet": Relative("focal_unet_minifocal_64", (2, 1, 32, 32), 13, (2, 16, 16, 48), {"num_classes": 3}),
-    "focal_tsmp": Relative("focal_tsmp", (1, 71, 24, 26), 12, (1, 24, 26, 24), {"embed_dim": 8},
+    "focal_tsmp": Relative("focal_tsmp", (1, 71, 24, 26), 12, (1, 24, 26, 48), {"embed_dim": 16},
                            unexplained="the network takes 71"),
     "focalcodec": Relative("focalcodec_small", (2, 4000), 4, (2, 13, 96), unexplained="holds no FocalNet",
                            no_numba="the convolutions have a bias", steady={}),

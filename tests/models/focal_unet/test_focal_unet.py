@@ -18,6 +18,8 @@ FIXTURE = Path(__file__).parents[2] / "fixtures" / "focal_unet"
 MADE = runpy.run_path(str(FIXTURE / "make.py"))
 REFERENCE = np.load(FIXTURE / "reference.npz")
 OFFICIAL = LAYOUTS[0]
+ROUNDING = 2e-5
+"""Of the spread of the official logits, in float32: 1.0e-5 from ours in float64, and ours are off as much."""
 
 
 def small(**changes) -> FocalUNet:
@@ -37,7 +39,7 @@ def test_the_official_logits_loss_and_gradients(drawn):
     slices = MADE["slices"]().requires_grad_()
     logits = drawn(slices)
     expected = torch.from_numpy(REFERENCE["logits"])
-    assert (logits[:, :, 3::16, 5::16] - expected).abs().max() <= 1e-5 * float(REFERENCE["spread"])
+    assert (logits[:, :, 3::16, 5::16] - expected).abs().max() <= ROUNDING * float(REFERENCE["spread"])
     losses = drawn.loss(slices, MADE["truth"]())
     torch.testing.assert_close(losses["loss"].item(), float(REFERENCE["loss"]), rtol=1e-5, atol=0)
     losses["loss"].backward()
@@ -58,7 +60,7 @@ def test_a_broken_network_has_other_logits(drawn, monkeypatch, broken):
         difference = (drawn(MADE["slices"]())[:, :, 3::16, 5::16] - expected).abs().max() / float(REFERENCE["spread"])
     for handle in handles:
         handle.remove()
-    assert difference <= 1e-5 if broken == "nothing" else difference >= 1e-3
+    assert difference <= ROUNDING if broken == "nothing" else difference >= 1e-3
 
 
 def test_the_official_names(drawn):
