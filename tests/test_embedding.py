@@ -10,6 +10,8 @@ from command_line import run
 from focalnet.embedding import Embedder
 from focalnet.embedding.files import open_writer
 from focalnet.errors import MissingExtraError, UserError
+from focalnet.inputs.ahead import default_threads
+from focalnet.inputs.streaming import LIKE
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_images_are_read_as_they_are_needed(model, folder):
 
     stream = Embedder(model, device="cpu").stream(sources(), batch_size=4)
     next(stream)
-    assert len(asked) == 8
+    assert len(asked) <= LIKE * 4 + 2 * default_threads()
     stream.close()
 
 

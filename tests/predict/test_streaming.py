@@ -12,11 +12,14 @@ import torch
 from PIL import Image
 
 import focalnet
+from focalnet import inputs
 from focalnet.errors import UserError
 from focalnet.inputs import image as image_input
+from focalnet.inputs import streaming
 from focalnet.inputs.ahead import MOST_THREADS, in_order
+from focalnet.inputs.streaming import LIKE, Item, by_likeness, usual_batch
+from focalnet.inputs.values import Bands
 from focalnet.predict import Predictor, progress
-from focalnet.predict.pipeline import Item, by_likeness
 from focalnet.predict.progress import Progress
 
 THREADS = 3
@@ -54,37 +57,52 @@ def test_jobs_are_taken_only_as_they_are_needed():
     assert len(taken) == 6
 
 
-def test_threads_rest_until_every_result_was_asked_for():
-    taken = []
-    results = in_order(map(taken.append, itertools.count()), lambda job: job, threads=THREADS, ahead=5, resting=True)
-    counts = []
-    for _ in range(7):
-        next(results)
-        counts.append(len(taken))
-    results.close()
-    assert counts == [5, 5, 5, 5, 5, 10, 10]
-
-
-def test_the_next_items_are_begun_before_those_that_are_done_come_out():
-    begun = []
+@pytest.mark.parametrize(("overlap", "taken_before_each_call"), [(False, [4, 4, 6]), (True, [4, 6, 6])])
+def test_a_gpu_gets_what_comes_next_before_each_call_and_a_cpu_when_it_has_nothing_left(
+    overlap, taken_before_each_call
+):
+    taken, counts = [], []
 
     def items():
         for number in range(6):
-            begun.append(number)
+            taken.append(number)
             yield Item(number, prepared=np.zeros(3))
 
     def predict(batch):
+        counts.append(len(taken))
         for item in batch:
             item.prediction = item.tag
 
-    found = by_likeness(items(), predict, batch_size=3, window=3)
-    assert next(found).tag == 0
-    assert begun == [0, 1, 2, 3]
-    assert [item.prediction for item in found] == [1, 2, 3, 4, 5]
-    alone = by_likeness(items(), predict, batch_size=1, window=1)
-    begun.clear()
-    assert next(alone).tag == 0
-    assert begun == [0]
+    found = by_likeness(items(), predict, batch_size=2, window=4, overlap=overlap)
+    assert [item.prediction for item in found] == list(range(6))
+    assert counts == taken_before_each_call
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_large_images_are_held_one_by_one(monkeypatch, overlap):
+    monkeypatch.setattr(streaming, "HELD", 2000)
+    large, small = Image.new("RGB", (30, 20)), Image.new("RGB", (10, 10))
+    assert [Item(0, image).nbytes for image in (large, small)] == [2400, 400]
+    assert Item(0, Bands(np.zeros((5, 4, 7), np.uint8)), torch.zeros(3)).nbytes == 5 * 4 * 7 + 12
+    signals = [small, small, large, large, *[small] * 7]
+    sizes = []
+
+    def predict(batch):
+        sizes.append(len(batch))
+        for item in batch:
+            item.prediction = item.tag
+
+    items = (Item(number, signal) for number, signal in enumerate(signals))
+    found = by_likeness(items, predict, batch_size=8, window=16, overlap=overlap)
+    assert [item.prediction for item in found] == list(range(11))
+    assert sizes == [3, 1, 5, 2]
+
+
+def test_small_images_share_larger_batches():
+    sides = {32: 64, 96: 64, 112: 64, 160: 31, 224: 16, 384: 16}
+    assert {side: usual_batch(inputs.Image(input_size=side)) for side in sides} == sides
+    assert usual_batch(inputs.Image(input_size=(112, 224))) == 32
+    assert usual_batch(inputs.Audio()) == 16
 
 
 def test_like_items_are_predicted_together_and_come_out_in_order():
@@ -97,7 +115,7 @@ def test_like_items_are_predicted_together_and_come_out_in_order():
         for item in batch:
             item.prediction = item.tag
 
-    found = by_likeness(items, predict, batch_size=2, window=4)
+    found = by_likeness(items, predict, batch_size=2, window=4, overlap=True)
     assert [item.prediction for item in found] == list(range(8))
     assert calls == [[0, 1], [2, 5], [3], [4], [6], [7]]
 
@@ -111,7 +129,7 @@ def test_answers_are_those_of_batches_in_turn_to_the_bit(model, threads):
         batch = torch.stack([model.spec.preprocessing(image) for image in images[first : first + 16]])
         with torch.inference_mode():
             expected += model(batch).softmax(-1).sort(descending=True).values.tolist()
-    answers = [[score for _, score in answer.top] for _, answer in Predictor(model, threads=threads).stream(images)]
+    answers = [[score for _, score in answer.top] for _, answer in Predictor(model, threads=threads).stream(images, 16)]
     assert answers == expected
 
 
@@ -139,8 +157,9 @@ def test_a_million_images_need_no_more_memory_than_a_few(model, monkeypatch):
     for _ in range(100):
         assert next(answers)[1].label
     answers.close()
-    assert most <= 2 * 8 + THREADS + 1
-    assert next(sources) <= 100 + 2 * 8 + 1
+    few = LIKE * 8 + 2 * THREADS
+    assert most <= few
+    assert next(sources) <= 100 + few
 
 
 def test_a_bad_image_is_told_after_those_before_it_and_ends_the_threads(model):

@@ -28,7 +28,7 @@ def predict(
     detections: int | None = None,
     format: Literal["csv", "coco", "yolo", "counts", "npz", "wav", "html"] | None = None,  # noqa: A002
     out: Path | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32",
     threads: int | None = None,
     stride: int = 1,
@@ -58,7 +58,8 @@ def predict(
         out: Where to write them: a file, a folder for yolo, npz and wav; without it, csv, coco and counts are printed.
             Without --format, NAME.npz, NAME.wav or NAME.html, or NAME.jsonl, which gets the JSON objects; the same
             command goes on with that where it was stopped.
-        batch_size: Images per forward pass, at most; large ones go through the network a few at a time.
+        batch_size: Images per forward pass, at most; large ones go through the network a few at a time. Without it 16,
+            and up to 64 where the network sees less than 224 x 224 pixels.
         precision: Arithmetic of the network; tf32, bf16 and fp16 are faster on GPUs, and round more.
         threads: How many decode images; without it, one per core.
         stride: Take every so many frames of a video one.

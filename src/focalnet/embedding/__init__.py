@@ -25,7 +25,8 @@ from focalnet.backbone import FocalNet
 from focalnet.embedding import files
 from focalnet.engine.devices import Device, find_device
 from focalnet.errors import UserError
-from focalnet.inputs.ahead import default_threads, in_order
+from focalnet.inputs.ahead import default_threads
+from focalnet.inputs.streaming import Item, predicted
 from focalnet.models.create import load_model
 from focalnet.weights.sources import Source, located
 
@@ -135,28 +136,20 @@ class Embedder:
         Raises:
             UserError: without `unreadable`, an image that cannot be read.
         """
-        if batch_size < 1:
-            raise UserError(f"--batch-size is {batch_size}; give 1 or more.")
 
-        def read(named: tuple[str, Any]) -> tuple[str, Tensor | UserError]:
-            try:
-                return named[0], self.input(self.input.read(named[1]))
-            except UserError as error:
-                return named[0], error
+        def read(source: Any) -> tuple[None, Tensor]:
+            return None, self.input(self.input.read(source))
 
-        ahead = in_order(sources, read, threads=default_threads(), ahead=batch_size + 1)
-        while batch := list(itertools.islice(ahead, batch_size)):
-            readable: list[tuple[str, Tensor]] = []
-            for name, content in batch:
-                if not isinstance(content, UserError):
-                    readable.append((name, content))
-                elif unreadable is None:
-                    raise content
-                else:
-                    unreadable[name] = content
-            for _, group in itertools.groupby(readable, key=lambda item: item[1].shape):
-                names, images = zip(*group, strict=True)
-                yield list(names), self._vectors(torch.stack(images))
+        def embed(batch: list[Item]) -> None:
+            for item, vector in zip(batch, self._vectors(torch.stack([item.prepared for item in batch])), strict=True):
+                item.prediction = vector
+
+        items = predicted(
+            sources, read, embed, batch_size=batch_size, threads=default_threads(), device=self.device,
+            unreadable=unreadable,
+        )  # fmt: skip
+        while batch := list(itertools.islice(items, batch_size)):
+            yield [item.tag for item in batch], np.stack([item.prediction for item in batch])
 
     def _vectors(self, images: Tensor) -> np.ndarray:
         weight = next(self.network.parameters())

@@ -27,9 +27,7 @@ def default_threads() -> int:
     return min(cores(), MOST_THREADS)
 
 
-def in_order(
-    jobs: Iterable[Job], work: Callable[[Job], Result], *, threads: int, ahead: int, resting: bool = False
-) -> Iterator[Result]:
+def in_order(jobs: Iterable[Job], work: Callable[[Job], Result], *, threads: int, ahead: int) -> Iterator[Result]:
     """The results of a piece of work that is done for every job, in the order of the jobs.
 
     Args:
@@ -37,8 +35,6 @@ def in_order(
         work: is called in the threads; what it raises is raised where its result would come.
         threads: how many; 0 works in this thread.
         ahead: jobs begun before their result is asked for, at most: no more results than these wait.
-        resting: begin as many only when every result was asked for, so that the threads rest while the caller works
-            with them: for callers that want all cores themselves.
     """
     if threads == 0:
         yield from map(work, jobs)
@@ -47,8 +43,7 @@ def in_order(
     with ThreadPoolExecutor(threads, "focalnet-read") as pool:
         try:
             while True:
-                if not (resting and begun):
-                    begun.extend(pool.submit(work, job) for job in itertools.islice(jobs, ahead - len(begun)))
+                begun.extend(pool.submit(work, job) for job in itertools.islice(jobs, ahead - len(begun)))
                 if not begun:
                     return
                 yield begun.popleft().result()

@@ -88,6 +88,10 @@ class Bands:
         return self.values.shape[1]
 
     @property
+    def nbytes(self) -> int:
+        return self.values.nbytes
+
+    @property
     def size(self) -> tuple[int, int]:
         """(width, height), as of a PIL image."""
         return self.width, self.height

@@ -20,11 +20,10 @@ from torch import nn
 from focalnet import inputs
 from focalnet.engine.devices import Device, find_device
 from focalnet.errors import UserError
-from focalnet.inputs.ahead import MOST_THREADS, default_threads, in_order
+from focalnet.inputs.ahead import MOST_THREADS, default_threads
 from focalnet.inputs.image import Range
-from focalnet.inputs.quiet import quiet_decoders
+from focalnet.inputs.streaming import Item, predicted, usual_batch
 from focalnet.inputs.video import Frames, Newest, VideoWriter, is_video
-from focalnet.predict.pipeline import Item, by_likeness
 from focalnet.predict.precision import Precision, arithmetic, load
 from focalnet.predict.tracking import LOW, Tracker, bytetrack, follow
 from focalnet.predict.words import draw, stem, told
@@ -36,9 +35,6 @@ from focalnet.weights.sources import Source
 if TYPE_CHECKING:
     from focalnet.tasks.results import ResultFormat, Writer
 log = logging.getLogger(__name__)
-
-LIKE = 4
-"""Batches among whose images a GPU's detector finds those of one size."""
 
 
 class Predictor:
@@ -122,13 +118,14 @@ class Predictor:
                 return self.task.predict(self.model, signals)
             return self.task.predict_prepared(self.model, signals, prepared)
 
-    def stream(self, sources: Iterable[Any], batch_size: int = 16) -> Iterator[tuple[Any, Prediction]]:
+    def stream(self, sources: Iterable[Any], batch_size: int | None = None) -> Iterator[tuple[Any, Prediction]]:
         """Predictions for many sources, read by threads ahead of the network, and never more than a few at a time.
 
         Args:
             sources: as for one. An iterator is taken from as the predictions are.
             batch_size: sources per forward pass, at most: large images go through it a few at a time. Images that are
-                of one size for the network share forward passes.
+                of one size for the network share forward passes. Without it 16, and up to 64 where the network sees
+                less than 224 x 224 pixels.
 
         Yields:
             the signal (an RGB image) and its prediction, in order.
@@ -140,46 +137,32 @@ class Predictor:
             yield signal, prediction
 
     def _stream(
-        self, sources: Iterable[tuple[Any, Any]], batch_size: int, unreadable: dict[str, UserError] | None = None
+        self, sources: Iterable[tuple[Any, Any]], batch_size: int | None, unreadable: dict[str, UserError] | None = None
     ) -> Iterator[tuple[Any, Any, Prediction]]:
         """Tag, signal and prediction of every source; what cannot be read goes into `unreadable` by its tag, or is
         raised. With a batch size of 1, a source is taken when the one before it has its prediction."""
-        if batch_size < 1:
-            raise UserError(f"--batch-size is {batch_size}; give 1 or more.")
-        how, overlap = self.input, batch_size > 1 and next(self.model.parameters()).device.type != "cpu"
-        window = batch_size * (LIKE if overlap else 1)
+        how = self.input
 
-        def read(named: tuple[Any, Any]) -> Item:
-            try:
-                signal = self.task.read(how, named[1])
-                return Item(named[0], signal, self.task.prepare(self.model.spec, signal))
-            except UserError as error:
-                return Item(named[0], error=error)
-
-        def items() -> Iterator[Item]:
-            ahead = window + batch_size * overlap  # on a CPU both would want the same cores, and wait for each other
-            for item in in_order(sources, read, threads=self._threads, ahead=ahead, resting=not overlap):
-                if item.error is None:
-                    yield item
-                elif unreadable is None:
-                    raise item.error
-                else:
-                    unreadable[item.tag] = item.error
+        def read(source: Any) -> tuple[Any, Any]:
+            signal = self.task.read(how, source)
+            return signal, self.task.prepare(self.model.spec, signal)
 
         def predict(batch: list[Item]) -> None:
             answers = self._predict([item.signal for item in batch], [item.prepared for item in batch])
             for item, answer in zip(batch, answers, strict=True):
                 item.prediction = answer
 
-        with quiet_decoders():
-            for item in by_likeness(items(), predict, batch_size=batch_size, window=window):
-                yield item.tag, item.signal, item.prediction
+        for item in predicted(
+            sources, read, predict, batch_size=usual_batch(how) if batch_size is None else batch_size,
+            threads=self._threads, device=next(self.model.parameters()).device, unreadable=unreadable,
+        ):  # fmt: skip
+            yield item.tag, item.signal, item.prediction
 
     def video(
         self,
         source: str | Path,
         target: Path | None = None,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         *,
         stride: int = 1,
         track: bool | Tracker = False,
@@ -190,7 +173,7 @@ class Predictor:
             source: a video file or its address; "webcam:0", or an address of RTSP and the like: these are live, have no
                 end, and the newest frame is taken whenever the network is free.
             target: an .mp4 to write, with the predictions drawn on every frame; it is whole however this ends.
-            batch_size: frames per forward pass, at most; of what is live it is 1.
+            batch_size: frames per forward pass, at most, as for `stream`; of what is live it is 1.
             stride: every so many frames one is taken.
             track: give the objects of a detector numbers, by ByteTrack or by another tracker; see `predict.tracking`.
 
@@ -226,7 +209,7 @@ class Predictor:
         low = copy.copy(self)
         low.task = task.with_options(threshold=min(LOW, threshold))
 
-        def answers(sources: Any, batch_size: int) -> Iterator[tuple[Any, Any, Any]]:
+        def answers(sources: Any, batch_size: int | None) -> Iterator[tuple[Any, Any, Any]]:
             for tag, signal, prediction in low._stream(sources, batch_size):
                 yield tag, signal, follow(following, prediction, threshold)
 
@@ -236,7 +219,7 @@ class Predictor:
         self,
         sources: Iterable[tuple[str, Any]],
         folder: Path | None = None,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         unreadable: dict[str, UserError] | None = None,
         keep: Callable[[str, Prediction, Mapping[str, Any]], object] = lambda name, prediction, place: None,
         *,
@@ -249,7 +232,7 @@ class Predictor:
         Args:
             sources: names with what they stand for: a source as for `stream`, or a video, camera or stream.
             folder: where to write the drawings and maps, named by number and name; nothing is written without it.
-            batch_size: sources per forward pass, at most.
+            batch_size: sources per forward pass, at most, as for `stream`.
             unreadable: takes in, by its name, what cannot be read, and why; the others get their predictions.
             keep: is given every prediction, with the name of its source, of a frame "VIDEO:NUMBER", and of a frame with
                 its place, as of `video`.
