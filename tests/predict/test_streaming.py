@@ -57,6 +57,18 @@ def test_jobs_are_taken_only_as_they_are_needed():
     assert len(taken) == 6
 
 
+@pytest.mark.parametrize("threads", [0, THREADS])
+def test_what_a_job_raises_comes_after_the_results_before_it(threads):
+    def jobs():
+        yield from range(3)
+        raise UserError("no more")
+
+    results = in_order(jobs(), lambda job: job, threads=threads, ahead=8)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(UserError, match="no more"):
+        next(results)
+
+
 @pytest.mark.parametrize(("overlap", "taken_before_each_call"), [(False, [4, 4, 6]), (True, [4, 6, 6])])
 def test_a_gpu_gets_what_comes_next_before_each_call_and_a_cpu_when_it_has_nothing_left(
     overlap, taken_before_each_call
@@ -168,6 +180,21 @@ def test_a_bad_image_is_told_after_those_before_it_and_ends_the_threads(model):
     with pytest.raises(UserError, match="cannot be read as an image"):
         next(answers)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("focalnet-read")]
+
+
+@pytest.mark.parametrize("threads", [0, THREADS])
+def test_drawings_are_those_of_their_rows(model, tmp_path, threads):
+    """Names, numbers and pixels; a row comes when its drawing is whole, and a bad image after the rows before it."""
+    images = [(f"{number}.jpg", noise(number, (90, 60 + number))) for number in range(13)]
+    predictor = Predictor(model, threads=threads)
+    found = predictor.predictions([*images, ("x.jpg", b"no image")], tmp_path)
+    for number, (name, image) in enumerate(images):
+        row, _ = next(found)
+        assert (row["source"], row["drawn"]) == (name, f"{number:04d}_{number}.png")
+        with Image.open(tmp_path / row["drawn"]) as drawing:
+            assert (np.asarray(drawing) == np.asarray(predictor(image).draw(image))).all()
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        next(found)
 
 
 def test_threads_leave_the_filters_of_warnings_as_they_were(model):

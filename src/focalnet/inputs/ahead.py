@@ -3,7 +3,6 @@
 Most of decoding an image runs outside of Python's lock.
 """
 
-import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +30,8 @@ def in_order(jobs: Iterable[Job], work: Callable[[Job], Result], *, threads: int
     """The results of a piece of work that is done for every job, in the order of the jobs.
 
     Args:
-        jobs: taken from this thread, and only as they are needed.
+        jobs: taken from this thread, and only as they are needed; what taking one raises is raised after the results
+            of those before it.
         work: is called in the threads; what it raises is raised where its result would come.
         threads: how many; 0 works in this thread.
         ahead: jobs begun before their result is asked for, at most: no more results than these wait.
@@ -39,13 +39,19 @@ def in_order(jobs: Iterable[Job], work: Callable[[Job], Result], *, threads: int
     if threads == 0:
         yield from map(work, jobs)
         return
-    jobs, begun = iter(jobs), deque[Future[Result]]()
+    jobs, begun, broken = iter(jobs), deque[Future[Result]](), None
     with ThreadPoolExecutor(threads, "focalnet-read") as pool:
         try:
             while True:
-                begun.extend(pool.submit(work, job) for job in itertools.islice(jobs, ahead - len(begun)))
+                try:
+                    while broken is None and len(begun) < ahead:
+                        begun.append(pool.submit(work, next(jobs)))
+                except Exception as error:  # StopIteration too: there is nothing more to take
+                    broken = error
                 if not begun:
-                    return
+                    break
                 yield begun.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+    if broken is not None and not isinstance(broken, StopIteration):
+        raise broken

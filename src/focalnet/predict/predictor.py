@@ -20,7 +20,7 @@ from torch import nn
 from focalnet import inputs
 from focalnet.engine.devices import Device, find_device
 from focalnet.errors import UserError
-from focalnet.inputs.ahead import MOST_THREADS, default_threads
+from focalnet.inputs.ahead import MOST_THREADS, default_threads, in_order
 from focalnet.inputs.image import Range
 from focalnet.inputs.streaming import Item, predicted, usual_batch
 from focalnet.inputs.video import Frames, Newest, VideoWriter, is_video
@@ -246,13 +246,22 @@ class Predictor:
             UserError: without `unreadable`, a source that cannot be read, after the predictions for those before it.
         """
         number = itertools.count(first)
+
+        def known(group: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any, Prediction, dict[str, Any], str]]:
+            for name, signal, prediction in self._stream(group, batch_size, unreadable):
+                row = told(name, prediction)
+                keep(name, prediction, {})
+                yield name, signal, prediction, row, stem(number, name)
+
+        def write(one: tuple[str, Any, Prediction, dict[str, Any], str]) -> tuple[dict[str, Any], str]:
+            name, signal, prediction, row, called = one
+            files = draw(prediction, signal, folder, called) if folder else {}
+            return {"source": name, **row, **files}, f"{name}  {prediction.summary()}"
+
+        threads = self._threads if folder and batch_size != 1 else 0  # to pack a PNG takes longer than many networks
         for video, group in itertools.groupby(sources, key=lambda named: self._is_video(named[1])):
             if not video:
-                for name, signal, prediction in self._stream(group, batch_size, unreadable):
-                    row = told(name, prediction)
-                    keep(name, prediction, {})
-                    files = draw(prediction, signal, folder, stem(number, name)) if folder else {}
-                    yield {"source": name, **row, **files}, f"{name}  {prediction.summary()}"
+                yield from in_order(known(group), write, threads=threads, ahead=2 * threads)
                 continue
             for name, source in group:
                 target = folder / f"{stem(number, name)}.mp4" if folder else None
