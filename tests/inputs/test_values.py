@@ -15,6 +15,7 @@ from focalnet import inputs
 from focalnet.errors import MissingExtraError, UserError
 from focalnet.inputs import tiff
 from focalnet.inputs.image import BadImageError, Bands, ChannelsError, load_image, pixels_of
+from focalnet.inputs.tensors import planes_of
 
 tifffile = pytest.importorskip("tifffile")
 
@@ -299,3 +300,16 @@ def test_tags_of_a_tiff_that_are_nonsense():
     info[270] = '{"shape": [1, "a", null]}'
     assert load_image(encoded(Image.new("L", (9, 7)), "TIFF", tiffinfo=info)).size == (9, 7)
     assert tiff._shape("[" * 100000) == ()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (224, 300)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_planes_are_the_pixels_side_by_side(mode, size):
+    channels = {"RGB": 3, "L": 1, "RGBA": 4}[mode]
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], channels), np.uint8)
+    image = Image.fromarray(noise.squeeze(2) if channels == 1 else noise)
+    planes = planes_of(image)
+    assert planes.is_contiguous()
+    assert torch.equal(planes, pixels_of(image))
+    planes.zero_()
+    assert (np.asarray(image).reshape(noise.shape) == noise).all()

@@ -19,7 +19,7 @@ import PIL.Image
 
 from focalnet.errors import UserError, agreeing, counted
 from focalnet.inputs.decoding import EXTENSIONS, ROTATED, Head, head_of, load_image, size_of, stored_as
-from focalnet.inputs.tensors import pixels_of
+from focalnet.inputs.tensors import pixels_of, planes_of
 from focalnet.inputs.values import STORED, BadImageError, Bands, ChannelsError, NotIdsError, Range, Signal, Stored
 
 __all__ = [
@@ -312,7 +312,7 @@ def to_tensor(how: Image) -> list[Callable[[Any], Any]]:
 
 def _as_pixels(image: Any) -> "Tensor":
     """(C, H, W), uint8, contiguous: a pass over floats whose three channels lie side by side takes much longer."""
-    return (pixels_of(image) if isinstance(image, PIL.Image.Image) else image).contiguous()
+    return planes_of(image) if isinstance(image, PIL.Image.Image) else image.contiguous()
 
 
 def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
