@@ -9,6 +9,7 @@ ratios of the runs, and the line through it spans the runs. Caption: commits, de
 import argparse
 import json
 import statistics
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def draw(rows: list[dict[str, Any]], against: str) -> Figure:
     facts = {name: ", ".join(sorted({row[name] for row in rows})) for name in ("commit", "device", "torch")}
     facts["commit"] = ", ".join(sorted({row["commit"].removesuffix("+changes") for row in rows}))
     caption = f"commits {facts['commit']}; {facts['device']}; torch {facts['torch']}; eager, median of paired rounds"
-    figure.supxlabel(caption, fontsize=8, color="0.35")
+    figure.supxlabel(textwrap.fill(caption, 150), fontsize=8, color="0.35")
     return figure
 
 
