@@ -25,7 +25,7 @@ LIKE = 4
 """Batches that are held: images of one size are found among them, and each change from reading to computing takes a CPU
 time."""
 HELD = 2**28
-"""Bytes of sources beyond which no more are held; one that is larger is predicted alone."""
+"""Bytes of sources from which on no more are taken; a single one may have more."""
 BATCH, LARGEST_BATCH = 16, 64
 
 
