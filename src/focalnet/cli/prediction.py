@@ -61,7 +61,7 @@ def predict(
         batch_size: Images per forward pass, at most; large ones go through the network a few at a time. Without it 16,
             and up to 64 where the network sees less than 224 x 224 pixels.
         precision: Arithmetic of the network; tf32, bf16 and fp16 are faster on GPUs, and round more.
-        threads: How many decode images; without it, one per core.
+        threads: How many decode images and write drawings; without it, one per core.
         stride: Take every so many frames of a video one.
         track: Give the objects of a video numbers, by ByteTrack (pip install 'focalnet[track]').
         on_bad_image: What cannot be read is named when all the others have their predictions; the exit code is

@@ -126,7 +126,7 @@ class Embedder:
         batch_size: int = 32,
         unreadable: dict[str, UserError] | None = None,
     ) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Names and vectors (B, D), batch by batch, in order; images are read ahead, a batch or two at most.
+        """Names and vectors (B, D), batch by batch, in order; images are read ahead, four batches or so at most.
 
         Args:
             sources: names with what they stand for: whatever a `Predictor` takes.

@@ -39,19 +39,21 @@ def in_order(jobs: Iterable[Job], work: Callable[[Job], Result], *, threads: int
     if threads == 0:
         yield from map(work, jobs)
         return
-    jobs, begun, broken = iter(jobs), deque[Future[Result]](), None
+    jobs, begun = iter(jobs), deque[Future[Result]]()
     with ThreadPoolExecutor(threads, "focalnet-read") as pool:
         try:
             while True:
                 try:
-                    while broken is None and len(begun) < ahead:
+                    while len(begun) < ahead:
                         begun.append(pool.submit(work, next(jobs)))
-                except Exception as error:  # StopIteration too: there is nothing more to take
-                    broken = error
+                except StopIteration:
+                    pass
+                except Exception as error:
+                    begun.append(Future())
+                    begun[-1].set_exception(error)
+                    jobs = iter(())
                 if not begun:
-                    break
+                    return
                 yield begun.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    if broken is not None and not isinstance(broken, StopIteration):
-        raise broken

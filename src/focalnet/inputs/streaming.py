@@ -95,6 +95,7 @@ def predicted(
     if batch_size < 1:
         raise UserError(f"--batch-size is {batch_size}; give 1 or more.")
     overlap = batch_size > 1 and device.type != "cpu"
+    window = 1 if batch_size == 1 else batch_size * LIKE
     ahead = 1 if batch_size == 1 else 2 * threads + batch_size * overlap
 
     def work(named: tuple[Any, Any]) -> Item:
@@ -113,7 +114,6 @@ def predicted(
                 unreadable[item.tag] = item.error
 
     with quiet_decoders():
-        window = 1 if batch_size == 1 else batch_size * LIKE
         yield from by_likeness(items(), predict, batch_size=batch_size, window=window, overlap=overlap)
 
 

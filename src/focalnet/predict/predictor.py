@@ -53,7 +53,8 @@ class Predictor:
         max_pixels: most pixels of an image; without it, Pillow's limit.
         precision: arithmetic of the network: "fp32"; "tf32", on NVIDIA GPUs; "bf16" or "fp16" where autocast deems
             them safe. Of an exported file: "fp32" for its own, or "bf16" of an .xml on a processor that has it.
-        threads: how many decode and resize images ahead of the network; without it, one per core; 0 does it in turn.
+        threads: how many decode and resize images ahead of the network and write drawings; without it, one per core;
+            0 does it in turn.
 
     Raises:
         UserError: an option that the task of the model does not have, a device that is not there, or a precision that
@@ -125,7 +126,7 @@ class Predictor:
             sources: as for one. An iterator is taken from as the predictions are.
             batch_size: sources per forward pass, at most: large images go through it a few at a time. Images that are
                 of one size for the network share forward passes. Without it 16, and up to 64 where the network sees
-                less than 224 x 224 pixels.
+                less than 224 x 224 pixels. With 1, a source is taken when the one before it has its prediction.
 
         Yields:
             the signal (an RGB image) and its prediction, in order.
